@@ -1,0 +1,32 @@
+/* weir/uv.h: an engine on a libuv loop. */
+#ifndef WEIR_UV_H
+#define WEIR_UV_H
+
+#include "weir/weir.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct uv_loop_s;
+
+typedef struct weir_uv weir_uv;
+
+/* Lends `loop` (run by the caller, in this thread) to engines opened with weir_uv_hooks. The handles made here are
+ * unreferenced: they do not keep uv_run alive; use weir_uv_run_until or hold a handle of your own. */
+int weir_uv_new(weir_uv **out, struct uv_loop_s *loop, uint64_t seed);
+
+/* The host to open ONE engine with; then bind the engine so that readiness reaches it. */
+const weir_host *weir_uv_hooks(weir_uv *uv);
+void weir_uv_bind(weir_uv *uv, weir_engine *engine);
+
+/* Turns the loop until *flag is true (checked after every turn) or timeout_ns passed (0: no limit). True if *flag. */
+bool weir_uv_run_until(weir_uv *uv, const volatile bool *flag, uint64_t timeout_ns);
+
+/* After weir_free of the engine: closes the handles and turns the loop until they are closed. Accepts NULL. */
+void weir_uv_free(weir_uv *uv);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,216 @@
+--- Client handles (db:anon{...}, db:service()) and units of work: submit, park, collect, retry the unit's function.
+
+local compat = require "weir.compat"
+local errors = require "weir.errors"
+local json = require "weir.json"
+local loop = require "weir.loop"
+
+local client = {}
+
+local Handle = {}
+Handle.__index = Handle
+
+local Transaction = {}
+Transaction.__index = Transaction
+
+-- What tx:rollback() raises to leave the unit's function.
+local ROLLBACK = {}
+
+-- ---- requests ---------------------------------------------------------------------------------------------------------
+
+local function claims_text(claims)
+    if claims == nil then return nil end
+    local text = claims
+    if type(claims) == "table" then
+        if next(claims) == nil then return "{}" end
+        local why
+        text, why = json.encode(claims)
+        if not text then errors.misuse("the claims cannot be written as JSON: " .. why) end
+    elseif type(claims) ~= "string" then
+        errors.misusef("the claims are a %s; they must be a table or a JSON object as text", type(claims))
+    end
+    if not text:find("^%s*{") then errors.misuse("the claims must be a JSON object, like { sub = 'a user' }") end
+    return text
+end
+
+local function make_request(db, spec)
+    local request, why = db.core:request(spec)
+    if not request then errors.misuse(why) end
+    return request
+end
+
+local function merged(base, options)
+    local spec = {}
+    for key, value in pairs(base) do spec[key] = value end
+    if options == nil then return spec end
+    if type(options) ~= "table" then
+        errors.misusef("the options are a %s; they must be a table", type(options))
+    end
+    for key, value in pairs(options) do
+        if key == "client" or key == "claims" then
+            errors.misuse(key .. " is not an option of a call; take another handle with db:client(name, claims)")
+        end
+        spec[key] = value
+    end
+    return spec
+end
+
+local function new_handle(db, spec)
+    return setmetatable({ db = db, spec = spec, request = make_request(db, spec), null = spec.null }, Handle)
+end
+
+--- A handle for calls as `name` with `claims`; the claims are encoded here, once.
+function client.new(db, name, claims, options)
+    return new_handle(db, merged({ client = name, claims = claims_text(claims), null = db.null }, options))
+end
+
+--- The same handle with other options: timeout, readonly, idempotent, isolation, backend, traceparent, null.
+function Handle:with(options)
+    return new_handle(self.db, merged(self.spec, options))
+end
+
+-- ---- single calls -------------------------------------------------------------------------------------------------------
+
+local function collected(call, null)
+    local failure = call:error()
+    if failure then
+        call:free()
+        return nil, errors.wrap(failure)
+    end
+    local result = call:result(1, null)
+    call:free()
+    return result
+end
+
+--- Runs one statement in one round trip, retried as the policy says.
+-- @return result, or nil and an error
+function Handle:query(context, ...)
+    local call, key = self.db.core:submit(self.request, context, ...)
+    if not call then errors.misuse(key) end
+    loop.await(call, key)
+    return collected(call, self.null)
+end
+
+local function all_results(call, null)
+    local results = {}
+    for i = 1, call:count() do results[i] = call:result(i, null) end
+    return results
+end
+
+--- Runs several statements ({ {sql, ...}, ... }) in one round trip and one transaction.
+-- @return a list of results, or nil and an error
+function Handle:pipeline(context, statements)
+    local call, key = self.db.core:submit_many(self.request, context, statements)
+    if not call then errors.misuse(key) end
+    loop.await(call, key)
+    local failure = call:error()
+    local results = not failure and all_results(call, self.null) or nil
+    call:free()
+    if failure then return nil, errors.wrap(failure) end
+    return results
+end
+
+-- ---- units of work --------------------------------------------------------------------------------------------------------
+
+local function check_open(tx)
+    if tx.ended then errors.misuse("the transaction has ended; it lives only inside the function it was given to") end
+    if tx.failure then error(tx.failure, 0) end
+end
+
+-- Waits for the answer to what was just sent; an error is raised, so that nobody can overlook it.
+local function await_reply(tx, sent, why)
+    if not sent then errors.misuse(why) end
+    loop.await(tx.call, tx.key)
+    local failure = tx.call:error()
+    if failure then
+        tx.failure = errors.wrap(failure)
+        error(tx.failure, 0)
+    end
+end
+
+--- Runs one statement. Raises the error object if it fails; the unit is then rolled back, and retried if the policy
+-- says so.
+function Transaction:query(...)
+    check_open(self)
+    await_reply(self, self.call:send(...))
+    return self.call:result(1, self.null)
+end
+
+--- Runs several statements ({ {sql, ...}, ... }) in one round trip. Raises like query.
+function Transaction:pipeline(statements)
+    check_open(self)
+    await_reply(self, self.call:send_many(statements))
+    return all_results(self.call, self.null)
+end
+
+--- Leaves the function, rolls back, and makes the unit return nil and an error with code "rolled_back".
+function Transaction:rollback()
+    check_open(self)
+    error(ROLLBACK, 0)
+end
+
+--- Seconds left for the whole unit.
+function Transaction:remaining()
+    check_open(self)
+    return self.call:remaining()
+end
+
+local function finish(tx, how)
+    local sent, why = tx.call:finish(how)
+    if not sent then errors.misuse(why) end
+    loop.await(tx.call, tx.key)
+end
+
+-- How the unit's function ended, in the engine's words, and its own error if it had one.
+local function verdict(tx, ok, raised)
+    if ok then return "commit" end
+    if raised == ROLLBACK then return "rollback" end
+    if raised == tx.failure and raised ~= nil then return "failed" end
+    return "rollback", true
+end
+
+local function attempt(unit, fn)
+    local tx = setmetatable({ call = unit.call, key = unit.key, null = unit.null, attempt = unit.call:attempt() }, Transaction)
+    local results = compat.pack(pcall(fn, tx))
+    tx.ended = true
+    local how, own = verdict(tx, results[1], results[2])
+    finish(tx, how)
+    return results, own
+end
+
+local function conclude(call, results, own)
+    local failure = call:error()
+    call:free()
+    if own then error(results[2], 0) end
+    if failure then return nil, errors.wrap(failure) end
+    return compat.unpack(results, 2, results.n)
+end
+
+-- A unit whose caller was thrown out of it (an interrupt, a deadlock) must not keep its connection.
+local function guarded(unit, fn)
+    local results, own
+    loop.await(unit.call, unit.key)
+    while unit.call:status() ~= "ended" do
+        results, own = attempt(unit, fn)
+    end
+    return results or { n = 0 }, own
+end
+
+--- Runs fn(tx) in one transaction, again from its start if the policy retries.
+-- @return what fn returned, or nil and an error; an error fn raised itself is raised again
+function Handle:transaction(context, fn, options)
+    if type(fn) ~= "function" then
+        errors.misusef("the unit's function is a %s; it must be a function that takes the transaction", type(fn))
+    end
+    local handle = options and self:with(options) or self
+    local call, key = handle.db.core:begin(handle.request, context)
+    if not call then errors.misuse(key) end
+    local ok, results, own = pcall(guarded, { call = call, key = key, null = handle.null }, fn)
+    if not ok then
+        call:free()
+        error(results, 0)
+    end
+    return conclude(call, results, own)
+end
+
+return client

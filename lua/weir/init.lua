@@ -1,0 +1,49 @@
+--- Weir: keeps an application upright when its PostgreSQL is slow, full, or gone.
+--
+--     local weir = require "weir"
+--     local db = weir.open { backends = { primary = "..." }, clients = { anon = { role = "web_anon" } } }
+--     local rows, err = db:anon { sub = user }:query("GET /contacts", "select * from contacts")
+
+local core = require "weir.core"
+local db = require "weir.db"
+local errors = require "weir.errors"
+local guard = require "weir.guard"
+local json = require "weir.json"
+local loop = require "weir.loop"
+local types = require "weir.types"
+
+-- A JSON text from the server that dkjson cannot read stays text: a result must never raise.
+core.setup(json.null, function(text)
+    local value, why = json.decode(text)
+    if why then return text end
+    return value
+end, types.Parameter)
+
+return {
+    version = core.version,
+    open = db.open,
+
+    spawn = loop.spawn,
+    sleep = loop.sleep,
+    gather = loop.gather,
+    run = loop.run,
+    now = loop.now,
+
+    breaker = guard.breaker,
+    backoff = guard.backoff,
+    budget = guard.budget,
+    limit = guard.limit,
+    rate = guard.rate,
+    guard = guard.guard,
+
+    null = json.null,
+    json = setmetatable({ encode = json.encode, decode = json.decode }, {
+        __call = function(_, value)
+            return types.json(value)
+        end,
+    }),
+    array = types.array,
+    bytea = types.bytea,
+
+    is_error = errors.is,
+}

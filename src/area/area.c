@@ -1,0 +1,348 @@
+/* Making, joining and leaving an area.
+ *
+ * A file gets its name only when it is complete: it is made as `path.new` under an exclusive flock and then
+ * renamed, over an unsound one if there is one. Whoever waits for that lock looks at `path` again before
+ * making anything, so of two creators the second joins. A creator that is killed leaves `path.new`, which the
+ * next one takes over. Joining needs no lock: what has the name is complete, and slots are claimed by
+ * compare-and-swap.
+ *
+ * The header is read with pread and checked before anything is mapped. From then on the file is trusted as
+ * far as its owner is: who may write it may also truncate it, and that ends everybody who has it mapped with
+ * SIGBUS. A disk that fills up later does the same when a hole is first written; what is written at once has
+ * its room checked. */
+#include "area/layout.h"
+
+#include "base/text.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
+
+static uint64_t wall_clock_us(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+/* ---- the handle ---- */
+
+static int area_new(struct wr_area **out, const struct wr_area_shape *shape, bool shared, char *why)
+{
+    *out = NULL;
+    int code = wr_shape_check(shape, why);
+    if (code != WEIR_OK) return code;
+    struct wr_area *area = wr_alloc(wr_memory_libc(), sizeof *area);
+    if (area == NULL) {
+        wr_text_copy(why, WEIR_WHY_MAX, "area: out of memory");
+        return WEIR_ENOMEM;
+    }
+    area->shape = *shape;
+    area->shared = shared;
+    area->self = wr_process_self();
+    area->naps = WR_WAIT_NAPS;
+    wr_layout_compute(&area->at, shape);
+    *out = area;
+    return WEIR_OK;
+}
+
+static void area_unmap(struct wr_area *area)
+{
+    if (area->base != NULL) (void)munmap(area->base, (size_t)area->at.size);
+    area->base = NULL;
+}
+
+static void area_free(struct wr_area *area)
+{
+    area_unmap(area);
+    wr_free(wr_memory_libc(), area);
+}
+
+/* Holes cost nothing and need no reserve, so a roomy shape is free until it is used. */
+static bool area_map(struct wr_area *area, int fd)
+{
+    int flags = MAP_NORESERVE | (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
+    if (area->at.size > SIZE_MAX) {
+        errno = ENOMEM;
+        return false;
+    }
+    void *base = mmap(NULL, (size_t)area->at.size, PROT_READ | PROT_WRITE, flags, fd, 0);
+    if (base == MAP_FAILED) return false;
+    area->base = base;
+    return true;
+}
+
+int wr_area_private(struct wr_area **out, const char *name, const struct wr_area_shape *shape, char *why)
+{
+    char unasked[WEIR_WHY_MAX];
+    bool fresh;
+    if (why == NULL) why = unasked;
+    int code = area_new(out, shape, false, why);
+    if (code != WEIR_OK) return code;
+    struct wr_area *area = *out;
+    if (!area_map(area, -1)) {
+        wr_text_format(why, WEIR_WHY_MAX, "area: no address space for %llu bytes: %s",
+                       (unsigned long long)area->at.size, strerror(errno));
+        area_free(area);
+        *out = NULL;
+        return WEIR_ENOMEM;
+    }
+    wr_header_fill((struct wr_header *)(void *)area->base, name, shape, area->at.size, wall_clock_us());
+    (void)wr_slot_claim(area, &fresh); /* slot 1 of an area that nobody else sees */
+    return WEIR_OK;
+}
+
+void wr_area_close(struct wr_area *area)
+{
+    if (area == NULL) return;
+    /* A child forked with our handle must not give its parent's slot away. */
+    if (area->worker != 0 && wr_process_self() == area->self) wr_slot_release(area);
+    area_free(area);
+}
+
+bool wr_area_is_shared(const struct wr_area *area)
+{
+    return area->shared;
+}
+
+uint32_t wr_area_worker(const struct wr_area *area)
+{
+    return area->worker;
+}
+
+const struct wr_area_shape *wr_area_shape(const struct wr_area *area)
+{
+    return &area->shape;
+}
+
+/* ---- files ---- */
+
+/* One wr_area_open on its way. */
+struct opening {
+    struct wr_area *area;
+    const char *path, *name;
+    bool group_read;
+    char *replaced, *why;
+    char draft[PATH_MAX];
+};
+
+enum finding { JOINED = 0, MISSING, UNSOUND, REFUSED };
+
+static enum finding refuse(const struct opening *opening, const char *path, const char *reason)
+{
+    wr_text_format(opening->why, WEIR_WHY_MAX, "area %s: %s", path, reason);
+    return REFUSED;
+}
+
+/* O_NONBLOCK, so that a FIFO in the file's place cannot hold us up. -1 and errno. */
+static int open_plain(const char *path, int flags)
+{
+    int fd;
+    do {
+        fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | flags, 0600);
+    } while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
+static const char *open_error(int error)
+{
+    return error == ELOOP ? "is a symbolic link" : strerror(error);
+}
+
+/* NULL if `fd` is a file that we may use, else what is wrong with it. */
+static const char *kind_fault(int fd, struct stat *found)
+{
+    if (fstat(fd, found) != 0) return strerror(errno);
+    if (!S_ISREG(found->st_mode)) return "is not a regular file";
+    if (found->st_uid != geteuid()) return "belongs to another user";
+    if (found->st_nlink > 1) return "has more than one name";
+    return NULL;
+}
+
+static bool has_room(int fd, uint64_t bytes)
+{
+    struct statvfs space;
+    /* A tmpfs without a limit says that it has 0 blocks. */
+    if (fstatvfs(fd, &space) != 0 || space.f_blocks == 0) return true;
+    uint64_t blocks = geteuid() == 0 ? space.f_bfree : space.f_bavail;
+    return blocks >= bytes / (space.f_frsize > 0 ? space.f_frsize : 1);
+}
+
+/* ---- joining ---- */
+
+static bool read_header(int fd, struct wr_header *header)
+{
+    ssize_t got;
+    do {
+        got = pread(fd, header, sizeof *header, 0);
+    } while (got < 0 && errno == EINTR);
+    return got == (ssize_t)sizeof *header;
+}
+
+static enum finding claim(struct opening *opening, int fd)
+{
+    struct wr_area *area = opening->area;
+    bool fresh;
+    if (!wr_slot_claim(area, &fresh)) {
+        return refuse(opening, opening->path, "every worker slot belongs to a live process");
+    }
+    if (!fresh || has_room(fd, wr_layout_worker_start(&area->at))) return JOINED;
+    wr_slot_release(area);
+    area->worker = 0;
+    return refuse(opening, opening->path, "no room on the disk for another worker");
+}
+
+static enum finding join_open_file(struct opening *opening, int fd)
+{
+    struct wr_area *area = opening->area;
+    struct wr_header header = {0};
+    struct stat found;
+    const char *fault = kind_fault(fd, &found);
+    if (fault != NULL) return refuse(opening, opening->path, fault);
+    uint64_t size = (uint64_t)found.st_size;
+    if (!read_header(fd, &header)) size = size < sizeof header ? size : 0;
+    if (!wr_header_sound(&header, size, &area->shape, area->at.size, opening->replaced)) return UNSOUND;
+    if (!area_map(area, fd)) return refuse(opening, opening->path, strerror(errno));
+    if (!wr_directories_sound(area) || !wr_labels_sound(area)) {
+        wr_text_copy(opening->replaced, WEIR_WHY_MAX, "names damaged");
+        area_unmap(area);
+        return UNSOUND;
+    }
+    opening->replaced[0] = '\0';
+    return claim(opening, fd);
+}
+
+static enum finding join(struct opening *opening)
+{
+    int fd = open_plain(opening->path, 0);
+    if (fd < 0 && errno == ENOENT) {
+        opening->replaced[0] = '\0';
+        return MISSING;
+    }
+    if (fd < 0) return refuse(opening, opening->path, open_error(errno));
+    enum finding finding = join_open_file(opening, fd);
+    (void)close(fd);
+    return finding;
+}
+
+/* ---- making ---- */
+
+/* Past the limit ftruncate would not just fail: SIGXFSZ ends the process. */
+static bool within_file_limit(uint64_t size)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || size <= limit.rlim_cur;
+}
+
+static const char *fill_draft(struct opening *opening, int fd)
+{
+    struct wr_area *area = opening->area;
+    mode_t mode = opening->group_read ? 0640 : 0600;
+    struct wr_header header;
+    if (!within_file_limit(area->at.size)) return "is larger than this process may write (RLIMIT_FSIZE)";
+    if (ftruncate(fd, 0) != 0 || fchmod(fd, mode) != 0) return strerror(errno);
+    if (!has_room(fd, area->at.workers + wr_layout_worker_start(&area->at))) return "no room on the disk";
+    if (ftruncate(fd, (off_t)area->at.size) != 0) return strerror(errno);
+    wr_header_fill(&header, opening->name, &area->shape, area->at.size, wall_clock_us());
+    ssize_t put = pwrite(fd, &header, sizeof header, 0);
+    if (put < 0) return strerror(errno);
+    return put == (ssize_t)sizeof header ? NULL : "cut short while being written";
+}
+
+static bool still_named(const char *path, const struct stat *ours)
+{
+    struct stat now;
+    return lstat(path, &now) == 0 && now.st_dev == ours->st_dev && now.st_ino == ours->st_ino;
+}
+
+/* The lock is on the file and not on its name: what we locked may be the area by now, or be gone. */
+static bool lock(const struct opening *opening, int fd, const struct stat *found)
+{
+    return flock(fd, LOCK_EX | LOCK_NB) == 0 && still_named(opening->draft, found);
+}
+
+/* The draft, empty or left over, locked; -1 if refused. A stopped creator is waited for about a second. */
+static int lock_draft(struct opening *opening)
+{
+    for (uint32_t naps = 0; naps <= opening->area->naps; naps++) {
+        struct stat found;
+        int fd = open_plain(opening->draft, O_CREAT);
+        const char *fault = fd < 0 ? open_error(errno) : kind_fault(fd, &found);
+        if (fault == NULL && lock(opening, fd, &found)) return fd;
+        if (fd >= 0) (void)close(fd);
+        if (fault != NULL) {
+            refuse(opening, opening->draft, fault);
+            return -1;
+        }
+        wr_nap();
+    }
+    refuse(opening, opening->draft, "is locked by another process");
+    return -1;
+}
+
+/* Completes the locked draft, gives it the name and joins it. The reason for it stays in `replaced`. */
+static enum finding publish(struct opening *opening, int fd)
+{
+    char reason[WEIR_WHY_MAX];
+    wr_text_copy(reason, sizeof reason, opening->replaced);
+    const char *fault = fill_draft(opening, fd);
+    if (fault == NULL && rename(opening->draft, opening->path) != 0) fault = strerror(errno);
+    if (fault != NULL) {
+        (void)unlink(opening->draft);
+        return refuse(opening, opening->path, fault);
+    }
+    enum finding finding = join_open_file(opening, fd);
+    wr_text_copy(opening->replaced, WEIR_WHY_MAX, reason);
+    return finding;
+}
+
+static enum finding make(struct opening *opening)
+{
+    int fd = lock_draft(opening);
+    if (fd < 0) return REFUSED;
+    enum finding finding = join(opening); /* somebody may have been faster */
+    if (finding == MISSING || finding == UNSOUND) {
+        finding = publish(opening, fd);
+    } else {
+        (void)unlink(opening->draft);
+    }
+    (void)close(fd);
+    return finding;
+}
+
+static enum finding join_or_make(struct opening *opening)
+{
+    int length = snprintf(opening->draft, sizeof opening->draft, "%s.new", opening->path);
+    if (length < 0 || (size_t)length >= sizeof opening->draft) {
+        return refuse(opening, opening->path, strerror(ENAMETOOLONG));
+    }
+    enum finding finding = join(opening);
+    return finding == MISSING || finding == UNSOUND ? make(opening) : finding;
+}
+
+int wr_area_open(struct wr_area **out, const char *path, const char *name, const struct wr_area_shape *shape,
+                 bool group_read, char *replaced, char *why)
+{
+    char unasked[2][WEIR_WHY_MAX];
+    struct opening opening = {.path = path, .name = name, .group_read = group_read};
+    opening.replaced = replaced != NULL ? replaced : unasked[0];
+    opening.why = why != NULL ? why : unasked[1];
+    opening.replaced[0] = '\0';
+    int code = area_new(out, shape, true, opening.why);
+    if (code != WEIR_OK) return code;
+    opening.area = *out;
+    if (join_or_make(&opening) == JOINED) return WEIR_OK;
+    opening.replaced[0] = '\0';
+    area_free(opening.area);
+    *out = NULL;
+    return WEIR_ESYS;
+}

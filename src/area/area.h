@@ -1,0 +1,92 @@
+/* The area: flat, versioned memory that holds everything worth sharing or watching. Private memory for one engine,
+ * or a mapped file that several workers and their observers share. Offsets only, no pointers inside.
+ *
+ * Layout: header | worker slots | pool directory + records | named objects | labels | event ring | a part per
+ * worker (meters with gauges, recorder ring, label series), sparse until used; see layout.h. Sizes follow from the shape, which the header repeats, so that a process
+ * with another shape or layout version never misreads it: it replaces the file (new inode) and says why.
+ *
+ * A handle (struct wr_area) belongs to one process and one thread at a time. All processes on one file must share
+ * a user and a pid namespace: a file of another pid namespace or an earlier boot is replaced, as its pids and
+ * monotonic times mean nothing here. A file's owner is trusted as far as its size goes: truncating a mapped file,
+ * or filling its disk, ends whoever touches the missing part (SIGBUS). */
+#ifndef WR_AREA_H
+#define WR_AREA_H
+
+#include "base/memory.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    WR_AREA_LAYOUT = 1,     /* bumped whenever any struct in the area changes */
+    WR_NAME_MAX = 64,       /* pools, objects, areas, with NUL */
+    WR_LABEL_MAX = 96       /* labels, with NUL */
+};
+
+struct wr_area;
+
+struct wr_area_shape {
+    uint32_t workers;       /* slots: 1 .. 256; slot numbers are 1 .. workers, 0 means nobody */
+    uint32_t pools;         /* 1 .. 64 */
+    uint32_t pool_bytes;    /* one pool's shared record (the engine's: control words, guards) */
+    uint32_t labels;        /* 2 .. 4096, label 0 is "other" */
+    uint32_t calls;         /* flight recorder entries per worker, a power of two, 16 .. 65536 */
+    uint32_t events;        /* event log entries, a power of two, 16 .. 65536 */
+    uint32_t objects;       /* directory entries for guards by name, 0 .. 1024 */
+    uint32_t object_bytes;  /* bytes of each */
+};
+
+/* Anonymous private memory with the caller as worker 1. WEIR_OK, WEIR_EINVAL (why says which field), WEIR_ENOMEM. */
+int wr_area_private(struct wr_area **out, const char *name, const struct wr_area_shape *shape, char *why);
+
+/* Creates or joins the mapped file at `path` and claims a worker slot (dead workers' slots are reclaimed and
+ * reused, their meters going on from where they stood). The slot may have been a dead worker's whose leases nobody
+ * took back: reclaim wr_area_worker's number from each guard before the first use of it. File mode 0600, or 0640 with group_read. A file that is
+ * truncated, foreign, of another layout or shape is replaced: *replaced then holds the reason, else "".
+ * Anything that is not a plain file of the own user (link, FIFO, directory, second name) is refused, not replaced.
+ * WEIR_OK, WEIR_EINVAL, WEIR_ENOMEM, WEIR_ESYS (why names path and errno text; also when no slot is free). */
+int wr_area_open(struct wr_area **out, const char *path, const char *name, const struct wr_area_shape *shape,
+                 bool group_read, char *replaced, char *why);
+
+/* Gives the slot back (its gauges go to zero, its meters stay) and unmaps. Accepts NULL. */
+void wr_area_close(struct wr_area *area);
+
+bool wr_area_is_shared(const struct wr_area *area);
+uint32_t wr_area_worker(const struct wr_area *area);             /* own slot, >= 1 */
+const struct wr_area_shape *wr_area_shape(const struct wr_area *area);
+
+/* The shared record of the pool `name`: zeroed and *created on first sight by any worker. *index is its place,
+ * equal in all workers. While one process has *created and not yet called wr_area_pool_ready, others wait a bounded
+ * time (they get WEIR_ESYS after 1 s unless the creator died: then they become creator, of a zeroed record).
+ * Asking again through the creating handle starts over. WEIR_ENOMEM: directory full. WEIR_EINVAL: name empty or
+ * longer than WR_NAME_MAX - 1. */
+int wr_area_pool(struct wr_area *area, const char *name, void **record, uint32_t *index, bool *created);
+void wr_area_pool_ready(struct wr_area *area, uint32_t index);
+uint32_t wr_area_pool_count(const struct wr_area *area);
+const char *wr_area_pool_name(const struct wr_area *area, uint32_t index);
+
+/* The same for a guard by name; `kind` keeps names of different kinds apart. */
+int wr_area_object(struct wr_area *area, uint32_t kind, const char *name, void **record, bool *created);
+void wr_area_object_ready(struct wr_area *area, void *record);
+
+/* Index of a label, added on first sight; 0 ("other") when the table is full or the label empty. Lock-free; cut to
+ * WR_LABEL_MAX. A few indexes below the count may have no label yet, or, lost with a killed process, never: their
+ * text is "". */
+uint32_t wr_area_label(struct wr_area *area, const char *label);
+uint32_t wr_area_label_count(const struct wr_area *area);        /* including "other" */
+const char *wr_area_label_text(const struct wr_area *area, uint32_t index);
+
+/* Marks the own slot as alive at this moment (CLOCK_MONOTONIC ns). */
+void wr_area_heartbeat(struct wr_area *area, uint64_t now_ns);
+
+/* Looks at one other slot per call, round robin; if its process is gone (pid and start time), zeroes its gauges
+ * and returns its number so that the caller can reclaim guards' leases; else 0. The slot is kept back meanwhile,
+ * and freed by this handle's next wr_area_reap or wr_area_close; if this process dies first, another reaper gets
+ * the number again. Costs four short system calls. */
+uint32_t wr_area_reap(struct wr_area *area);
+bool wr_area_worker_alive(const struct wr_area *area, uint32_t worker);
+uint64_t wr_area_worker_pid(const struct wr_area *area, uint32_t worker);
+uint64_t wr_area_worker_heartbeat(const struct wr_area *area, uint32_t worker); /* as last given; 0 never */
+
+#endif

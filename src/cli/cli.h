@@ -1,0 +1,43 @@
+/* The command weir: what its files share. */
+#ifndef CLI_H
+#define CLI_H
+
+#include <lua.h>
+
+enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
+
+/* ---- commands (command_*.c) ---------------------------------------------------------------------------- */
+
+struct cli_command {
+    const char *name;
+    const char *summary;               /* one line, for the list of commands */
+    const char *help;                  /* what `weir help NAME` prints */
+    int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns the exit code */
+};
+
+extern const struct cli_command cli_command_run;
+
+/* ---- the Lua state of a script (lua_state.c) ----------------------------------------------------------- */
+
+/* A state with the standard libraries and Weir; NULL and a sentence on stderr if there is none. Close it with
+ * lua_close. */
+lua_State *cli_state_new(void);
+
+/* Sets the global `arg` as lua5.4 does: script at 0, its arguments from 1, "run" and the program below 0. */
+void cli_state_set_arguments(lua_State *L, const char *script, int argc, char **argv);
+
+/* ---- Ctrl-C and its like (interrupt.c) ----------------------------------------------------------------- */
+
+/* From now on the first SIGINT or SIGTERM raises the error "interrupted" in whatever Lua code runs, the second ends the
+ * process at once; SIGPIPE is ignored. For one state per process: its coroutine library is told to keep track of the
+ * running coroutine, because a hook can only be set on that. */
+void cli_interrupt_install(lua_State *L);
+
+/* The signal that came, 0 if none. SIGPIPE: standard output was closed by its reader. */
+int cli_interrupt_signal(void);
+
+/* Standard output has no reader any more: does not return. The first time it raises "interrupted", so that the script
+ * ends in order; if the script goes on writing all the same, the process ends at once. */
+_Noreturn void cli_interrupt_no_reader(lua_State *L);
+
+#endif

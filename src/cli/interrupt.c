@@ -1,0 +1,150 @@
+/* Signals. The handler may only set a hook (lua_sethook is made for that), and a hook belongs to one coroutine, so the
+ * coroutine that runs must be known: coroutine.resume and coroutine.wrap are replaced by versions that note it. */
+#include "cli.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <unistd.h>
+
+#include <lauxlib.h>
+
+static lua_State *main_state;
+static lua_State *volatile running;
+static pthread_t main_thread;
+static volatile sig_atomic_t caught;  /* the first signal */
+static volatile sig_atomic_t pending; /* it has not yet reached the main coroutine */
+
+/* ---- the error ---------------------------------------------------------------------------------------------- */
+
+static void on_hook(lua_State *L, lua_Debug *debug)
+{
+    (void)debug;
+    lua_sethook(L, NULL, 0, 0);
+    if (!pending) return;
+    if (L == main_state) pending = 0;
+    lua_pushliteral(L, "interrupted");
+    lua_error(L);
+}
+
+static void raise_soon_in(lua_State *L)
+{
+    lua_sethook(L, on_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
+}
+
+/* ---- the signals -------------------------------------------------------------------------------------------- */
+
+static void on_signal(int number)
+{
+    int kept = errno;
+
+    if (!pthread_equal(pthread_self(), main_thread)) {
+        pthread_kill(main_thread, number); /* a connector thread was hit; Lua runs in the other one */
+    } else if (caught != 0) {
+        _exit(128 + number);
+    } else {
+        caught = number;
+        pending = 1;
+        raise_soon_in(running);
+    }
+    errno = kept;
+}
+
+int cli_interrupt_signal(void)
+{
+    return caught;
+}
+
+_Noreturn void cli_interrupt_no_reader(lua_State *L)
+{
+    if (caught != 0) _exit(128 + SIGPIPE);
+    caught = SIGPIPE;
+    pending = L != main_state;
+    lua_pushliteral(L, "interrupted");
+    lua_error(L);
+    for (;;) {
+    } /* lua_error does not return, but does not say so */
+}
+
+/* ---- who runs ----------------------------------------------------------------------------------------------- */
+
+/* Calls the function below `arguments` values on top of the stack, in which `co` runs. Back in L, a signal that the
+ * coroutine has heard of goes on to L, and so outwards to the main one: a scheduler must not outlive it. */
+static int call_tracked(lua_State *L, lua_State *co, int arguments)
+{
+    int status;
+
+    if (co != NULL) running = co;
+    status = lua_pcall(L, arguments, LUA_MULTRET, 0);
+    running = L;
+    if (pending) raise_soon_in(L);
+    return status;
+}
+
+static int tracked_resume(lua_State *L)
+{
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    if (call_tracked(L, lua_tothread(L, 2), lua_gettop(L) - 1) != LUA_OK) return lua_error(L);
+    return lua_gettop(L);
+}
+
+static int tracked_wrapped(lua_State *L)
+{
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    if (call_tracked(L, lua_tothread(L, lua_upvalueindex(2)), lua_gettop(L) - 1) == LUA_OK)
+        return lua_gettop(L);
+    if (lua_type(L, -1) == LUA_TSTRING) { /* the original looked for our caller and found us */
+        luaL_where(L, 1);
+        lua_insert(L, -2);
+        lua_concat(L, 2);
+    }
+    return lua_error(L);
+}
+
+/* What coroutine.wrap returns is a C function that keeps its coroutine as its first upvalue. */
+static int tracked_wrap(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_pushvalue(L, 1);
+    lua_call(L, 1, 1);
+    if (lua_getupvalue(L, -1, 1) == NULL) return luaL_error(L, "coroutine.wrap of this Lua is not known");
+    lua_pushcclosure(L, tracked_wrapped, 2);
+    return 1;
+}
+
+static void replace_coroutine_function(lua_State *L, const char *name, lua_CFunction tracked)
+{
+    lua_getglobal(L, "coroutine");
+    lua_getfield(L, -1, name);
+    lua_pushcclosure(L, tracked, 1);
+    lua_setfield(L, -2, name);
+    lua_pop(L, 1);
+}
+
+static void catch_signal(int number)
+{
+    /* Without SA_RESTART: a script that waits in io.read must hear of Ctrl-C. */
+    struct sigaction action = {.sa_handler = on_signal};
+    struct sigaction before;
+
+    sigemptyset(&action.sa_mask);
+    /* A shell starts background jobs with SIGINT ignored; that is to stay so. */
+    if (sigaction(number, NULL, &before) == 0 && before.sa_handler == SIG_IGN) return;
+    sigaction(number, &action, NULL);
+}
+
+void cli_interrupt_install(lua_State *L)
+{
+    main_state = running = L;
+    main_thread = pthread_self();
+    replace_coroutine_function(L, "resume", tracked_resume);
+    replace_coroutine_function(L, "wrap", tracked_wrap);
+    signal(SIGPIPE, SIG_IGN);
+    catch_signal(SIGINT);
+    catch_signal(SIGTERM);
+}

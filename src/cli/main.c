@@ -1,0 +1,88 @@
+/* The command weir: finds the subcommand and hands over. */
+#include "cli.h"
+
+#include "weir/weir.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct cli_command *const commands[] = {&cli_command_run};
+
+enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
+
+static const struct cli_command *find_command(const char *name)
+{
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        if (strcmp(commands[i]->name, name) == 0) return commands[i];
+    }
+    return NULL;
+}
+
+static void print_overview(FILE *out)
+{
+    fputs("Weir " WEIR_VERSION ": keeps an application upright when its PostgreSQL is slow, full or gone.\n\n"
+          "usage: weir COMMAND [ARGUMENTS]\n\n",
+          out);
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        fprintf(out, "  %-16s %s\n", commands[i]->name, commands[i]->summary);
+    fputs("  help [COMMAND]   this text, or what one command does\n"
+          "  --version        the version\n",
+          out);
+}
+
+static int unknown_command(const char *name)
+{
+    fprintf(stderr, "weir: there is no %s '%s'; there are", name[0] == '-' ? "option" : "command", name);
+    for (size_t i = 0; i < COMMAND_COUNT; i++) fprintf(stderr, " %s,", commands[i]->name);
+    fputs(" help and --version\n", stderr);
+    return CLI_USAGE;
+}
+
+static int show_help(int argc, char **argv)
+{
+    const struct cli_command *command;
+
+    if (argc > 2) {
+        fprintf(stderr, "weir help: one command at most, not '%s'\n", argv[2]);
+        return CLI_USAGE;
+    }
+    if (argc < 2) {
+        print_overview(stdout);
+        return CLI_OK;
+    }
+    command = find_command(argv[1]);
+    if (command == NULL) return unknown_command(argv[1]);
+    fputs(command->help, stdout);
+    return CLI_OK;
+}
+
+/* What the program said may still be in a buffer, and the disk may be full. */
+static int flush_output(int code)
+{
+    if ((fflush(stdout) == 0 && !ferror(stdout)) || cli_interrupt_signal() != 0) return code;
+    fputs("weir: the output could not be written\n", stderr);
+    return code == CLI_OK ? CLI_FAILED : code;
+}
+
+static int dispatch(int argc, char **argv)
+{
+    const struct cli_command *command;
+
+    if (argc < 2) {
+        print_overview(stderr);
+        return CLI_USAGE;
+    }
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+        puts("weir " WEIR_VERSION);
+        return CLI_OK;
+    }
+    if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        return show_help(argc - 1, argv + 1);
+    command = find_command(argv[1]);
+    return command == NULL ? unknown_command(argv[1]) : command->run(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+    return flush_output(dispatch(argc, argv));
+}

@@ -1,0 +1,49 @@
+/* Permits, refusals and transitions; see admission.h. */
+#include "engine/admission.h"
+
+#include "engine/health.h"
+#include "engine/queue.h"
+
+void wr_breaker_refuse(struct weir_call *call, const weir_evidence *evidence)
+{
+    struct wr_pool *pool = call->pool;
+    weir_breaker_snapshot snapshot;
+    weir_breaker_snapshot_at(pool->breaker, pool->engine->now, &snapshot);
+    if (evidence == NULL) evidence = &snapshot.evidence;
+    wr_call_refuse(call, WEIR_CALL_BREAKER_OPEN, WR_N_REFUSED_BREAKER, evidence, snapshot.retry_after_ns,
+                   "the breaker of %s is %s", pool->name, weir_breaker_state_name(snapshot.state));
+}
+
+bool wr_breaker_admit(struct weir_call *call)
+{
+    struct wr_pool *pool = call->pool;
+    uint32_t owner = wr_area_worker(pool->engine->area);
+    call->permit_held = weir_breaker_admit(pool->breaker, owner, pool->engine->now, &call->permit);
+    if (call->permit_held) return true;
+    wr_health_watch(pool);   /* another worker may have opened it */
+    wr_breaker_refuse(call, NULL);
+    return false;
+}
+
+void wr_breaker_moved(struct wr_pool *pool, const weir_evidence *evidence)
+{
+    char text[WEIR_WHY_MAX];
+    weir_evidence_text(evidence, text, sizeof text);
+    if (evidence->from == evidence->to) {
+        wr_engine_event(pool->engine, WR_EVENT_BREAKER, pool, "threshold exceeded, breaker only watches: %s", text);
+        return;
+    }
+    wr_engine_event(pool->engine, WR_EVENT_BREAKER, pool, "%s -> %s: %s", weir_breaker_state_name(evidence->from),
+                    weir_breaker_state_name(evidence->to), text);
+    if (evidence->to == WEIR_OPEN || evidence->to == WEIR_FORCED_OPEN) wr_queue_flush(pool, evidence);
+    wr_health_watch(pool);
+}
+
+void wr_breaker_tell(struct wr_pool *pool, weir_verdict verdict, const char *code)
+{
+    weir_permit permit;
+    weir_evidence moved;
+    uint64_t now = pool->engine->now;
+    if (!weir_breaker_admit(pool->breaker, wr_area_worker(pool->engine->area), now, &permit)) return;
+    if (weir_breaker_settle(pool->breaker, permit, verdict, 0, code, now, &moved)) wr_breaker_moved(pool, &moved);
+}

@@ -1,0 +1,400 @@
+/* One connection's life: with the crew, idle, leased, cleaned, canceling, closed; see pool.h. */
+#include "engine/pool.h"
+
+#include "base/check.h"
+#include "engine/call.h"
+#include "engine/health.h"
+#include "engine/queue.h"
+
+#include <string.h>
+
+#define MS 1000000ull
+enum { CLEAN_WAIT_MS = 5000 };
+
+static const char *const conn_state_names[WR_CONN_STATES] = {"connecting", "idle", "leased", "cleaning", "canceling",
+                                                             "probing", "closed"};
+
+/* Which state may follow which, as bits. */
+static const unsigned conn_may_enter[WR_CONN_STATES] = {
+    [WR_CONN_CONNECTING] = 1u << WR_CONN_IDLE | 1u << WR_CONN_PROBING | 1u << WR_CONN_CLOSED,
+    [WR_CONN_IDLE] = 1u << WR_CONN_LEASED | 1u << WR_CONN_PROBING | 1u << WR_CONN_CLOSED,
+    [WR_CONN_LEASED] = 1u << WR_CONN_IDLE | 1u << WR_CONN_CLEANING | 1u << WR_CONN_CANCELING | 1u << WR_CONN_CLOSED,
+    [WR_CONN_CLEANING] = 1u << WR_CONN_IDLE | 1u << WR_CONN_CLOSED,
+    [WR_CONN_CANCELING] = 1u << WR_CONN_IDLE | 1u << WR_CONN_CLEANING | 1u << WR_CONN_CLOSED,
+    [WR_CONN_PROBING] = 1u << WR_CONN_IDLE | 1u << WR_CONN_CLOSED,
+    [WR_CONN_CLOSED] = 0,
+};
+
+static void publish(struct wr_pool *pool, enum wr_conn_state state)
+{
+    static const int gauge_of[WR_CONN_STATES] = {WR_G_CONNECTING, WR_G_IDLE, WR_G_BUSY, WR_G_BUSY, WR_G_CANCELING,
+                                                 WR_G_BUSY, -1};
+    if (gauge_of[state] < 0) return;
+    size_t value = pool->count[state];
+    if (gauge_of[state] == WR_G_BUSY) {
+        value = pool->count[WR_CONN_LEASED] + pool->count[WR_CONN_CLEANING] + pool->count[WR_CONN_PROBING];
+    }
+    atomic_store_explicit(&pool->meter->gauge[gauge_of[state]], (int64_t)value, memory_order_relaxed);
+}
+
+/* The only writer of conn->state, so a connection's state and the list it is on cannot disagree. Idle ones are taken
+ * from the front: the warmest is used first and the coldest grow old. */
+static void conn_enter(struct wr_conn *conn, enum wr_conn_state next)
+{
+    struct wr_pool *pool = conn->pool;
+    if ((conn_may_enter[conn->state] & (1u << next)) == 0) {
+        fprintf(stderr, "weir: connection %llu of %s: %s -> %s\n", (unsigned long long)conn->id, pool->name,
+                conn_state_names[conn->state], conn_state_names[next]);
+        WR_CHECK(!"connection state");
+    }
+    enum wr_conn_state last = conn->state;
+    wr_list_remove(&conn->link);
+    pool->count[last]--;
+    conn->state = next;
+    pool->count[next]++;
+    if (next == WR_CONN_IDLE) {
+        wr_list_prepend(&pool->conns[next], &conn->link);
+    } else {
+        wr_list_append(&pool->conns[next], &conn->link);
+    }
+    publish(pool, last);
+    publish(pool, next);
+}
+
+/* ---- opening ---------------------------------------------------------------------------------------- */
+
+static void conn_timer_fired(struct wr_timer *timer)
+{
+    struct wr_conn *conn = WR_CONTAINER(timer, struct wr_conn, timer);
+    switch (conn->state) {
+    case WR_CONN_IDLE: wr_conn_idle_due(conn); break;
+    case WR_CONN_CANCELING: wr_conn_close(conn, WR_N_CLOSED_CANCEL); wr_pool_serve(conn->pool); break;
+    case WR_CONN_CLEANING: wr_conn_close(conn, WR_N_CLOSED_ERROR); wr_pool_serve(conn->pool); break;
+    case WR_CONN_PROBING: {
+        struct wr_fault fault = {.lost = true};
+        struct wr_pool *pool = conn->pool;
+        wr_text_copy(fault.message, sizeof fault.message, "the health probe got no answer in time");
+        wr_conn_close(conn, WR_N_CLOSED_ERROR);
+        wr_health_probed(pool, &fault);
+        break;
+    }
+    default: break;   /* leased in the meantime: its call watches the time */
+    }
+}
+
+static struct wr_conn *conn_memory(struct weir_engine *engine)
+{
+    struct wr_list *node = wr_list_first(&engine->spare_conns);
+    if (node != NULL) {
+        wr_list_remove(node);
+        struct wr_conn *conn = WR_CONTAINER(node, struct wr_conn, link);
+        memset(conn, 0, sizeof *conn);
+        wr_list_init(&conn->link);
+        return conn;
+    }
+    if (wr_engine_reserve_timers(engine, 1) != WEIR_OK) return NULL;
+    struct wr_conn *conn = wr_alloc(&engine->memory, sizeof *conn);
+    if (conn != NULL) wr_list_init(&conn->link);
+    return conn;
+}
+
+/* One more connection, if the cap over all workers allows. The gauge goes up first, so two workers can both be
+ * refused but never both be let through. */
+static bool take_place(struct wr_pool *pool)
+{
+    _Atomic int64_t *held = &pool->meter->gauge[WR_G_CONNECTIONS];
+    wr_gauge_add(held, 1);
+    if (!wr_area_is_shared(pool->engine->area)) return true;
+    if (wr_meter_gauge(pool->engine->area, pool->index, WR_G_CONNECTIONS) <= (int64_t)wr_pool_max(pool)) return true;
+    wr_gauge_add(held, -1);
+    return false;
+}
+
+struct wr_conn *wr_conn_open(struct wr_pool *pool, bool probe)
+{
+    struct weir_engine *engine = pool->engine;
+    if (!take_place(pool)) return NULL;
+    struct wr_conn *conn = conn_memory(engine);
+    if (conn == NULL) {
+        wr_gauge_add(&pool->meter->gauge[WR_G_CONNECTIONS], -1);
+        return NULL;
+    }
+    conn->pool = pool;
+    conn->id = ++engine->conn_sequence;
+    conn->epoch = pool->epoch;
+    conn->probe = probe;
+    conn->timer.fire = conn_timer_fired;
+    conn->state = WR_CONN_CONNECTING;
+    pool->count[WR_CONN_CONNECTING]++;
+    wr_list_append(&pool->conns[WR_CONN_CONNECTING], &conn->link);
+    publish(pool, WR_CONN_CONNECTING);
+    int code = engine->driver->connect(engine->instance, pool->target, engine->config.options.connect_timeout_ns, conn);
+    if (code == WEIR_OK) return conn;
+    wr_conn_close(conn, WR_N_CLOSED_ERROR);
+    return NULL;
+}
+
+/* ---- resting ---------------------------------------------------------------------------------------- */
+
+bool wr_conn_is_stale(const struct wr_conn *conn)
+{
+    const struct wr_pool *pool = conn->pool;
+    return conn->epoch != pool->epoch || (conn->retire_at != 0 && pool->engine->now >= conn->retire_at) ||
+           wr_pool_total(pool) > wr_pool_max(pool) ||
+           (pool->engine->state != WR_ENGINE_OPEN && pool->waiting == 0);
+}
+
+/* When an idle connection next needs a look: whichever comes first of idle_timeout and the end of its life. */
+static uint64_t idle_due_at(const struct wr_conn *conn)
+{
+    uint64_t idle_timeout = conn->pool->engine->config.options.idle_timeout_ns;
+    uint64_t due = idle_timeout == 0 ? UINT64_MAX : conn->alive_at + idle_timeout;
+    return conn->retire_at != 0 && conn->retire_at < due ? conn->retire_at : due;
+}
+
+/* The timer stays armed while a connection is leased and comes back: moving it at each lease would be the dearest
+ * part of a short call. When it fires too early it is armed again. */
+void wr_conn_idle(struct wr_conn *conn)
+{
+    conn_enter(conn, WR_CONN_IDLE);
+    uint64_t due = idle_due_at(conn);
+    if (due == UINT64_MAX) {
+        wr_engine_disarm(conn->pool->engine, &conn->timer);
+    } else if (!wr_timer_armed(&conn->timer) || conn->timer.at_ns > due) {
+        wr_engine_arm(conn->pool->engine, &conn->timer, due);
+    }
+}
+
+/* Idle, unless its time is over: too old, of an earlier epoch, one too many, or the engine is draining. */
+static void rest(struct wr_conn *conn)
+{
+    if (!wr_conn_is_stale(conn)) {
+        wr_conn_idle(conn);
+    } else {
+        wr_conn_close(conn, conn->epoch != conn->pool->epoch ? WR_N_CLOSED_ERROR : WR_N_CLOSED_LIFETIME);
+    }
+}
+
+void wr_conn_idle_due(struct wr_conn *conn)
+{
+    struct wr_pool *pool = conn->pool;
+    uint64_t now = pool->engine->now, due = idle_due_at(conn);
+    bool old = conn->retire_at != 0 && now >= conn->retire_at;
+    if (due == UINT64_MAX) return;
+    if (now < due || (!old && wr_pool_total(pool) <= pool->client->min)) {
+        wr_engine_arm(pool->engine, &conn->timer, now < due ? due : now + pool->engine->config.options.idle_timeout_ns);
+        return;
+    }
+    wr_conn_close(conn, old ? WR_N_CLOSED_LIFETIME : WR_N_CLOSED_IDLE);
+    wr_pool_grow(pool);
+}
+
+/* ---- connected -------------------------------------------------------------------------------------- */
+
+static uint64_t jittered_lifetime(struct weir_engine *engine)
+{
+    uint64_t lifetime = engine->config.options.lifetime_ns;
+    return lifetime - (uint64_t)((double)lifetime * 0.1 * wr_rng_unit(&engine->rng));
+}
+
+static void connect_ended(struct wr_pool *pool, const struct wr_fault *fault)
+{
+    if (fault == NULL) {
+        if (pool->connect_failing) wr_engine_event(pool->engine, WR_EVENT_CONNECT, pool, "connects again");
+        pool->connect_failing = false;
+        weir_backoff_reset(&pool->connect_backoff);
+        pool->connect_not_before = 0;
+        return;
+    }
+    wr_count(&pool->meter->counter[WR_N_CONNECT_FAILED], 1);
+    pool->last_fault = *fault;
+    if (!pool->connect_failing) {
+        wr_engine_event(pool->engine, fault->identity ? WR_EVENT_IDENTITY : WR_EVENT_CONNECT, pool, "cannot connect: %s%s%s",
+                        fault->sqlstate, fault->sqlstate[0] != '\0' ? " " : "", fault->message);
+    }
+    pool->connect_failing = true;
+}
+
+void wr_pool_probe_send(struct wr_conn *conn)
+{
+    struct wr_pool *pool = conn->pool;
+    struct wr_fault fault = {.lost = true};
+    conn_enter(conn, WR_CONN_PROBING);
+    struct wr_segment segment = {.kind = WR_SEGMENT_PROBE};
+    wr_engine_arm(pool->engine, &conn->timer, pool->engine->now + pool->engine->config.options.connect_timeout_ns);
+    if (pool->engine->driver->send(conn->server, &segment, &fault) == WEIR_OK) return;
+    wr_conn_close(conn, WR_N_CLOSED_ERROR);
+    wr_health_probed(pool, &fault);
+}
+
+void wr_conn_connected(void *owner, struct wr_link *link, const struct wr_greeting *greeting, const struct wr_fault *fault)
+{
+    struct wr_conn *conn = owner;
+    struct wr_pool *pool = conn->pool;
+    struct weir_engine *engine = pool->engine;
+    bool probe = conn->probe;
+    connect_ended(pool, link == NULL ? fault : NULL);
+    if (link == NULL) {
+        struct wr_fault kept = *fault;
+        wr_conn_close(conn, WR_COUNTERS);
+        if (probe) wr_health_probed(pool, &kept);
+        wr_queue_connect_failed(pool, &kept, probe);
+        return;
+    }
+    conn->server = link;
+    conn->greeting = *greeting;
+    conn->alive_at = conn->opened_at = engine->now;
+    if (engine->config.options.lifetime_ns != 0) conn->retire_at = engine->now + jittered_lifetime(engine);
+    wr_count(&pool->meter->counter[WR_N_OPENED], 1);
+    wr_histogram_record_fine(&pool->meter->connect, greeting->connect_ns);
+    if (probe) {
+        wr_pool_probe_send(conn);
+        return;
+    }
+    rest(conn);
+    wr_pool_serve(pool);
+}
+
+/* ---- leased, given back, closed ---------------------------------------------------------------------- */
+
+void wr_conn_lease(struct wr_conn *conn, struct weir_call *call)
+{
+    conn_enter(conn, WR_CONN_LEASED);
+    conn->call = call;
+    call->conn = conn;
+}
+
+static bool clean(struct wr_conn *conn, enum wr_segment_kind kind)
+{
+    struct wr_fault fault;
+    struct wr_segment segment = {.kind = kind};
+    struct weir_engine *engine = conn->pool->engine;
+    if (conn->state != WR_CONN_CLEANING) conn_enter(conn, WR_CONN_CLEANING);
+    wr_engine_arm(engine, &conn->timer, engine->now + CLEAN_WAIT_MS * MS);
+    if (kind == WR_SEGMENT_RESET) wr_count(&conn->pool->meter->counter[WR_N_RESETS], 1);
+    conn->resetting = kind == WR_SEGMENT_RESET;
+    return engine->driver->send(conn->server, &segment, &fault) == WEIR_OK;
+}
+
+void wr_conn_give_back(struct wr_conn *conn, char transaction, bool dirty)
+{
+    struct wr_pool *pool = conn->pool;
+    weir_reset rule = pool->engine->config.options.reset;
+    conn->call = NULL;
+    conn->alive_at = pool->engine->now;
+    conn->dirty = conn->dirty || dirty;
+    if (transaction == 'T' || transaction == 'E') {
+        if (!clean(conn, WR_SEGMENT_ROLLBACK)) wr_conn_close(conn, WR_N_CLOSED_ERROR);
+    } else if (transaction != 'I') {
+        wr_conn_close(conn, WR_N_CLOSED_ERROR);
+    } else if (!wr_conn_is_stale(conn) && (rule == WEIR_RESET_ALWAYS || (rule == WEIR_RESET_AUTO && conn->dirty))) {
+        if (!clean(conn, WR_SEGMENT_RESET)) wr_conn_close(conn, WR_N_CLOSED_ERROR);
+    } else {
+        rest(conn);
+    }
+    wr_pool_serve(pool);
+}
+
+void wr_conn_abandon(struct wr_conn *conn)
+{
+    struct weir_engine *engine = conn->pool->engine;
+    conn->call = NULL;
+    conn->dirty = true;   /* nobody will read what it did */
+    conn_enter(conn, WR_CONN_CANCELING);
+    wr_engine_arm(engine, &conn->timer, engine->now + engine->config.options.cancel_wait_ns);
+}
+
+/* reason WR_COUNTERS: a connect that failed, counted elsewhere. */
+void wr_conn_close(struct wr_conn *conn, enum wr_counter reason)
+{
+    struct wr_pool *pool = conn->pool;
+    struct weir_engine *engine = pool->engine;
+    if (conn->state == WR_CONN_CONNECTING) {
+        if (reason != WR_COUNTERS) engine->driver->forget(engine->instance, conn);
+    } else {
+        wr_count(&pool->meter->counter[WR_N_CLOSED], 1);
+        wr_count(&pool->meter->counter[reason], 1);
+    }
+    if (conn->server != NULL) engine->driver->close(conn->server);
+    conn->server = NULL;
+    conn->call = NULL;
+    wr_engine_disarm(engine, &conn->timer);
+    conn_enter(conn, WR_CONN_CLOSED);
+    wr_list_remove(&conn->link);
+    pool->count[WR_CONN_CLOSED]--;
+    wr_list_append(&engine->retired, &conn->link);
+    wr_gauge_add(&pool->meter->gauge[WR_G_CONNECTIONS], -1);
+}
+
+/* ---- the driver's answers ---------------------------------------------------------------------------- */
+
+/* The rollback or the reset is done, or the abandoned segment has spoken its last word. */
+static void cleaned(struct wr_conn *conn, const struct wr_reply *reply)
+{
+    struct wr_pool *pool = conn->pool;
+    bool was_reset = conn->state == WR_CONN_CLEANING && conn->resetting;
+    if (reply->fault.lost && reply->failed) {
+        wr_conn_close(conn, conn->state == WR_CONN_CANCELING ? WR_N_CLOSED_CANCEL : WR_N_CLOSED_ERROR);
+    } else if (reply->transaction == 'T' || reply->transaction == 'E') {
+        bool again = conn->state == WR_CONN_CLEANING;   /* a ROLLBACK that did not end it: no second try */
+        if (again || !clean(conn, WR_SEGMENT_ROLLBACK)) wr_conn_close(conn, WR_N_CLOSED_ERROR);
+    } else if (was_reset && reply->failed) {
+        wr_conn_close(conn, WR_N_CLOSED_ERROR);
+    } else if (!was_reset && conn->dirty && pool->engine->config.options.reset != WEIR_RESET_NEVER) {
+        if (!clean(conn, WR_SEGMENT_RESET)) wr_conn_close(conn, WR_N_CLOSED_ERROR);
+    } else {
+        conn->dirty = false;
+        conn->alive_at = pool->engine->now;
+        wr_engine_disarm(pool->engine, &conn->timer);
+        rest(conn);
+    }
+    wr_pool_serve(pool);
+}
+
+static void probed(struct wr_conn *conn, const struct wr_reply *reply)
+{
+    struct wr_pool *pool = conn->pool;
+    struct wr_fault fault = reply->fault;
+    bool failed = reply->failed;
+    if (failed) {
+        wr_conn_close(conn, WR_N_CLOSED_ERROR);
+    } else {
+        conn->alive_at = pool->engine->now;
+        conn->probe = false;
+        wr_engine_disarm(pool->engine, &conn->timer);
+        rest(conn);
+    }
+    wr_health_probed(pool, failed ? &fault : NULL);
+    wr_pool_serve(pool);
+}
+
+void wr_conn_settled(void *owner, struct wr_reply *reply)
+{
+    struct wr_conn *conn = owner;
+    switch (conn->state) {
+    case WR_CONN_LEASED: wr_call_settled(conn->call, reply); break;
+    case WR_CONN_CLEANING:
+    case WR_CONN_CANCELING: cleaned(conn, reply); break;
+    case WR_CONN_PROBING: probed(conn, reply); break;
+    default: WR_CHECK(!"an answer nobody asked for");
+    }
+}
+
+/* The server hung up on a connection with nothing on the wire: idle, or held by a unit between two statements. */
+void wr_conn_lost(void *owner, const struct wr_fault *fault)
+{
+    struct wr_conn *conn = owner;
+    struct wr_pool *pool = conn->pool;
+    struct wr_fault kept = *fault;
+    kept.lost = true;
+    if (conn->state == WR_CONN_LEASED) {
+        struct weir_call *call = conn->call;
+        call->conn = NULL;
+        call->fault = kept;   /* the unit hears of it at its next statement or at its end */
+        call->transaction = 0;
+        wr_conn_close(conn, WR_N_CLOSED_ERROR);
+    } else {
+        wr_conn_close(conn, WR_N_CLOSED_PEEK);
+    }
+    wr_pool_serve(pool);
+}

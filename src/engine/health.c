@@ -1,0 +1,164 @@
+/* Health: probes, checks, early half-open; see health.h. */
+#include "engine/health.h"
+
+#include "engine/admission.h"
+
+#include <string.h>
+
+#define SLOWEST_PROBE_NS 30000000000ull
+
+static struct wr_pool *pool_of(struct weir_engine *engine, size_t client, size_t backend)
+{
+    return &engine->pools[client * engine->config.options.backend_count + backend];
+}
+
+/* Asks through a pool that has a connection at hand, else through the first client's. */
+static struct wr_pool *pool_to_ask(struct weir_engine *engine, size_t backend)
+{
+    for (size_t c = 0; c < engine->config.options.client_count; c++) {
+        struct wr_pool *pool = pool_of(engine, c, backend);
+        if (pool->count[WR_CONN_IDLE] > 0) return pool;
+    }
+    return pool_of(engine, 0, backend);
+}
+
+static void start_probe(struct wr_pool *pool)
+{
+    if (pool->probing) return;
+    pool->probing = true;
+    pool->probe_sent_at = pool->engine->now;
+    if (wr_pool_probe(pool)) {
+        wr_count(&pool->meter->counter[WR_N_PROBES], 1);
+    } else {
+        pool->probing = false;   /* all connections are busy: the calls on them tell */
+    }
+}
+
+/* A success since the last look is as good as a look. */
+static bool heard_of_lately(struct weir_engine *engine, size_t backend)
+{
+    uint64_t interval = engine->config.options.health_interval_ns;
+    for (size_t c = 0; c < engine->config.options.client_count; c++) {
+        struct wr_pool *pool = pool_of(engine, c, backend);
+        if (pool->last_success_at != 0 && engine->now - pool->last_success_at < interval / 2) return true;
+    }
+    return false;
+}
+
+static void ask_for_checks(struct weir_engine *engine)
+{
+    const weir_options *o = &engine->config.options;
+    if (o->on_check == NULL) return;
+    for (size_t i = 0; i < o->check_count; i++) {
+        struct wr_check_state *check = &engine->checks[i];
+        if (check->due) {   /* asked a whole interval ago and still no answer */
+            check->known = true;
+            check->ok = false;
+            wr_text_copy(check->message, sizeof check->message, "the check has not answered within the health interval");
+            continue;
+        }
+        check->due = true;
+        check->asked_ns = engine->now;
+        o->on_check(o->check_ctx, i);
+    }
+}
+
+static void health_fired(struct wr_timer *timer)
+{
+    struct weir_engine *engine = WR_CONTAINER(timer, struct weir_engine, health_timer);
+    const weir_options *o = &engine->config.options;
+    for (size_t b = 0; b < o->backend_count; b++) {
+        if (!heard_of_lately(engine, b)) start_probe(pool_to_ask(engine, b));
+    }
+    ask_for_checks(engine);
+    wr_engine_arm(engine, timer, engine->now + o->health_interval_ns);
+}
+
+void wr_health_start(struct weir_engine *engine)
+{
+    engine->health_timer.fire = health_fired;
+    for (size_t i = 0; i < engine->pool_count; i++) {
+        struct wr_pool *pool = &engine->pools[i];
+        if (pool->client->min > 0) wr_engine_arm(engine, &pool->grow_timer, engine->now);
+        wr_health_watch(pool);   /* a shared breaker may already be open */
+    }
+    if (engine->config.options.health_interval_ns != 0) wr_engine_arm(engine, &engine->health_timer, engine->now);
+}
+
+void wr_health_stop(struct weir_engine *engine)
+{
+    wr_engine_disarm(engine, &engine->health_timer);
+    for (size_t i = 0; i < engine->pool_count; i++) wr_engine_disarm(engine, &engine->pools[i].probe_timer);
+}
+
+void wr_health_watch(struct wr_pool *pool)
+{
+    struct weir_engine *engine = pool->engine;
+    weir_breaker_state state = weir_breaker_state_at(pool->breaker, engine->now);
+    if (state == WEIR_OPEN) {
+        struct wr_backend_state *backend = &engine->backends[pool->backend_index];
+        backend->known = true;
+        backend->ok = false;
+        backend->at_ns = engine->now;
+        wr_text_format(backend->message, sizeof backend->message, "breaker of %s is open", pool->name);
+    }
+    if (state != WEIR_OPEN && state != WEIR_HALF_OPEN) return;
+    if (wr_timer_armed(&pool->probe_timer) || pool->probing || engine->state != WR_ENGINE_OPEN) return;
+    pool->probe_delay_ns = engine->config.options.probe_interval_ns;
+    wr_engine_arm(engine, &pool->probe_timer, engine->now + pool->probe_delay_ns);
+}
+
+void wr_health_probe_fired(struct wr_timer *timer)
+{
+    struct wr_pool *pool = WR_CONTAINER(timer, struct wr_pool, probe_timer);
+    struct weir_engine *engine = pool->engine;
+    weir_evidence moved;
+    if (weir_breaker_tick(pool->breaker, engine->now, &moved)) wr_breaker_moved(pool, &moved);
+    weir_breaker_state state = weir_breaker_state_at(pool->breaker, engine->now);
+    if (state != WEIR_OPEN && state != WEIR_HALF_OPEN) return;
+    if (state == WEIR_OPEN) start_probe(pool);
+    if (!wr_timer_armed(timer)) wr_engine_arm(engine, timer, engine->now + pool->probe_delay_ns);
+}
+
+void wr_health_probed(struct wr_pool *pool, const struct wr_fault *fault)
+{
+    struct weir_engine *engine = pool->engine;
+    struct wr_backend_state *backend = &engine->backends[pool->backend_index];
+    bool was_ok = !backend->known || backend->ok;
+    pool->probing = false;
+    backend->known = true;
+    backend->ok = fault == NULL;
+    backend->at_ns = engine->now;
+    backend->elapsed_ns = engine->now - pool->probe_sent_at;
+    wr_text_copy(backend->message, sizeof backend->message, fault == NULL ? "" : fault->message);
+    if (was_ok != backend->ok) {
+        wr_engine_event(engine, WR_EVENT_HEALTH, pool, "backend %s %s%s%s", pool->backend->name,
+                        backend->ok ? "answers again" : "does not answer", backend->ok ? "" : ": ", backend->message);
+    }
+    if (fault != NULL) {
+        wr_count(&pool->meter->counter[WR_N_PROBES_FAILED], 1);
+        pool->probe_delay_ns *= 2;
+        if (pool->probe_delay_ns > SLOWEST_PROBE_NS) pool->probe_delay_ns = SLOWEST_PROBE_NS;
+        return;
+    }
+    pool->probe_delay_ns = engine->config.options.probe_interval_ns;
+    weir_evidence moved;
+    if (weir_breaker_probe_passed(pool->breaker, engine->now, &moved)) wr_breaker_moved(pool, &moved);
+}
+
+void weir_check_settle(weir_engine *engine, size_t index, bool ok, uint64_t elapsed_ns, const char *message)
+{
+    if (index >= engine->config.options.check_count) return;
+    struct wr_check_state *check = &engine->checks[index];
+    bool was_ok = !check->known || check->ok;
+    wr_engine_refresh(engine);
+    check->due = false;
+    check->known = true;
+    check->ok = ok;
+    check->elapsed_ns = elapsed_ns;
+    check->at_ns = engine->now;
+    wr_text_copy(check->message, sizeof check->message, ok ? "" : message);
+    if (was_ok == ok) return;
+    wr_engine_event(engine, WR_EVENT_HEALTH, NULL, "check %s is %s%s%s", engine->config.options.checks[index].name,
+                    ok ? "well again" : "failing", ok ? "" : ": ", check->message);
+}

@@ -1,0 +1,16 @@
+/* The monitor: looks at each backend every health interval, runs the program's own checks, and probes pools whose
+ * breaker is open so that user traffic is never the guinea pig. */
+#ifndef WR_HEALTH_H
+#define WR_HEALTH_H
+
+#include "engine/pool.h"
+
+void wr_health_start(struct weir_engine *engine);
+void wr_health_stop(struct weir_engine *engine);
+/* The breaker is not closed: keep probing until it is. */
+void wr_health_watch(struct wr_pool *pool);
+/* A probe's end; fault NULL: it answered. */
+void wr_health_probed(struct wr_pool *pool, const struct wr_fault *fault);
+void wr_health_probe_fired(struct wr_timer *timer);
+
+#endif

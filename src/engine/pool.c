@@ -1,0 +1,196 @@
+/* The pool itself: its guards, how many connections it may have, which one a call gets. One connection's life is in
+ * conn.c, the queue of calls in front of the pool in queue.c. */
+#include "engine/pool.h"
+
+#include "base/check.h"
+#include "engine/call.h"
+#include "engine/health.h"
+#include "engine/queue.h"
+
+#include <string.h>
+
+#define MS 1000000ull
+enum { SHARED_CAP_POLL_MS = 20, PEEK_AFTER_MS = 1 };
+
+/* ---- the pool itself --------------------------------------------------------------------------------------- */
+
+static void grow_fired(struct wr_timer *timer)
+{
+    wr_pool_serve(WR_CONTAINER(timer, struct wr_pool, grow_timer));
+}
+
+static void place_guards(struct wr_pool *pool)
+{
+    char *base = (char *)(void *)pool->record;
+    pool->breaker = (weir_breaker *)(void *)(base + pool->record->breaker_at);
+    pool->budget = (weir_budget *)(void *)(base + pool->record->budget_at);
+}
+
+/* The first worker that sees a pool makes its guards; a later one brings its own configuration: after a policy reload
+ * the newest counts, and state and windows stay. */
+static int init_record(struct wr_pool *pool, bool created, char *why)
+{
+    struct weir_engine *engine = pool->engine;
+    const weir_options *o = &engine->config.options;
+    if (!created) {
+        place_guards(pool);
+        return weir_breaker_configure(pool->breaker, &o->breaker, engine->now, why);
+    }
+    pool->record->breaker_at = 64;
+    pool->record->budget_at = (uint32_t)(64 + ((weir_breaker_size() + 63) & ~(size_t)63));
+    place_guards(pool);
+    int code = weir_breaker_init(pool->breaker, &o->breaker, engine->now, why);
+    if (code == WEIR_OK) code = weir_budget_init(pool->budget, &o->budget, engine->now, why);
+    if (code == WEIR_OK) wr_area_pool_ready(engine->area, pool->index);
+    return code;
+}
+
+static int init_target(struct wr_pool *pool, char *why)
+{
+    const weir_options *o = &pool->engine->config.options;
+    struct wr_login login = {
+        .pool = pool->name, .conninfo = pool->backend->conninfo, .user = pool->client->user,
+        .password = pool->client->password, .role = pool->client->role, .kind = pool->client->kind,
+        .pooler = pool->backend->pooler, .prepared_max = o->prepared_max,
+    };
+    return pool->engine->driver->target(pool->engine->instance, &login, &pool->target, why);
+}
+
+int wr_pool_init(struct wr_pool *pool, struct weir_engine *engine, size_t client, size_t backend, char *why)
+{
+    const weir_options *o = &engine->config.options;
+    pool->engine = engine;
+    pool->client = &o->clients[client];
+    pool->backend = &o->backends[backend];
+    pool->backend_index = backend;
+    wr_text_format(pool->name, sizeof pool->name, "%s@%s", pool->client->name, pool->backend->name);
+    for (size_t i = 0; i < WR_CONN_STATES; i++) wr_list_init(&pool->conns[i]);
+    wr_list_init(&pool->waiters);
+    wr_queue_init(pool);
+    pool->grow_timer.fire = grow_fired;
+    pool->probe_timer.fire = wr_health_probe_fired;
+
+    void *record = NULL;
+    bool created = false;
+    int code = wr_area_pool(engine->area, pool->name, &record, &pool->index, &created);
+    if (code != WEIR_OK) {
+        wr_text_format(why, WEIR_WHY_MAX, "no room for pool %s in the area: %u pools at most", pool->name,
+                       wr_area_shape(engine->area)->pools);
+        return code;
+    }
+    pool->record = record;
+    pool->meter = wr_meter_pool(engine->area, pool->index);
+    code = init_record(pool, created, why);
+    if (code == WEIR_OK) code = weir_backoff_init(&pool->connect_backoff, WEIR_BACKOFF_FULL, 50 * MS, 2000 * MS, 2, why);
+    if (code == WEIR_OK) code = init_target(pool, why);
+    return code;
+}
+
+void wr_pool_release(struct wr_pool *pool)
+{
+    wr_engine_disarm(pool->engine, &pool->grow_timer);
+    wr_engine_disarm(pool->engine, &pool->probe_timer);
+    if (pool->target != NULL) pool->engine->driver->target_free(pool->target);
+    pool->target = NULL;
+}
+
+uint32_t wr_pool_max(const struct wr_pool *pool)
+{
+    uint32_t override = atomic_load_explicit(&pool->record->max_override, memory_order_relaxed);
+    return override != 0 ? override : pool->client->max;
+}
+
+size_t wr_pool_total(const struct wr_pool *pool)
+{
+    size_t total = 0;
+    for (size_t i = 0; i < WR_CONN_CLOSED; i++) total += pool->count[i];
+    return total;
+}
+
+/* ---- opening ------------------------------------------------------------------------------------------------ */
+
+static size_t connections_wanted(const struct wr_pool *pool)
+{
+    size_t wanted = pool->waiting;
+    size_t usable = pool->count[WR_CONN_CONNECTING];
+    size_t total = wr_pool_total(pool);
+    if (total < pool->client->min && pool->client->min - total + usable > wanted) {
+        wanted = pool->client->min - total + usable;
+    }
+    return wanted > usable ? wanted - usable : 0;
+}
+
+void wr_pool_grow(struct wr_pool *pool)
+{
+    struct weir_engine *engine = pool->engine;
+    if (engine->state == WR_ENGINE_CLOSING || (engine->state == WR_ENGINE_DRAINING && pool->waiting == 0)) return;
+    size_t wanted = connections_wanted(pool);
+    if (wanted == 0) return;
+    if (engine->now < pool->connect_not_before) {
+        wr_engine_arm(engine, &pool->grow_timer, pool->connect_not_before);
+        return;
+    }
+    while (wanted > 0 && wr_pool_total(pool) < wr_pool_max(pool)) {
+        if (wr_conn_open(pool, false) == NULL) {
+            /* Another worker holds the places: look again soon, nobody will call us. */
+            wr_engine_arm(engine, &pool->grow_timer, engine->now + SHARED_CAP_POLL_MS * MS);
+            return;
+        }
+        wanted--;
+    }
+}
+
+/* ---- the monitor's use ------------------------------------------------------------------------------------------ */
+
+bool wr_pool_probe(struct wr_pool *pool)
+{
+    struct wr_list *idle = wr_list_last(&pool->conns[WR_CONN_IDLE]);   /* the coldest says most about the server */
+    if (idle != NULL) {
+        wr_pool_probe_send(WR_CONTAINER(idle, struct wr_conn, link));
+        return true;
+    }
+    if (wr_pool_total(pool) >= wr_pool_max(pool)) return false;
+    return wr_conn_open(pool, true) != NULL;
+}
+
+/* ---- going back, going away --------------------------------------------------------------------------------------- */
+
+void wr_pool_evict(struct wr_pool *pool)
+{
+    pool->epoch++;
+    struct wr_list *node;
+    while ((node = wr_list_first(&pool->conns[WR_CONN_IDLE])) != NULL) {
+        wr_conn_close(WR_CONTAINER(node, struct wr_conn, link), WR_N_CLOSED_SHUTDOWN);
+    }
+}
+
+void wr_pool_close_all(struct wr_pool *pool)
+{
+    for (size_t s = 0; s < WR_CONN_CLOSED; s++) {
+        struct wr_list *node;
+        while ((node = wr_list_first(&pool->conns[s])) != NULL) {
+            struct wr_conn *conn = WR_CONTAINER(node, struct wr_conn, link);
+            WR_CHECK(conn->call == NULL);   /* calls end before their connections do */
+            wr_conn_close(conn, WR_N_CLOSED_SHUTDOWN);
+        }
+    }
+}
+
+/* A connection for a call, or NULL. One that was in use a moment ago is taken as alive; an older one is asked with a
+ * peek at its socket, which costs no round trip. */
+struct wr_conn *wr_pool_take_idle(struct wr_pool *pool)
+{
+    struct wr_list *node;
+    while ((node = wr_list_first(&pool->conns[WR_CONN_IDLE])) != NULL) {
+        struct wr_conn *conn = WR_CONTAINER(node, struct wr_conn, link);
+        bool fresh = pool->engine->now - conn->alive_at < PEEK_AFTER_MS * MS;
+        if (wr_conn_is_stale(conn) && pool->engine->state == WR_ENGINE_OPEN) {
+            wr_conn_close(conn, WR_N_CLOSED_LIFETIME);
+        } else if (!fresh && !pool->engine->driver->peek(conn->server)) {
+            wr_conn_close(conn, WR_N_CLOSED_PEEK);
+        } else {
+            return conn;
+        }
+    }
+    return NULL;
+}

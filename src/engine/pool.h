@@ -1,0 +1,120 @@
+/* A pool: the connections of one client on one backend, the calls that wait for them, and the guards before them.
+ *
+ * A connection's state is the list it is on; conn_enter (pool.c) is the only one who moves it. A connection is
+ * leased to at most one call. It becomes idle again only in state 'I' (no transaction), with no unread result and no
+ * cancel that could still arrive. */
+#ifndef WR_POOL_H
+#define WR_POOL_H
+
+#include "area/meter.h"
+#include "engine/engine.h"
+#include "guard/discipline.h"
+
+enum wr_conn_state {
+    WR_CONN_CONNECTING = 0,   /* with the crew */
+    WR_CONN_IDLE,
+    WR_CONN_LEASED,           /* belongs to conn->call */
+    WR_CONN_CLEANING,         /* rolling back or resetting before it may be idle */
+    WR_CONN_CANCELING,        /* its call has gone; waits for the server's last word */
+    WR_CONN_PROBING,          /* the monitor's */
+    WR_CONN_CLOSED,           /* on the engine's retired list until the turn ends */
+    WR_CONN_STATES
+};
+
+struct wr_conn {
+    struct wr_list link;
+    struct wr_pool *pool;
+    enum wr_conn_state state;
+    struct wr_link *server;          /* NULL while connecting and when closed */
+    struct weir_call *call;          /* LEASED only */
+    uint64_t id;
+    uint64_t alive_at;               /* when the server was last heard of */
+    uint64_t opened_at, retire_at;   /* retire_at 0: never */
+    uint32_t epoch;                  /* of the pool when opened; an older one is stale */
+    bool probe;                      /* opened for the monitor */
+    bool resetting;                  /* CLEANING: the reset is under way, the rollback done */
+    bool dirty;
+    struct wr_greeting greeting;
+    struct wr_timer timer;           /* idle: retirement; canceling, cleaning: patience */
+};
+
+struct wr_pool_record {              /* in the area, shared by all workers; guards follow it */
+    _Atomic uint32_t paused;
+    _Atomic uint32_t max_override;   /* 0: the configured maximum */
+    uint32_t breaker_at, budget_at;  /* offsets from the record */
+};
+
+struct wr_pool {
+    struct weir_engine *engine;
+    const weir_client *client;
+    const weir_backend *backend;
+    size_t backend_index;
+    char name[WR_NAME_MAX];
+    struct wr_target *target;
+    uint32_t index;                  /* in the area */
+    struct wr_pool_record *record;
+    weir_breaker *breaker;
+    weir_budget *budget;
+    struct wr_pool_meter *meter;
+
+    struct wr_list conns[WR_CONN_STATES];
+    size_t count[WR_CONN_STATES];
+    uint32_t epoch;                  /* raised to make all present connections stale */
+
+    struct wr_list waiters;          /* calls, oldest first */
+    size_t waiting;
+    struct wr_discipline discipline;
+    uint64_t service_floor_ns;       /* decaying minimum of time on the server: nobody is faster */
+
+    uint64_t connect_not_before;     /* after 53300, or a failed connect nobody waits for */
+    weir_backoff connect_backoff;
+    struct wr_timer grow_timer;
+    bool connect_failing;            /* for one event per outage */
+    struct wr_fault last_fault;      /* of connecting */
+
+    struct wr_timer probe_timer;     /* while the breaker is not closed */
+    uint64_t probe_delay_ns;
+    bool probing;
+    uint64_t probe_sent_at;
+    uint64_t last_success_at, last_success_ns;
+};
+
+int wr_pool_init(struct wr_pool *pool, struct weir_engine *engine, size_t client, size_t backend, char *why);
+void wr_pool_release(struct wr_pool *pool);                  /* all connections closed before */
+
+uint32_t wr_pool_max(const struct wr_pool *pool);
+size_t wr_pool_total(const struct wr_pool *pool);            /* open or opening, canceling included */
+
+/* Opens connections for those who wait and for `min`, within the caps. */
+void wr_pool_grow(struct wr_pool *pool);
+void wr_pool_evict(struct wr_pool *pool);                    /* all present connections are stale */
+void wr_pool_close_all(struct wr_pool *pool);
+
+/* One more connection on its way, or NULL when the cap over all workers, memory or the driver forbids. */
+struct wr_conn *wr_conn_open(struct wr_pool *pool, bool probe);
+/* Its time is over: too old, of an earlier epoch, one too many, or the engine is draining. */
+bool wr_conn_is_stale(const struct wr_conn *conn);
+/* The call is done with the connection. What is left to do (rollback, reset) happens in the background. */
+void wr_conn_give_back(struct wr_conn *conn, char transaction, bool dirty);
+/* The call has gone while a segment is on the wire: wait for the server's last word, bounded by cancel_wait. */
+void wr_conn_abandon(struct wr_conn *conn);
+/* reason WR_COUNTERS: a connect that failed by itself, counted by its failure. */
+void wr_conn_close(struct wr_conn *conn, enum wr_counter reason);
+/* Into the idle list, with its retirement watched. */
+void wr_conn_idle(struct wr_conn *conn);
+void wr_conn_idle_due(struct wr_conn *conn);
+/* A live idle connection, still on the idle list; dead and stale ones found on the way are closed. NULL: none. */
+struct wr_conn *wr_pool_take_idle(struct wr_pool *pool);
+void wr_conn_lease(struct wr_conn *conn, struct weir_call *call);
+
+/* The monitor's: asks on an idle connection or opens one to ask on; wr_health_probed hears the end. False: none can be
+ * had now. */
+bool wr_pool_probe(struct wr_pool *pool);
+void wr_pool_probe_send(struct wr_conn *conn);
+
+/* The driver's answers (see driver.h). owner is the wr_conn. */
+void wr_conn_connected(void *owner, struct wr_link *link, const struct wr_greeting *greeting, const struct wr_fault *fault);
+void wr_conn_settled(void *owner, struct wr_reply *reply);
+void wr_conn_lost(void *owner, const struct wr_fault *fault);
+
+#endif

@@ -1,0 +1,85 @@
+/* What became of a COMMIT whose answer was lost. The transaction's id was taken before; another connection to the same
+ * server asks pg_xact_status until it is no longer in progress or the call's deadline passes. A dead client does not
+ * stop its COMMIT, so asking once is not enough; and after a failover the id may mean another transaction, so the answer
+ * counts only from the same system on the same timeline. */
+#include "engine/call.h"
+#include "engine/queue.h"
+
+#define MS 1000000ull
+enum { FIRST_POLL_MS = 20, SLOWEST_POLL_MS = 500 };
+
+static void poll_later(struct weir_call *call)
+{
+    uint64_t wait = FIRST_POLL_MS * MS << (call->resolve_step < 5 ? call->resolve_step : 5);
+    if (wait > SLOWEST_POLL_MS * MS) wait = SLOWEST_POLL_MS * MS;
+    call->resolve_step++;
+    wr_call_enter(call, WR_CALL_RESOLVE_WAIT);
+    wr_engine_arm(call->engine, &call->wake, call->engine->now + wait);
+}
+
+void wr_resolve_start(struct weir_call *call)
+{
+    call->resolve_step = 0;
+    wr_engine_event(call->engine, WR_EVENT_UNKNOWN, call->pool, "COMMIT of '%.80s' got no answer, asking about xid %llu",
+                    call->context, (unsigned long long)call->xid);
+    poll_later(call);
+}
+
+void wr_resolve_woken(struct weir_call *call)
+{
+    wr_queue_join(call->pool, call, true);
+}
+
+void wr_resolve_no_connection(struct weir_call *call)
+{
+    poll_later(call);
+}
+
+static void resolved_unknown(struct weir_call *call, const char *why)
+{
+    char message[sizeof call->error.message];
+    wr_text_format(message, sizeof message, "%.300s (xid %llu: %s)", call->error.message, (unsigned long long)call->xid, why);
+    wr_text_copy(call->error.message, sizeof call->error.message, message);
+    wr_count(&call->pool->meter->counter[WR_N_RESOLVED_NOT], 1);
+    wr_call_enter(call, WR_CALL_NEW);
+    wr_retry_decide(call);
+}
+
+void wr_resolve_leased(struct weir_call *call, struct wr_conn *conn)
+{
+    const struct wr_greeting *g = &conn->greeting;
+    bool same = g->system_id != 0 && g->system_id == call->xid_system && g->timeline == call->xid_timeline;
+    wr_call_enter(call, WR_CALL_RESOLVE_SENT);
+    if (!same) {
+        call->conn = NULL;
+        resolved_unknown(call, "another server answers now");
+        wr_conn_give_back(conn, 'I', false);
+        return;
+    }
+    if (!wr_call_send(call, WR_SEGMENT_XACT_STATUS)) poll_later(call);
+}
+
+void wr_resolve_settled(struct weir_call *call, struct wr_reply *reply)
+{
+    struct wr_conn *conn = call->conn;
+    struct wr_pool *pool = call->pool;
+    char transaction = reply->failed && reply->fault.lost ? 0 : reply->transaction;
+    enum wr_xact xact = reply->failed && reply->fault.lost ? WR_XACT_IN_PROGRESS : reply->xact;
+    call->conn = NULL;
+    if (xact == WR_XACT_COMMITTED) {
+        wr_count(&pool->meter->counter[WR_N_RESOLVED_COMMITTED], 1);
+        wr_call_enter(call, WR_CALL_NEW);
+        wr_call_succeeded(call);
+    } else if (xact == WR_XACT_ABORTED) {
+        wr_count(&pool->meter->counter[WR_N_RESOLVED_ABORTED], 1);
+        call->error.class_ = WEIR_CLASS_SAFE;
+        call->error.outcome = WEIR_OUTCOME_ROLLED_BACK;
+        wr_call_enter(call, WR_CALL_NEW);
+        wr_retry_decide(call);
+    } else if (xact == WR_XACT_IN_PROGRESS) {
+        poll_later(call);
+    } else {
+        resolved_unknown(call, "the server has forgotten it");
+    }
+    wr_conn_give_back(conn, transaction, false);
+}

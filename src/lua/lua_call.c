@@ -1,0 +1,362 @@
+/* Requests and calls. A request is what all calls of one client handle share, read from its table once; a call is
+ * the ticket: submitted here, waited for in Lua, collected here, freed as soon as it is collected. */
+#include "lua_weir.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SPARES_MAX = 256 };
+
+/* ---- requests --------------------------------------------------------------------------------------------------- */
+
+struct request_options {
+    struct wl_request common;
+    int isolation;
+};
+
+static const char *const isolation_names[] = {"read committed", "repeatable read", "serializable", NULL};
+
+#define AT(field) offsetof(struct request_options, common.request.field)
+static const struct wl_field request_fields[] = {
+    {"client", WL_STRING, AT(client), 0, 0, NULL},
+    {"claims", WL_STRING, AT(claims), 0, 0, NULL},
+    {"backend", WL_STRING, AT(backend), 0, 0, NULL},
+    {"isolation", WL_CHOICE, offsetof(struct request_options, isolation), 0, 0, isolation_names},
+    {"traceparent", WL_STRING, AT(traceparent), 0, 0, NULL},
+    {"readonly", WL_BOOL, AT(readonly), 0, 0, NULL},
+    {"idempotent", WL_BOOL, AT(idempotent), 0, 0, NULL},
+    {"timeout", WL_DURATION, AT(timeout_ns), 0, 0, NULL},
+    {"null", WL_BOOL, offsetof(struct request_options, common.null), 0, 0, NULL},
+};
+#undef AT
+
+/* engine:request(spec) -> request | nil, why. The spec belongs to the request from now on. */
+int wl_call_request(lua_State *L)
+{
+    struct request_options options = {.isolation = -1};
+    struct wl_reader reader = {.L = L};
+    luaL_checktype(L, 2, LUA_TTABLE);
+    if (!wl_read_fields(&reader, 2, request_fields, sizeof request_fields / sizeof *request_fields, &options)) {
+        lua_pushnil(L);
+        lua_pushstring(L, reader.why);
+        return 2;
+    }
+    if (options.isolation >= 0) options.common.request.isolation = isolation_names[options.isolation];
+    struct wl_request *request = lua_newuserdatauv(L, sizeof *request, 1);
+    *request = options.common;
+    luaL_setmetatable(L, WL_REQUEST_TYPE);
+    lua_pushvalue(L, 2);
+    wl_set_anchor(L, -2);
+    return 1;
+}
+
+/* ---- the life of a call ------------------------------------------------------------------------------------------ */
+
+static void on_notify(void *user, weir_call *handle)
+{
+    struct wl_call *call = user;
+    struct wl_loop *loop = call->engine->loop;
+    (void)handle;
+    loop->wake = true;
+    if (call->ready) return;
+    call->ready = true;
+    call->next = NULL;
+    if (loop->ready_last != NULL) loop->ready_last->next = call;
+    else loop->ready_first = call;
+    loop->ready_last = call;
+}
+
+static void forget_ready(struct wl_call *call)
+{
+    struct wl_loop *loop = call->engine->loop;
+    struct wl_call *before = NULL;
+    if (!call->ready) return;
+    for (struct wl_call *at = loop->ready_first; at != call; at = at->next) before = at;
+    if (before != NULL) before->next = call->next;
+    else loop->ready_first = call->next;
+    if (loop->ready_last == call) loop->ready_last = before;
+    call->ready = false;
+}
+
+static struct wl_call *new_call(struct wl_engine *engine)
+{
+    struct wl_call *call = engine->spare;
+    if (call != NULL) {
+        engine->spare = call->next;
+        engine->spares--;
+    } else {
+        call = malloc(sizeof *call);
+        if (call == NULL) return NULL;
+    }
+    *call = (struct wl_call){.engine = engine};
+    engine->references++;
+    return call;
+}
+
+void wl_call_drop(struct wl_call *call)
+{
+    struct wl_engine *engine = call->engine;
+    struct wl_loop *loop = engine->loop;
+    forget_ready(call);
+    loop->busy++;   /* freeing an unfinished call may report it to policies */
+    if (call->handle != NULL) weir_call_free(call->handle);
+    loop->busy--;
+    if (engine->spares < SPARES_MAX && engine->handle != NULL) {
+        call->next = engine->spare;
+        engine->spare = call;
+        engine->spares++;
+    } else {
+        free(call);
+    }
+    wl_engine_release(engine);
+}
+
+static int call_free(lua_State *L)
+{
+    struct wl_call **box = luaL_checkudata(L, 1, WL_CALL_TYPE);
+    struct wl_call *call = *box;
+    *box = NULL;
+    if (call == NULL) return 0;
+    struct wl_loop *loop = call->engine->loop;
+    if (loop->busy == 0) {
+        wl_call_drop(call);
+        return 0;
+    }
+    forget_ready(call);   /* a finaliser inside a policy: the engine is at work, so later */
+    call->next = loop->retired_calls;
+    loop->retired_calls = call;
+    return 0;
+}
+
+static int refuse(lua_State *L, const char *why)
+{
+    lua_pushnil(L);
+    lua_pushstring(L, why);
+    return 2;
+}
+
+static struct wl_call **push_call(lua_State *L)
+{
+    struct wl_call **box = lua_newuserdatauv(L, sizeof *box, 0);
+    *box = NULL;
+    luaL_setmetatable(L, WL_CALL_TYPE);
+    return box;
+}
+
+/* The engine at 1, the request at 2 and the context at 3 as what weir_submit wants. NULL, and nil with a sentence pushed. */
+static struct wl_engine *prepare(lua_State *L, weir_request *request)
+{
+    struct wl_engine *engine = wl_engine_enterable(L, 1);
+    const struct wl_request *common = luaL_checkudata(L, 2, WL_REQUEST_TYPE);
+    *request = common->request;
+    if (engine == NULL) return (void)refuse(L, "the engine is closed"), NULL;
+    if (lua_type(L, 3) != LUA_TSTRING) {
+        lua_pushnil(L);
+        lua_pushfstring(L, "the context is a %s; say in a string what this call is for, like 'GET /contacts'",
+                        lua_isnoneornil(L, 3) ? "nil" : luaL_typename(L, 3));
+        return NULL;
+    }
+    size_t length = 0;
+    request->context = lua_tolstring(L, 3, &length);
+    if (length == 0) return (void)refuse(L, "the context is empty; say what this call is for, like 'GET /contacts'"), NULL;
+    if (strlen(request->context) != length) return (void)refuse(L, "the context holds a zero byte"), NULL;
+    request->notify = on_notify;
+    return engine;
+}
+
+static int begin_call(lua_State *L, struct wl_engine *engine, weir_request *request, const weir_statement *statements,
+                      size_t count)
+{
+    char why[WEIR_WHY_MAX] = "";
+    struct wl_call **box = push_call(L);
+    struct wl_call *call = *box = new_call(engine);
+    if (call == NULL) return refuse(L, "out of memory");
+    request->user = call;
+    engine->loop->busy++;
+    int code = statements != NULL ? weir_submit(engine->handle, request, statements, count, &call->handle, why)
+                                  : weir_begin(engine->handle, request, &call->handle, why);
+    wl_loop_leave(engine->loop);
+    if (code != WEIR_OK) {
+        *box = NULL;
+        wl_call_drop(call);
+        return refuse(L, why);
+    }
+    lua_pushlightuserdata(L, call);
+    return 2;
+}
+
+int wl_call_submit(lua_State *L)
+{
+    char why[WEIR_WHY_MAX];
+    weir_request request;
+    struct wl_engine *engine = prepare(L, &request);
+    if (engine == NULL) return 2;
+    const weir_statement *statement = wl_params_one(L, &engine->scratch, 4, lua_gettop(L), why);
+    if (statement == NULL) return refuse(L, why);
+    return begin_call(L, engine, &request, statement, 1);
+}
+
+int wl_call_submit_many(lua_State *L)
+{
+    char why[WEIR_WHY_MAX];
+    size_t count = 0;
+    weir_request request;
+    struct wl_engine *engine = prepare(L, &request);
+    if (engine == NULL) return 2;
+    const weir_statement *statements = wl_params_many(L, &engine->scratch, 4, &count, why);
+    if (statements == NULL) return refuse(L, why);
+    return begin_call(L, engine, &request, statements, count);
+}
+
+int wl_call_begin(lua_State *L)
+{
+    weir_request request;
+    struct wl_engine *engine = prepare(L, &request);
+    return engine == NULL ? 2 : begin_call(L, engine, &request, NULL, 0);
+}
+
+/* ---- methods ------------------------------------------------------------------------------------------------------ */
+
+static struct wl_call *check_call(lua_State *L)
+{
+    struct wl_call **box = luaL_checkudata(L, 1, WL_CALL_TYPE);
+    if (*box == NULL || (*box)->handle == NULL) luaL_error(L, "the call has been freed");
+    return *box;
+}
+
+/* A call that may be acted on: its engine is open and no policy is asking. */
+static struct wl_call *check_active(lua_State *L)
+{
+    struct wl_call *call = check_call(L);
+    if (call->engine->loop->busy > 0) luaL_error(L, "a policy must not wait or call the database");
+    return call;
+}
+
+static int send_statements(lua_State *L, struct wl_call *call, const weir_statement *statements, size_t count, char *why)
+{
+    if (statements == NULL) return refuse(L, why);
+    if (call->engine->handle == NULL) return refuse(L, "the engine is closed");
+    why[0] = '\0';
+    call->engine->loop->busy++;
+    int code = weir_unit_send(call->handle, statements, count, why);
+    wl_loop_leave(call->engine->loop);
+    if (code == WEIR_ESTATE) return refuse(L, "the transaction is busy or has ended");
+    if (code != WEIR_OK) return refuse(L, why);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int call_send(lua_State *L)
+{
+    char why[WEIR_WHY_MAX];
+    struct wl_call *call = check_active(L);
+    return send_statements(L, call, wl_params_one(L, &call->engine->scratch, 2, lua_gettop(L), why), 1, why);
+}
+
+static int call_send_many(lua_State *L)
+{
+    char why[WEIR_WHY_MAX];
+    size_t count = 0;
+    struct wl_call *call = check_active(L);
+    const weir_statement *statements = wl_params_many(L, &call->engine->scratch, 2, &count, why);
+    return send_statements(L, call, statements, count, why);
+}
+
+static int call_finish(lua_State *L)
+{
+    static const char *const names[] = {"commit", "rollback", "failed", NULL};
+    struct wl_call *call = check_active(L);
+    int how = luaL_checkoption(L, 2, NULL, names);
+    call->engine->loop->busy++;
+    int code = weir_unit_finish(call->handle, (weir_finish)how);
+    wl_loop_leave(call->engine->loop);
+    if (code != WEIR_OK) return refuse(L, "the transaction is busy or has ended");
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int call_cancel(lua_State *L)
+{
+    struct wl_call *call = check_active(L);
+    call->engine->loop->busy++;
+    weir_call_cancel(call->handle);
+    wl_loop_leave(call->engine->loop);
+    return 0;
+}
+
+static int call_status(lua_State *L)
+{
+    static const char *const names[] = {"waiting", "ready", "replied", "ended"};
+    weir_status status = weir_call_status(check_call(L)->handle);
+    lua_pushstring(L, (unsigned)status < 4 ? names[status] : "ended");
+    return 1;
+}
+
+static int call_waiting(lua_State *L)
+{
+    lua_pushboolean(L, weir_call_status(check_call(L)->handle) == WEIR_WAITING);
+    return 1;
+}
+
+static int call_error(lua_State *L)
+{
+    const weir_error *error = weir_call_error(check_call(L)->handle);
+    if (error == NULL) return 0;
+    wl_push_error(L, error);
+    return 1;
+}
+
+static int call_count(lua_State *L)
+{
+    lua_pushinteger(L, (lua_Integer)weir_call_result_count(check_call(L)->handle));
+    return 1;
+}
+
+/* call:result(n, nulls) -> what the n-th statement gave. */
+static int call_result(lua_State *L)
+{
+    struct wl_decoder decoder;
+    struct wl_call *call = check_call(L);
+    lua_Integer number = luaL_checkinteger(L, 2);
+    bool nulls = lua_toboolean(L, 3) != 0;
+    const weir_result *result = number < 1 ? NULL : weir_call_result(call->handle, (size_t)number - 1);
+    if (result == NULL) return 0;
+    wl_decoder_begin(L, &decoder, nulls);
+    wl_push_result(L, &decoder, result);
+    return 1;
+}
+
+static int call_attempt(lua_State *L)
+{
+    lua_pushinteger(L, (lua_Integer)weir_call_attempt(check_call(L)->handle));
+    return 1;
+}
+
+static int call_remaining(lua_State *L)
+{
+    lua_pushnumber(L, (lua_Number)weir_call_remaining_ns(check_call(L)->handle) / 1e9);
+    return 1;
+}
+
+static void make_type(lua_State *L, const char *name, const luaL_Reg *methods)
+{
+    luaL_newmetatable(L, name);
+    luaL_setfuncs(L, methods, 0);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+}
+
+void wl_call_open(lua_State *L)
+{
+    static const luaL_Reg none[] = {{NULL, NULL}};
+    static const luaL_Reg methods[] = {
+        {"send", call_send}, {"send_many", call_send_many}, {"finish", call_finish}, {"cancel", call_cancel},
+        {"status", call_status}, {"waiting", call_waiting}, {"error", call_error}, {"count", call_count},
+        {"result", call_result}, {"attempt", call_attempt}, {"remaining", call_remaining}, {"free", call_free},
+        {"__gc", call_free}, {NULL, NULL},
+    };
+    make_type(L, WL_REQUEST_TYPE, none);
+    make_type(L, WL_CALL_TYPE, methods);
+}

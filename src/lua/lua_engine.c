@@ -1,0 +1,351 @@
+/* Engines: opening, closing, seeing and steering. */
+#include "lua_weir.h"
+
+#include "weir/uv.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct uv_loop_s *uv_default_loop(void);   /* see lua_loop.c */
+
+/* ---- the life of an engine ----------------------------------------------------------------------------------------- */
+
+static void on_check(void *ctx, size_t index)
+{
+    struct wl_engine *engine = ctx;
+    if (index >= WL_CHECKS_MAX) return;
+    engine->checks_due |= UINT32_C(1) << index;
+    engine->loop->wake = true;
+    if (engine->listed_due) return;
+    engine->listed_due = true;
+    engine->next_due = engine->loop->due;
+    engine->loop->due = engine;
+}
+
+static void forget_due(struct wl_engine *engine)
+{
+    struct wl_engine **at = &engine->loop->due;
+    if (!engine->listed_due) return;
+    while (*at != engine) at = &(*at)->next_due;
+    *at = engine->next_due;
+    engine->listed_due = false;
+    engine->checks_due = 0;
+}
+
+static void shut(struct wl_engine *engine)
+{
+    struct wl_loop *loop = engine->loop;
+    wl_loop_retain(loop);
+    loop->busy++;
+    weir_free(engine->handle);
+    engine->handle = NULL;
+    weir_uv_free(engine->uv);
+    engine->uv = NULL;
+    wl_policy_free(engine->policy);
+    engine->policy = NULL;
+    forget_due(engine);
+    while (engine->spare != NULL) {
+        struct wl_call *spare = engine->spare;
+        engine->spare = spare->next;
+        free(spare);
+    }
+    wl_loop_leave(loop);
+    wl_loop_release(loop);
+}
+
+void wl_engine_release(struct wl_engine *engine)
+{
+    if (--engine->references > 0) return;
+    wl_scratch_free(&engine->scratch);
+    free(engine->text);
+    wl_loop_release(engine->loop);
+    free(engine);
+}
+
+void wl_engine_drop(struct wl_engine *engine)
+{
+    shut(engine);
+    wl_engine_release(engine);
+}
+
+static int engine_collect(lua_State *L)
+{
+    struct wl_engine **box = luaL_checkudata(L, 1, WL_ENGINE_TYPE);
+    struct wl_engine *engine = *box;
+    *box = NULL;
+    if (engine == NULL) return 0;
+    if (engine->loop->busy == 0) {
+        wl_engine_drop(engine);
+        return 0;
+    }
+    engine->next = engine->loop->retired_engines;   /* a finaliser inside a policy: when the engine has been left */
+    engine->loop->retired_engines = engine;
+    return 0;
+}
+
+static struct wl_engine *check_engine(lua_State *L, int index)
+{
+    struct wl_engine **box = luaL_checkudata(L, index, WL_ENGINE_TYPE);
+    if (*box == NULL) luaL_error(L, "the engine is closed");
+    return *box;
+}
+
+struct wl_engine *wl_engine_enterable(lua_State *L, int index)
+{
+    struct wl_engine *engine = check_engine(L, index);
+    if (engine->loop->busy > 0) luaL_error(L, "a policy must not wait or call the database");
+    return engine->handle != NULL ? engine : NULL;
+}
+
+static int refuse(lua_State *L, const char *why)
+{
+    lua_pushnil(L);
+    lua_pushstring(L, why);
+    return 2;
+}
+
+static int fail(lua_State *L, const char *what)
+{
+    lua_pushnil(L);
+    lua_pushnil(L);
+    lua_pushstring(L, what);
+    return 3;
+}
+
+static void push_check_names(lua_State *L, const weir_options *options)
+{
+    lua_createtable(L, (int)options->check_count, 0);
+    for (size_t i = 0; i < options->check_count; i++) {
+        lua_pushstring(L, options->checks[i].name);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+}
+
+static int start(lua_State *L, struct wl_engine *engine, struct wl_options *options)
+{
+    char why[WEIR_WHY_MAX] = "out of memory";
+    int code = weir_uv_new(&engine->uv, uv_default_loop(), options->seeded ? options->seed : wl_seed());
+    if (code == WEIR_OK) {
+        options->engine.on_check = on_check;
+        options->engine.check_ctx = engine;
+        engine->loop->busy++;
+        code = weir_open(&engine->handle, &options->engine, weir_uv_hooks(engine->uv), weir_driver_pg(), why);
+        if (code == WEIR_OK) weir_uv_bind(engine->uv, engine->handle);
+        wl_loop_leave(engine->loop);
+    }
+    if (code == WEIR_EINVAL) return refuse(L, why);
+    if (code != WEIR_OK) return fail(L, why);
+    lua_pushlightuserdata(L, engine);
+    push_check_names(L, &options->engine);
+    return 3;
+}
+
+int wl_engine_new(lua_State *L)
+{
+    struct wl_options options = {0};
+    struct wl_reader reader = {.L = L};
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 1);
+    if (!wl_options_read(&reader, 1, &options)) return refuse(L, reader.why);
+
+    struct wl_loop *loop = wl_loop_of(L);
+    if (loop->busy > 0) return luaL_error(L, "a policy must not open an engine");
+    struct wl_engine **box = lua_newuserdatauv(L, sizeof *box, 1);
+    *box = NULL;
+    luaL_setmetatable(L, WL_ENGINE_TYPE);
+    lua_newtable(L);
+    lua_pushvalue(L, -1);
+    wl_set_anchor(L, 2);
+    *box = calloc(1, sizeof **box);
+    if (*box == NULL) return fail(L, "out of memory");
+    (*box)->references = 1;
+    (*box)->loop = loop;
+    wl_loop_retain(loop);
+    wl_policy_open(L, 1, 3, options.policy_slice_ns, &(*box)->policy, &options.engine.policy);
+    lua_settop(L, 2);
+    return start(L, *box, &options);
+}
+
+static int engine_close(lua_State *L)
+{
+    struct wl_engine *engine = wl_engine_enterable(L, 1);
+    if (engine != NULL) shut(engine);
+    return 0;
+}
+
+/* ---- seeing ---------------------------------------------------------------------------------------------------------- */
+
+enum document { HEALTH, STATS, CALLS, EVENTS };
+
+static size_t write_document(weir_engine *engine, enum document which, uint64_t number, char *out, size_t size)
+{
+    switch (which) {
+    case HEALTH: return weir_health_json(engine, out, size);
+    case STATS: return weir_stats_json(engine, out, size);
+    case CALLS: return weir_calls_json(engine, (size_t)number, out, size);
+    case EVENTS: return weir_events_json(engine, number, out, size);
+    }
+    return 0;
+}
+
+/* Pushes a JSON text. What is told may grow between asking for its length and writing it, hence the loop. */
+static int push_document(lua_State *L, enum document which, uint64_t number)
+{
+    struct wl_engine *engine = wl_engine_enterable(L, 1);
+    if (engine == NULL) return refuse(L, "the engine is closed");
+    for (;;) {
+        size_t length = write_document(engine->handle, which, number, engine->text, engine->text_room);
+        if (length < engine->text_room) {
+            lua_pushlstring(L, engine->text, length);
+            return 1;
+        }
+        char *larger = realloc(engine->text, length + length / 4 + 256);
+        if (larger == NULL) return luaL_error(L, "not enough memory");
+        engine->text = larger;
+        engine->text_room = length + length / 4 + 256;
+    }
+}
+
+static int engine_health(lua_State *L)
+{
+    return push_document(L, HEALTH, 0);
+}
+
+static int engine_stats(lua_State *L)
+{
+    return push_document(L, STATS, 0);
+}
+
+static uint64_t check_count(lua_State *L, int index, double otherwise)
+{
+    double number = luaL_optnumber(L, index, otherwise);
+    luaL_argcheck(L, number >= 0 && number <= 9007199254740992.0, index, "a whole number is needed");
+    return (uint64_t)number;
+}
+
+static int engine_calls(lua_State *L)
+{
+    return push_document(L, CALLS, check_count(L, 2, 100));
+}
+
+static int engine_events(lua_State *L)
+{
+    return push_document(L, EVENTS, check_count(L, 2, 0));
+}
+
+static void set_count(lua_State *L, const char *name, uint64_t count)
+{
+    lua_pushinteger(L, (lua_Integer)count);
+    lua_setfield(L, -2, name);
+}
+
+static int engine_held(lua_State *L)
+{
+    struct wl_engine *engine = wl_engine_enterable(L, 1);
+    weir_held held = {0};
+    if (engine != NULL) weir_held_now(engine->handle, &held);
+    lua_createtable(L, 0, 9);
+    set_count(L, "calls", held.calls);
+    set_count(L, "in_flight", held.in_flight);
+    set_count(L, "leased", held.leased);
+    set_count(L, "connecting", held.connecting);
+    set_count(L, "canceling", held.canceling);
+    set_count(L, "idle", held.idle);
+    set_count(L, "timers", held.timers);
+    set_count(L, "waiting", held.waiting);
+    set_count(L, "allocations", held.allocations);
+    return 1;
+}
+
+static int engine_closed(lua_State *L)
+{
+    lua_pushboolean(L, check_engine(L, 1)->handle == NULL);
+    return 1;
+}
+
+/* ---- steering -------------------------------------------------------------------------------------------------------- */
+
+/* Common end of force and pause: true, or nil and why. */
+static int answer(lua_State *L, struct wl_engine *engine, int code, const char *why)
+{
+    wl_loop_leave(engine->loop);
+    if (code != WEIR_OK) return refuse(L, why);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int engine_force(lua_State *L)
+{
+    static const char *const names[] = {"auto", "open", "closed", "disabled", "metrics_only", NULL};
+    static const weir_breaker_state states[] = {WEIR_CLOSED, WEIR_FORCED_OPEN, WEIR_FORCED_CLOSED, WEIR_DISABLED,
+                                                WEIR_METRICS_ONLY};
+    char why[WEIR_WHY_MAX] = "";
+    struct wl_engine *engine = wl_engine_enterable(L, 1);
+    const char *pool = luaL_optstring(L, 2, NULL);
+    int state = luaL_checkoption(L, 3, "auto", names);
+    if (engine == NULL) return refuse(L, "the engine is closed");
+    engine->loop->busy++;
+    return answer(L, engine, weir_force_breaker(engine->handle, pool, states[state], why), why);
+}
+
+static int engine_pause(lua_State *L)
+{
+    char why[WEIR_WHY_MAX] = "";
+    struct wl_engine *engine = wl_engine_enterable(L, 1);
+    const char *pool = luaL_optstring(L, 2, NULL);
+    bool paused = lua_toboolean(L, 3) != 0;
+    if (engine == NULL) return refuse(L, "the engine is closed");
+    engine->loop->busy++;
+    return answer(L, engine, weir_pause(engine->handle, pool, paused, why), why);
+}
+
+static int engine_drain(lua_State *L)
+{
+    struct wl_engine *engine = wl_engine_enterable(L, 1);
+    double seconds = luaL_checknumber(L, 2);
+    luaL_argcheck(L, seconds >= 0 && seconds <= 1e9, 2, "a number of seconds is needed");
+    if (engine == NULL) return 0;
+    engine->loop->busy++;
+    weir_drain(engine->handle, (uint64_t)(seconds * 1e9));
+    wl_loop_leave(engine->loop);
+    return 0;
+}
+
+static int engine_drained(lua_State *L)
+{
+    struct wl_engine *engine = wl_engine_enterable(L, 1);
+    lua_pushboolean(L, engine == NULL || weir_drained(engine->handle));
+    return 1;
+}
+
+/* settle_check(index, ok, seconds, message): the answer of a health check that core.due() had asked for. */
+static int engine_settle_check(lua_State *L)
+{
+    struct wl_engine *engine = wl_engine_enterable(L, 1);
+    lua_Integer index = luaL_checkinteger(L, 2);
+    bool ok = lua_toboolean(L, 3) != 0;
+    double seconds = luaL_checknumber(L, 4);
+    const char *message = luaL_optstring(L, 5, NULL);
+    if (engine == NULL || index < 1) return 0;
+    engine->loop->busy++;
+    weir_check_settle(engine->handle, (size_t)index - 1, ok, seconds > 0 ? (uint64_t)(seconds * 1e9) : 0, message);
+    wl_loop_leave(engine->loop);
+    return 0;
+}
+
+void wl_engine_open(lua_State *L)
+{
+    static const luaL_Reg methods[] = {
+        {"request", wl_call_request}, {"submit", wl_call_submit}, {"submit_many", wl_call_submit_many},
+        {"begin", wl_call_begin}, {"close", engine_close}, {"closed", engine_closed}, {"health", engine_health},
+        {"stats", engine_stats}, {"calls", engine_calls}, {"events", engine_events}, {"held", engine_held},
+        {"force", engine_force}, {"pause", engine_pause}, {"drain", engine_drain}, {"drained", engine_drained},
+        {"settle_check", engine_settle_check}, {"__gc", engine_collect}, {NULL, NULL},
+    };
+    luaL_newmetatable(L, WL_ENGINE_TYPE);
+    luaL_setfuncs(L, methods, 0);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+}

@@ -1,0 +1,144 @@
+/* Turning the loop. Completions only mark calls as ready, so that no Lua code ever runs inside libuv or the engine
+ * (policies aside); the scheduler in lua/weir/loop.lua asks afterwards who is ready and resumes them. */
+#include "lua_weir.h"
+
+#include "weir/uv.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+/* libuv's, declared here because uv.h stays out of this directory. All Lua states of a process that use this host
+ * must therefore live in one thread, as libuv's default loop does. */
+struct uv_loop_s *uv_default_loop(void);
+
+static const char loop_key = 0;
+
+uint64_t wl_now_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+struct wl_loop *wl_loop_of(lua_State *L)
+{
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &loop_key);
+    struct wl_loop **box = lua_touserdata(L, -1);
+    struct wl_loop *loop = box == NULL ? NULL : *box;
+    lua_pop(L, 1);
+    if (loop == NULL) luaL_error(L, "the Lua state is closing");
+    return loop;
+}
+
+void wl_loop_retain(struct wl_loop *loop)
+{
+    loop->references++;
+}
+
+void wl_loop_release(struct wl_loop *loop)
+{
+    if (--loop->references > 0) return;
+    loop->busy++;
+    weir_uv_free(loop->uv);
+    free(loop);
+}
+
+void wl_loop_leave(struct wl_loop *loop)
+{
+    while (loop->busy == 1 && (loop->retired_calls != NULL || loop->retired_engines != NULL)) {
+        struct wl_call *call = loop->retired_calls;
+        struct wl_engine *engine = loop->retired_engines;
+        if (call != NULL) {
+            loop->retired_calls = call->next;
+            wl_call_drop(call);
+        } else {
+            loop->retired_engines = engine->next;
+            wl_engine_drop(engine);
+        }
+    }
+    loop->busy--;
+}
+
+static int loop_collect(lua_State *L)
+{
+    struct wl_loop **box = lua_touserdata(L, 1);
+    struct wl_loop *loop = *box;
+    *box = NULL;
+    if (loop != NULL) wl_loop_release(loop);
+    return 0;
+}
+
+void wl_loop_open(lua_State *L)
+{
+    struct wl_loop **box = lua_newuserdatauv(L, sizeof *box, 0);
+    *box = NULL;
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, loop_collect);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);
+    *box = calloc(1, sizeof **box);
+    if (*box == NULL) luaL_error(L, "not enough memory");
+    (*box)->references = 1;
+    if (weir_uv_new(&(*box)->uv, uv_default_loop(), 0) != WEIR_OK) luaL_error(L, "cannot make an event loop");
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &loop_key);
+}
+
+static int loop_now(lua_State *L)
+{
+    lua_pushnumber(L, (lua_Number)wl_now_ns() / 1e9);
+    return 1;
+}
+
+/* turn([seconds]): waits until a call is ready, a check is due or the time has passed; without seconds, for ever. */
+static int loop_turn(lua_State *L)
+{
+    struct wl_loop *loop = wl_loop_of(L);
+    double seconds = luaL_optnumber(L, 1, -1);
+    if (loop->busy > 0) return luaL_error(L, "a policy must not wait or call the database");
+    loop->wake = loop->ready_first != NULL || loop->due != NULL;
+    /* No turn ends before it began: libuv's host looks at the clock first. */
+    uint64_t limit = seconds < 0 ? 0 : seconds < 50e-6 ? 50000 : (uint64_t)(seconds * 1e9);
+    loop->busy++;
+    (void)weir_uv_run_until(loop->uv, &loop->wake, limit);
+    wl_loop_leave(loop);
+    return 0;
+}
+
+/* ready() -> the key of a call that has got an answer since, or nil. */
+static int loop_ready(lua_State *L)
+{
+    struct wl_loop *loop = wl_loop_of(L);
+    struct wl_call *call = loop->ready_first;
+    if (call == NULL) return 0;
+    loop->ready_first = call->next;
+    if (loop->ready_first == NULL) loop->ready_last = NULL;
+    call->next = NULL;
+    call->ready = false;
+    lua_pushlightuserdata(L, call);
+    return 1;
+}
+
+/* due() -> the key of an engine and the number of one of its health checks that should run now, or nil. */
+static int loop_due(lua_State *L)
+{
+    struct wl_loop *loop = wl_loop_of(L);
+    struct wl_engine *engine = loop->due;
+    if (engine == NULL) return 0;
+    int index = __builtin_ctz(engine->checks_due);
+    engine->checks_due &= engine->checks_due - 1;
+    if (engine->checks_due == 0) {
+        loop->due = engine->next_due;
+        engine->listed_due = false;
+    }
+    lua_pushlightuserdata(L, engine);
+    lua_pushinteger(L, index + 1);
+    return 2;
+}
+
+const luaL_Reg *wl_loop_functions(void)
+{
+    static const luaL_Reg functions[] = {
+        {"now", loop_now}, {"turn", loop_turn}, {"ready", loop_ready}, {"due", loop_due}, {NULL, NULL},
+    };
+    return functions;
+}

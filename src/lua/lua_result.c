@@ -1,0 +1,198 @@
+/* Results as tables, in the shape a pgmoon user expects; and errors.
+ *
+ *   rows                             { {id = 1}, {id = 2} }; names twice: the last column wins
+ *   INSERT UPDATE DELETE MERGE       { affected_rows = n }, with RETURNING the rows too
+ *   COPY, CREATE TABLE AS, ...       { affected_rows = n }
+ *   everything else                  true */
+#include "lua_weir.h"
+
+#include <string.h>
+
+static const char null_key = 0, json_key = 0, parameter_key = 0;
+
+/* core.setup(null, decode, parameter): what C needs from the Lua side. */
+int wl_values_setup(lua_State *L)
+{
+    luaL_checkany(L, 1);
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    luaL_checktype(L, 3, LUA_TTABLE);
+    lua_settop(L, 3);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &parameter_key);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &json_key);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &null_key);
+    return 0;
+}
+
+bool wl_is_null(lua_State *L, int index)
+{
+    index = lua_absindex(L, index);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &null_key);
+    bool is = lua_rawequal(L, index, -1) != 0;
+    lua_pop(L, 1);
+    return is;
+}
+
+bool wl_is_parameter(lua_State *L, int index)
+{
+    if (!lua_getmetatable(L, index)) return false;
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &parameter_key);
+    bool is = lua_rawequal(L, -1, -2) != 0;
+    lua_pop(L, 2);
+    return is;
+}
+
+void wl_decoder_begin(lua_State *L, struct wl_decoder *decoder, bool nulls)
+{
+    luaL_checkstack(L, 8, "results");
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &null_key);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &json_key);
+    decoder->json = lua_gettop(L);
+    decoder->null = decoder->json - 1;
+    decoder->names = decoder->json + 1;
+    decoder->nulls = nulls;
+}
+
+/* core.decode(oid, text) -> value; what tests of the types call. */
+int wl_values_decode(lua_State *L)
+{
+    struct wl_decoder decoder;
+    size_t length = 0;
+    uint32_t type = (uint32_t)luaL_checkinteger(L, 1);
+    const char *text = luaL_checklstring(L, 2, &length);
+    wl_decoder_begin(L, &decoder, false);
+    wl_push_value(L, &decoder, type, text, length);
+    return 1;
+}
+
+static bool changes_rows(const char *tag)
+{
+    static const char *const verbs[] = {"INSERT", "UPDATE", "DELETE", "MERGE"};
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
+        if (strncmp(tag, verbs[i], strlen(verbs[i])) == 0) return true;
+    }
+    return false;
+}
+
+static bool counts_rows(const char *tag)
+{
+    static const char *const verbs[] = {"SELECT", "COPY", "MOVE", "FETCH"};
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
+        if (strncmp(tag, verbs[i], strlen(verbs[i])) == 0) return true;
+    }
+    return changes_rows(tag);
+}
+
+enum { TYPES_KEPT = 64 };
+
+struct row_reader {
+    const struct wl_decoder *decoder;
+    const weir_result *result;
+    size_t columns;
+    uint32_t types[TYPES_KEPT];   /* of the first columns; asked for once, not once per row */
+};
+
+static uint32_t column_type(const struct row_reader *reader, size_t column)
+{
+    return column < TYPES_KEPT ? reader->types[column] : weir_result_type(reader->result, column);
+}
+
+static void push_row(lua_State *L, const struct row_reader *reader, size_t row)
+{
+    lua_createtable(L, 0, (int)reader->columns);
+    for (size_t column = 0; column < reader->columns; column++) {
+        size_t length = 0;
+        const char *text = weir_result_value(reader->result, row, column, &length);
+        lua_pushvalue(L, reader->decoder->names + (int)column);
+        if (text != NULL) wl_push_value(L, reader->decoder, column_type(reader, column), text, length);
+        else if (reader->decoder->nulls) lua_pushvalue(L, reader->decoder->null);
+        else lua_pushnil(L);   /* of two columns of one name the last wins, also with NULL */
+        lua_rawset(L, -3);
+    }
+}
+
+/* Names are pushed once per result, so that every row shares them and no row hashes them again. */
+static void push_rows(lua_State *L, const struct wl_decoder *decoder, const weir_result *result)
+{
+    struct row_reader reader = {.decoder = decoder, .result = result, .columns = weir_result_columns(result)};
+    size_t rows = weir_result_rows(result);
+    luaL_checkstack(L, (int)reader.columns + 16, "columns");
+    for (size_t column = 0; column < reader.columns; column++) {
+        lua_pushstring(L, weir_result_name(result, column));
+        if (column < TYPES_KEPT) reader.types[column] = weir_result_type(result, column);
+    }
+    lua_createtable(L, (int)rows, 0);
+    for (size_t row = 0; row < rows; row++) {
+        push_row(L, &reader, row);
+        lua_rawseti(L, -2, (int)row + 1);
+    }
+    if (reader.columns > 0) {
+        lua_replace(L, decoder->names);
+        lua_settop(L, decoder->names);
+    }
+}
+
+static void set_notices(lua_State *L, const weir_result *result)
+{
+    size_t count = weir_result_notice_count(result);
+    if (count == 0) return;
+    lua_createtable(L, (int)count, 0);
+    for (size_t i = 0; i < count; i++) {
+        lua_pushstring(L, weir_result_notice(result, i));
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    lua_setfield(L, -2, "notices");
+}
+
+/* The stack top must be where wl_decoder_begin left it. */
+void wl_push_result(lua_State *L, const struct wl_decoder *decoder, const weir_result *result)
+{
+    const char *tag = weir_result_tag(result);
+    bool has_rows = weir_result_columns(result) > 0;
+    if (!has_rows && !counts_rows(tag)) {
+        lua_pushboolean(L, 1);
+        return;
+    }
+    if (has_rows) push_rows(L, decoder, result);
+    else lua_createtable(L, 0, 1);
+    if (!has_rows || changes_rows(tag)) {
+        lua_pushinteger(L, (lua_Integer)weir_result_affected(result));
+        lua_setfield(L, -2, "affected_rows");
+    }
+    set_notices(L, result);
+}
+
+/* ---- errors --------------------------------------------------------------------------------------------------------- */
+
+static void set_text(lua_State *L, const char *name, const char *value)
+{
+    if (value[0] == '\0') return;
+    lua_pushstring(L, value);
+    lua_setfield(L, -2, name);
+}
+
+void wl_push_error(lua_State *L, const weir_error *error)
+{
+    lua_createtable(L, 0, 16);
+    set_text(L, "code", weir_code_name(error->code));
+    set_text(L, "class", weir_class_name(error->class_));
+    set_text(L, "outcome", weir_outcome_name(error->outcome));
+    set_text(L, "phase", weir_phase_name(error->phase));
+    set_text(L, "sqlstate", error->sqlstate);
+    set_text(L, "severity", error->severity);
+    set_text(L, "message", error->message);
+    set_text(L, "detail", error->detail);
+    set_text(L, "hint", error->hint);
+    set_text(L, "evidence", error->evidence);
+    set_text(L, "context", error->context);
+    set_text(L, "pool", error->pool);
+    lua_pushinteger(L, (lua_Integer)error->attempts);
+    lua_setfield(L, -2, "attempts");
+    if (error->position > 0) {
+        lua_pushinteger(L, (lua_Integer)error->position);
+        lua_setfield(L, -2, "position");
+    }
+    if (error->retry_after_ns > 0) {
+        lua_pushnumber(L, (lua_Number)error->retry_after_ns / 1e9);
+        lua_setfield(L, -2, "retry_after");
+    }
+}

@@ -1,0 +1,204 @@
+/* The binding's own types. Rules that hold everywhere in src/lua:
+ *
+ *  - No C function yields. C submits and collects; the Lua modules beside it park.
+ *  - A userdata is born closed, gets its metatable, and only then acquires what it stands for.
+ *  - Misuse by the caller of the public API comes back as nil and a sentence, because only the Lua face knows which
+ *    line is the caller's. luaL_error is for misuse of this module by its own Lua face.
+ *  - No Lua error crosses the engine: policies run under lua_pcall on a thread of their own.
+ *  - A finaliser may run inside a policy, that is inside the engine. What it would free then goes to the loop's
+ *    retired list and is freed when the engine has been left. */
+#ifndef WL_WEIR_H
+#define WL_WEIR_H
+
+#include "compat.h"
+
+#include "weir/guard.h"
+#include "weir/weir.h"
+
+enum { WL_BACKENDS_MAX = 16, WL_CLIENTS_MAX = 16, WL_CHECKS_MAX = 32, WL_PATH_MAX = 72, WL_TEXT_MAX = 32 };
+
+/* ---- the loop (lua_loop.c): one per Lua state, shared by its engines ---------------------------------- */
+
+struct wl_call;
+struct wl_engine;
+
+struct wl_loop {
+    unsigned references;         /* the Lua state's one, and one per engine: finalisers come in any order */
+    struct weir_uv *uv;          /* turns the loop when no engine is open */
+    volatile bool wake;          /* a call ended or a check fell due: back to Lua */
+    unsigned busy;               /* depth inside the engine or the loop: no frees, no engine calls from policies */
+    struct wl_call *ready_first, *ready_last;      /* ended or replied, not yet told to Lua; through call->next */
+    struct wl_call *retired_calls;                 /* through call->next */
+    struct wl_engine *retired_engines;             /* through engine->next */
+    struct wl_engine *due;                         /* engines with checks to run; through engine->next_due */
+};
+
+struct wl_loop *wl_loop_of(lua_State *L);
+void wl_loop_retain(struct wl_loop *loop);
+void wl_loop_release(struct wl_loop *loop);
+void wl_loop_open(lua_State *L);             /* makes the state's loop; called once by luaopen */
+void wl_loop_leave(struct wl_loop *loop);    /* busy--, and at zero frees what finalisers left behind */
+uint64_t wl_now_ns(void);
+const luaL_Reg *wl_loop_functions(void);
+
+/* ---- options (lua_fields.c, lua_options.c) -------------------------------------------------------------- */
+
+enum wl_kind {
+    WL_STRING,       /* const char *; no NUL inside */
+    WL_BOOL,         /* bool */
+    WL_SECONDS,      /* uint64_t nanoseconds, zero allowed */
+    WL_DURATION,     /* uint64_t nanoseconds, more than zero */
+    WL_WHOLE,        /* uint32_t in least .. most */
+    WL_NUMBER,       /* double in least .. most */
+    WL_CHOICE,       /* int: index into choices */
+    WL_NESTED        /* known, but read by other code */
+};
+
+struct wl_field {
+    const char *name;
+    enum wl_kind kind;
+    size_t offset;
+    double least, most;
+    const char *const *choices;  /* NULL-terminated */
+};
+
+struct wl_reader {
+    lua_State *L;
+    char path[WL_PATH_MAX];      /* of the table being read, "" at the top */
+    char why[WEIR_WHY_MAX];      /* the first complaint, "" if none */
+};
+
+/* Fills `into` from the table at index; absent keys leave their field alone. False, with reader->why set, at the first
+ * unknown key, wrong type or value out of range. Strings point into the Lua table and live as long as it does. */
+bool wl_read_fields(struct wl_reader *reader, int index, const struct wl_field *fields, size_t count, void *into);
+/* Complains about `name` in the table being read ("" for the table itself); always false. */
+bool wl_complain(struct wl_reader *reader, const char *name, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Steps into the nested table `name`; wl_leave_table undoes it. Afterwards the nested table is on top of the stack.
+ * False if absent (nothing pushed, why empty) or no table (nothing pushed, why set). */
+bool wl_enter_table(struct wl_reader *reader, int index, const char *name);
+void wl_leave_table(struct wl_reader *reader);
+
+struct wl_options {              /* everything weir_open needs; strings live in the Lua table it was read from */
+    weir_options engine;
+    weir_backend backends[WL_BACKENDS_MAX];
+    weir_client clients[WL_CLIENTS_MAX];
+    weir_check checks[WL_CHECKS_MAX];
+    uint64_t seed;
+    uint64_t policy_slice_ns;
+    bool seeded;
+    bool null;                   /* the Lua face's; here only for its type */
+};
+
+bool wl_options_read(struct wl_reader *reader, int index, struct wl_options *out);
+bool wl_breaker_read(struct wl_reader *reader, int index, weir_breaker_config *out);
+bool wl_budget_read(struct wl_reader *reader, int index, weir_budget_config *out);
+struct wl_backoff { int kind; uint64_t base_ns, cap_ns; double factor; uint64_t seed; bool seeded; };
+bool wl_backoff_read(struct wl_reader *reader, int index, struct wl_backoff *out);
+
+/* ---- policies (lua_policy.c) -------------------------------------------------------------------------------- */
+
+struct wl_policy;
+
+/* Takes the functions retry, route, label from the options at index and anchors them in the table at anchor, which
+ * must live as long as the policy. *out is NULL if there are none. Raises only for lack of memory. */
+void wl_policy_open(lua_State *L, int index, int anchor, uint64_t slice_ns, struct wl_policy **out, weir_policy *hooks);
+void wl_policy_free(struct wl_policy *policy);
+
+/* ---- engines and calls (lua_engine.c, lua_call.c, lua_params.c) -------------------------------------------- */
+
+struct wl_scratch {              /* parameter arrays, reused from call to call */
+    weir_statement *statements;
+    size_t statement_room;
+    const char **values;
+    int *lengths, *formats;
+    char (*digits)[WL_TEXT_MAX]; /* numbers as text */
+    size_t room, used;
+};
+
+struct wl_engine {
+    weir_engine *handle;         /* NULL once closed */
+    struct weir_uv *uv;
+    struct wl_loop *loop;
+    struct wl_policy *policy;
+    struct wl_scratch scratch;
+    struct wl_call *spare;       /* calls to be used again; through call->next */
+    unsigned spares;
+    unsigned references;         /* the userdata's one, and one per call */
+    struct wl_engine *next, *next_due;
+    uint32_t checks_due;         /* a bit per health check */
+    bool listed_due;
+    char *text;                  /* for the JSON documents */
+    size_t text_room;
+};
+
+struct wl_call {
+    weir_call *handle;           /* NULL before it is submitted and once it is freed */
+    struct wl_engine *engine;
+    struct wl_call *next;        /* on the ready, retired or spare list */
+    bool ready;                  /* on the ready list */
+};
+
+struct wl_request {              /* what all calls of one client handle have in common */
+    weir_request request;        /* strings live in the anchored table */
+    bool null;                   /* SQL NULL arrives as weir.null */
+};
+
+#define WL_ENGINE_TYPE "weir.engine"
+#define WL_CALL_TYPE "weir.call"
+#define WL_REQUEST_TYPE "weir.request"
+
+void wl_engine_open(lua_State *L);           /* registers the metatables; called once by luaopen */
+void wl_call_open(lua_State *L);
+int wl_engine_new(lua_State *L);             /* (options) -> engine | nil, why | nil, nil, failure */
+void wl_engine_release(struct wl_engine *engine);
+void wl_engine_drop(struct wl_engine *engine);  /* closes, then releases; the loop's, for retired ones */
+/* The open engine at index, ready to be called: raises in a policy, returns NULL if closed. */
+struct wl_engine *wl_engine_enterable(lua_State *L, int index);
+void wl_call_drop(struct wl_call *call);
+int wl_call_request(lua_State *L);           /* engine:request(spec) */
+int wl_call_submit(lua_State *L);            /* engine:submit(request, context, sql, ...) */
+int wl_call_submit_many(lua_State *L);       /* engine:submit_many(request, context, list) */
+int wl_call_begin(lua_State *L);             /* engine:begin(request, context) */
+
+/* Fills the scratch from the SQL at `first` and the parameters after it up to `last`, or from a list of such
+ * statements at `index`. The pointers live as long as the stack and the list do. NULL or a sentence in why. */
+const weir_statement *wl_params_one(lua_State *L, struct wl_scratch *scratch, int first, int last, char *why);
+const weir_statement *wl_params_many(lua_State *L, struct wl_scratch *scratch, int index, size_t *count, char *why);
+void wl_scratch_free(struct wl_scratch *scratch);
+
+/* ---- values (lua_result.c, lua_types.c, lua_array.c) --------------------------------------------------------- */
+
+struct wl_decoder {              /* set up by wl_decoder_begin: three values on the stack below everything else */
+    int null, json, names;       /* stack indices: weir.null, the JSON decoder, the first column name */
+    bool nulls;                  /* SQL NULL as weir.null instead of absent */
+};
+
+/* Pushes what the decoder needs; the caller restores the stack. */
+void wl_decoder_begin(lua_State *L, struct wl_decoder *decoder, bool nulls);
+void wl_push_result(lua_State *L, const struct wl_decoder *decoder, const weir_result *result);
+void wl_push_value(lua_State *L, const struct wl_decoder *decoder, uint32_t type, const char *text, size_t length);
+void wl_push_array(lua_State *L, const struct wl_decoder *decoder, uint32_t element, const char *text, size_t length);
+uint32_t wl_array_element(uint32_t type);    /* type OID of the elements, 0 if `type` is no array known here */
+void wl_push_error(lua_State *L, const weir_error *error);
+int wl_values_setup(lua_State *L);           /* core.setup(null, decode, parameter metatable) */
+bool wl_is_parameter(lua_State *L, int index); /* a table made by weir.json, weir.array or weir.bytea */
+bool wl_is_null(lua_State *L, int index);      /* weir.null itself */
+int wl_values_decode(lua_State *L);          /* core.decode(oid, text), for tests */
+
+/* ---- guards alone (lua_breaker.c, lua_guard.c) -------------------------------------------------------------- */
+
+void wl_breaker_open(lua_State *L);
+void wl_guard_open(lua_State *L);
+int wl_breaker_new(lua_State *L);
+int wl_backoff_new(lua_State *L);
+int wl_budget_new(lua_State *L);
+int wl_limit_new(lua_State *L);
+int wl_rate_new(lua_State *L);
+uint64_t wl_seed(void);
+/* The caller's clock in seconds at index as nanoseconds, or the monotonic clock if there is none. */
+uint64_t wl_guard_now(lua_State *L, int index);
+/* A guard's memory inside a userdata of `size` + 63 bytes, on a cache line of its own. */
+void *wl_aligned(void *memory);
+
+#endif

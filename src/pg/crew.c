@@ -1,0 +1,409 @@
+/* Two queues, two kinds of threads, one bell. The lock guards the lists, `stopping`, and each errand's owner while a
+ * connector works on it; nothing blocking is done while it is held. */
+#include "pg/crew.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "weir/guard.h"
+
+enum { PATIENCE_AT_STOP_S = 2 };
+
+struct hand {                    /* one thread */
+    struct wr_crew *crew;
+    pthread_t thread;
+    int poke_fd;                 /* connectors: look up from poll() */
+    struct wr_errand *errand;    /* connectors: what it works on */
+    bool made, gone;
+};
+
+struct wr_crew {
+    pthread_mutex_t lock;
+    pthread_cond_t work, cancel_work, leaving;
+    struct wr_list waiting, arrived;      /* errands */
+    struct wr_list to_cancel, cancelled;  /* cancels */
+    struct hand connectors[WR_CREW_MOST], canceller;
+    unsigned limit, made, busy;
+    int bell_fd;
+    bool stopping;
+};
+
+static void ring(int fd)
+{
+    uint64_t one = 1;
+    while (write(fd, &one, sizeof one) < 0 && errno == EINTR) continue;
+}
+
+void wr_crew_ring(struct wr_crew *crew)
+{
+    ring(crew->bell_fd);
+}
+
+/* ---- connectors ---- */
+
+static bool called_off(void *arg)
+{
+    struct hand *hand = arg;
+    pthread_mutex_lock(&hand->crew->lock);
+    bool off = hand->crew->stopping || hand->errand->owner == NULL;
+    pthread_mutex_unlock(&hand->crew->lock);
+    return off;
+}
+
+/* The next errand, or NULL when the crew is to leave. */
+static struct wr_errand *take_errand(struct hand *hand)
+{
+    struct wr_crew *crew = hand->crew;
+    pthread_mutex_lock(&crew->lock);
+    while (!crew->stopping && wr_list_empty(&crew->waiting)) pthread_cond_wait(&crew->work, &crew->lock);
+    struct wr_errand *errand = NULL;
+    if (!crew->stopping) {
+        errand = WR_CONTAINER(wr_list_first(&crew->waiting), struct wr_errand, place);
+        wr_list_remove(&errand->place);
+        crew->busy++;
+    }
+    hand->errand = errand;
+    pthread_mutex_unlock(&crew->lock);
+    return errand;
+}
+
+static void deliver_errand(struct hand *hand, struct wr_errand *errand)
+{
+    struct wr_crew *crew = hand->crew;
+    pthread_mutex_lock(&crew->lock);
+    hand->errand = NULL;
+    crew->busy--;
+    wr_list_append(&crew->arrived, &errand->place);
+    ring(crew->bell_fd);
+    pthread_mutex_unlock(&crew->lock);
+}
+
+static void leave(struct hand *hand)
+{
+    pthread_mutex_lock(&hand->crew->lock);
+    hand->gone = true;
+    pthread_cond_broadcast(&hand->crew->leaving);
+    pthread_mutex_unlock(&hand->crew->lock);
+}
+
+static void *connector(void *arg)
+{
+    struct hand *hand = arg;
+    for (struct wr_errand *errand; (errand = take_errand(hand)) != NULL;) {
+        struct wr_patience patience = {.poke_fd = hand->poke_fd, .called_off = called_off, .arg = hand};
+        wr_handshake(&errand->arrival, errand->target, errand->timeout_ns, &patience);
+        deliver_errand(hand, errand);
+    }
+    leave(hand);
+    return NULL;
+}
+
+/* ---- the canceller ---- */
+
+static struct wr_cancel *take_cancel(struct wr_crew *crew)
+{
+    pthread_mutex_lock(&crew->lock);
+    while (!crew->stopping && wr_list_empty(&crew->to_cancel)) pthread_cond_wait(&crew->cancel_work, &crew->lock);
+    struct wr_cancel *cancel = NULL;
+    if (!wr_list_empty(&crew->to_cancel)) { /* what was asked for before the end is still done */
+        cancel = WR_CONTAINER(wr_list_first(&crew->to_cancel), struct wr_cancel, place);
+        wr_list_remove(&cancel->place);
+        cancel->state = WR_CANCEL_RUNNING;
+    }
+    pthread_mutex_unlock(&crew->lock);
+    return cancel;
+}
+
+/* Whether the request could be made does not matter here: when PQcancel is back, nothing can hit the link late. */
+static void *canceller(void *arg)
+{
+    struct hand *hand = arg;
+    struct wr_crew *crew = hand->crew;
+    for (struct wr_cancel *cancel; (cancel = take_cancel(crew)) != NULL;) {
+        char ignored[256];
+        PQcancel(cancel->handle, ignored, sizeof ignored);
+        pthread_mutex_lock(&crew->lock);
+        cancel->state = WR_CANCEL_DONE;
+        wr_list_append(&crew->cancelled, &cancel->place);
+        ring(crew->bell_fd);
+        pthread_mutex_unlock(&crew->lock);
+    }
+    leave(hand);
+    return NULL;
+}
+
+/* ---- making threads ---- */
+
+static int start_hand(struct wr_crew *crew, struct hand *hand, void *(*body)(void *))
+{
+    sigset_t all, before;
+    hand->crew = crew;
+    hand->poke_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (hand->poke_fd < 0) return WEIR_ESYS;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    hand->made = pthread_create(&hand->thread, NULL, body, hand) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (hand->made) return WEIR_OK;
+    close(hand->poke_fd);
+    return WEIR_ESYS;
+}
+
+/* One more connector if all are busy and more are allowed. With at least one at work a failure does no harm. */
+static int enough_connectors(struct wr_crew *crew, unsigned waiting)
+{
+    pthread_mutex_lock(&crew->lock);
+    bool enough = crew->made == crew->limit || crew->made - crew->busy >= waiting;
+    pthread_mutex_unlock(&crew->lock);
+    if (enough) return WEIR_OK;
+    if (start_hand(crew, &crew->connectors[crew->made], connector) != WEIR_OK) {
+        return crew->made > 0 ? WEIR_OK : WEIR_ESYS;
+    }
+    pthread_mutex_lock(&crew->lock);
+    crew->made++;
+    pthread_mutex_unlock(&crew->lock);
+    return WEIR_OK;
+}
+
+int wr_crew_make(struct wr_crew **out, unsigned connectors)
+{
+    *out = NULL;
+    struct wr_crew *crew = calloc(1, sizeof *crew);
+    if (crew == NULL) return WEIR_ENOMEM;
+    crew->bell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (crew->bell_fd < 0) {
+        free(crew);
+        return WEIR_ESYS;
+    }
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&crew->lock, NULL);
+    pthread_cond_init(&crew->work, NULL);
+    pthread_cond_init(&crew->cancel_work, NULL);
+    pthread_cond_init(&crew->leaving, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    wr_list_init(&crew->waiting);
+    wr_list_init(&crew->arrived);
+    wr_list_init(&crew->to_cancel);
+    wr_list_init(&crew->cancelled);
+    crew->limit = connectors < 1 ? 1 : connectors > WR_CREW_MOST ? WR_CREW_MOST : connectors;
+    *out = crew;
+    return WEIR_OK;
+}
+
+int wr_crew_fd(const struct wr_crew *crew)
+{
+    return crew->bell_fd;
+}
+
+/* ---- connects ---- */
+
+int wr_crew_connect(struct wr_crew *crew, struct wr_target *target, uint64_t timeout_ns, void *owner)
+{
+    struct wr_errand *errand = calloc(1, sizeof *errand);
+    if (errand == NULL) return WEIR_ENOMEM;
+    errand->target = wr_target_keep(target);
+    errand->timeout_ns = timeout_ns;
+    errand->owner = owner;
+    wr_list_init(&errand->place);
+    pthread_mutex_lock(&crew->lock);
+    unsigned waiting = 1;
+    for (struct wr_list *at = crew->waiting.next; at != &crew->waiting; at = at->next) waiting++;
+    pthread_mutex_unlock(&crew->lock);
+    int code = enough_connectors(crew, waiting);
+    if (code != WEIR_OK) {
+        wr_errand_free(errand);
+        return code;
+    }
+    pthread_mutex_lock(&crew->lock);
+    wr_list_append(&crew->waiting, &errand->place);
+    pthread_cond_signal(&crew->work);
+    pthread_mutex_unlock(&crew->lock);
+    return WEIR_OK;
+}
+
+static struct wr_errand *find_owner(struct wr_list *list, const void *owner)
+{
+    for (struct wr_list *at = list->next; at != list; at = at->next) {
+        struct wr_errand *errand = WR_CONTAINER(at, struct wr_errand, place);
+        if (errand->owner == owner) return errand;
+    }
+    return NULL;
+}
+
+/* One under way is told to stop and comes back through the bell like any other, to be thrown away there. */
+static void call_off(struct wr_crew *crew, const void *owner)
+{
+    for (unsigned i = 0; i < crew->made; i++) {
+        struct hand *hand = &crew->connectors[i];
+        if (hand->errand == NULL || hand->errand->owner != owner) continue;
+        hand->errand->owner = NULL;
+        ring(hand->poke_fd);
+    }
+}
+
+void wr_crew_forget(struct wr_crew *crew, void *owner)
+{
+    pthread_mutex_lock(&crew->lock);
+    struct wr_errand *errand = find_owner(&crew->waiting, owner);
+    if (errand == NULL) errand = find_owner(&crew->arrived, owner);
+    if (errand != NULL) {
+        wr_list_remove(&errand->place);
+    } else {
+        call_off(crew, owner);
+    }
+    pthread_mutex_unlock(&crew->lock);
+    wr_errand_free(errand);
+}
+
+/* ---- cancels ---- */
+
+int wr_crew_cancel(struct wr_crew *crew, struct wr_cancel *cancel)
+{
+    if (!crew->canceller.made && start_hand(crew, &crew->canceller, canceller) != WEIR_OK) return WEIR_ESYS;
+    pthread_mutex_lock(&crew->lock);
+    cancel->state = WR_CANCEL_QUEUED;
+    wr_list_append(&crew->to_cancel, &cancel->place);
+    pthread_cond_signal(&crew->cancel_work);
+    pthread_mutex_unlock(&crew->lock);
+    return WEIR_OK;
+}
+
+static void free_cancel(struct wr_cancel *cancel)
+{
+    PQfreeCancel(cancel->handle);
+    free(cancel);
+}
+
+/* A cancel that still waits its turn is sent all the same: the statement would else run on, holding its locks. */
+void wr_crew_abandon(struct wr_crew *crew, struct wr_cancel *cancel)
+{
+    pthread_mutex_lock(&crew->lock);
+    cancel->link = NULL;
+    bool idle = cancel->state == WR_CANCEL_IDLE;
+    pthread_mutex_unlock(&crew->lock);
+    if (idle) free_cancel(cancel);
+}
+
+/* ---- what is done ---- */
+
+void wr_crew_heard(struct wr_crew *crew)
+{
+    uint64_t count;
+    while (read(crew->bell_fd, &count, sizeof count) < 0 && errno == EINTR) continue;
+}
+
+static struct wr_list *take_first(struct wr_crew *crew, struct wr_list *list)
+{
+    pthread_mutex_lock(&crew->lock);
+    struct wr_list *first = wr_list_first(list);
+    if (first != NULL) wr_list_remove(first);
+    pthread_mutex_unlock(&crew->lock);
+    return first;
+}
+
+struct wr_errand *wr_crew_next_arrival(struct wr_crew *crew)
+{
+    for (struct wr_list *first; (first = take_first(crew, &crew->arrived)) != NULL;) {
+        struct wr_errand *errand = WR_CONTAINER(first, struct wr_errand, place);
+        if (errand->owner != NULL) return errand;
+        wr_errand_free(errand);
+    }
+    return NULL;
+}
+
+struct wr_cancel *wr_crew_next_cancelled(struct wr_crew *crew)
+{
+    for (struct wr_list *first; (first = take_first(crew, &crew->cancelled)) != NULL;) {
+        struct wr_cancel *cancel = WR_CONTAINER(first, struct wr_cancel, place);
+        cancel->state = WR_CANCEL_IDLE;
+        if (cancel->link != NULL) return cancel;
+        free_cancel(cancel);
+    }
+    return NULL;
+}
+
+void wr_errand_free(struct wr_errand *errand)
+{
+    if (errand == NULL) return;
+    wr_arrival_discard(&errand->arrival);
+    wr_target_drop(errand->target);
+    free(errand);
+}
+
+/* ---- stopping ---- */
+
+static bool all_gone(const struct wr_crew *crew)
+{
+    bool gone = !crew->canceller.made || crew->canceller.gone;
+    for (unsigned i = 0; i < crew->made; i++) gone = gone && crew->connectors[i].gone;
+    return gone;
+}
+
+/* False if some thread is still not back after all patience. */
+static bool send_home(struct wr_crew *crew)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += PATIENCE_AT_STOP_S;
+    pthread_mutex_lock(&crew->lock);
+    crew->stopping = true;
+    pthread_cond_broadcast(&crew->work);
+    pthread_cond_broadcast(&crew->cancel_work);
+    for (unsigned i = 0; i < crew->made; i++) ring(crew->connectors[i].poke_fd);
+    while (!all_gone(crew)) {
+        if (pthread_cond_timedwait(&crew->leaving, &crew->lock, &until) == ETIMEDOUT) break;
+    }
+    bool gone = all_gone(crew);
+    pthread_mutex_unlock(&crew->lock);
+    return gone;
+}
+
+static void end_hand(struct hand *hand)
+{
+    if (!hand->made) return;
+    pthread_join(hand->thread, NULL);
+    close(hand->poke_fd);
+}
+
+static void throw_away(struct wr_crew *crew)
+{
+    for (struct wr_list *first; (first = take_first(crew, &crew->waiting)) != NULL;) {
+        wr_errand_free(WR_CONTAINER(first, struct wr_errand, place));
+    }
+    for (struct wr_list *first; (first = take_first(crew, &crew->arrived)) != NULL;) {
+        wr_errand_free(WR_CONTAINER(first, struct wr_errand, place));
+    }
+    for (struct wr_list *first; (first = take_first(crew, &crew->to_cancel)) != NULL;) {
+        free_cancel(WR_CONTAINER(first, struct wr_cancel, place));
+    }
+    for (struct wr_list *first; (first = take_first(crew, &crew->cancelled)) != NULL;) {
+        free_cancel(WR_CONTAINER(first, struct wr_cancel, place));
+    }
+}
+
+void wr_crew_free(struct wr_crew *crew)
+{
+    if (crew == NULL) return;
+    if (!send_home(crew)) {
+        /* A thread is stuck where nothing can call it off, and will touch the crew when it wakes: both stay. */
+        for (unsigned i = 0; i < crew->made; i++) pthread_detach(crew->connectors[i].thread);
+        if (crew->canceller.made) pthread_detach(crew->canceller.thread);
+        return;
+    }
+    for (unsigned i = 0; i < crew->made; i++) end_hand(&crew->connectors[i]);
+    end_hand(&crew->canceller);
+    throw_away(crew);
+    pthread_mutex_destroy(&crew->lock);
+    pthread_cond_destroy(&crew->work);
+    pthread_cond_destroy(&crew->cancel_work);
+    pthread_cond_destroy(&crew->leaving);
+    close(crew->bell_fd);
+    free(crew);
+}

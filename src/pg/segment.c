@@ -1,0 +1,428 @@
+/* Writing a segment: everything goes into libpq's buffer and leaves with the Sync, in one write if it is small. */
+#include "pg/link.h"
+
+#include "base/check.h"
+#include "base/sqltext.h"
+#include "base/text.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <string.h>
+
+enum { PREAMBLE_VALUES = 4 };
+
+/* ---- steps ---- */
+
+static bool room_for_steps(struct wr_link *link, size_t more)
+{
+    size_t wanted = link->step_count + more;
+    if (wanted <= link->step_room) return true;
+    size_t room = link->step_room == 0 ? 16 : link->step_room;
+    while (room < wanted) room *= 2;
+    struct wr_step *wider = wr_resize(link->pg->env->memory, link->steps, room * sizeof *wider);
+    if (wider == NULL) return false;
+    link->steps = wider;
+    link->step_room = room;
+    return true;
+}
+
+static struct wr_step *push_step(struct wr_link *link, enum wr_step_kind kind, struct wr_statement *statement)
+{
+    WR_CHECK(link->step_count < link->step_room);
+    struct wr_step *step = &link->steps[link->step_count++];
+    *step = (struct wr_step){.kind = kind, .statement = statement};
+    return step;
+}
+
+struct command {
+    enum wr_step_kind kind;
+    const char *sql;
+    size_t count;
+    const char *const *values;
+    const int *lengths, *formats;
+};
+
+static bool send_unnamed(struct wr_link *link, const struct command *command)
+{
+    if (!room_for_steps(link, 1)) return false;
+    push_step(link, command->kind, NULL);
+    return PQsendQueryParams(link->conn, command->sql, (int)command->count, NULL, command->values, command->lengths,
+                             command->formats, 0) == 1;
+}
+
+static bool send_text(struct wr_link *link, enum wr_step_kind kind, const char *sql)
+{
+    return send_unnamed(link, &(struct command){.kind = kind, .sql = sql});
+}
+
+static bool send_named(struct wr_link *link, const struct command *command, struct wr_statement *statement)
+{
+    if (!room_for_steps(link, 2)) return false;
+    if (statement->state == WR_STATEMENT_NEW) {
+        push_step(link, WR_STEP_PREPARE, statement);
+        statement->state = WR_STATEMENT_PARSING;
+        if (PQsendPrepare(link->conn, statement->name, statement->sql, 0, NULL) != 1) return false;
+    }
+    push_step(link, command->kind, statement);
+    return PQsendQueryPrepared(link->conn, statement->name, (int)command->count, command->values, command->lengths,
+                               command->formats, 0) == 1;
+}
+
+/* The driver's own texts are worth a name from the first time on. */
+static bool send_fixed(struct wr_link *link, const struct command *command, struct wr_statement **statement)
+{
+    if (*statement == NULL) *statement = wr_statement_fixed(&link->statements, command->sql);
+    return *statement == NULL || link->statements.off ? send_unnamed(link, command)
+                                                      : send_named(link, command, *statement);
+}
+
+static bool send_deallocate(struct wr_link *link, struct wr_statement *statement)
+{
+    char sql[64];
+    wr_text_format(sql, sizeof sql, "DEALLOCATE %s", statement->name);
+    if (!send_text(link, WR_STEP_DEALLOCATE, sql)) return false;
+    link->steps[link->step_count - 1].statement = statement;
+    return true;
+}
+
+static bool sync_up(struct wr_link *link)
+{
+    if (!room_for_steps(link, 1)) return false;
+    push_step(link, WR_STEP_SYNC, NULL);
+    return PQpipelineSync(link->conn) == 1;
+}
+
+/* ---- what the server must forget first ---- */
+
+static bool send_housekeeping(struct wr_link *link)
+{
+    struct wr_statements *all = &link->statements;
+    if (all->drop_all) return send_text(link, WR_STEP_DEALLOCATE_ALL, "DEALLOCATE ALL");
+    for (struct wr_list *at = all->stale.next; at != &all->stale; at = at->next) {
+        if (!send_deallocate(link, WR_CONTAINER(at, struct wr_statement, place))) return false;
+    }
+    return true;
+}
+
+/* ---- the preamble ---- */
+
+/* What the server would make of it, so that the book compares like with like and no byte can be invalid UTF-8. */
+static void clean_application(char *to, const char *from)
+{
+    size_t length = 0;
+    for (; from[length] != '\0' && length < WR_APPLICATION - 1; length++) {
+        to[length] = from[length] >= ' ' && from[length] <= '~' ? from[length] : '?';
+    }
+    to[length] = '\0';
+}
+
+/* The server's or role's own statement_timeout is a limit somebody set on purpose: ours only ever lowers it. */
+static uint64_t wanted_timeout(const struct wr_link *link, uint64_t timeout_ms)
+{
+    if (timeout_ms > INT_MAX) timeout_ms = INT_MAX;
+    return link->timeout_cap_ms > 0 && timeout_ms > link->timeout_cap_ms ? link->timeout_cap_ms : timeout_ms;
+}
+
+/* `context` is what is in force; it becomes what the segment wants, and the answer tells which parts must be sent. A
+ * timeout up to a quarter too long is left alone: the remaining time of a deadline is never twice the same. */
+static unsigned change_context(const struct wr_link *link, struct wr_context *context, const struct wr_segment *segment)
+{
+    unsigned shape = 0;
+    uint64_t wanted_ms = wanted_timeout(link, segment->timeout_ms);
+    bool near = context->timeout_ms >= wanted_ms && context->timeout_ms * 4 <= wanted_ms * 5;
+    if (segment->timeout_ms > 0 && !near) {
+        context->timeout_ms = wanted_ms;
+        shape |= WR_SHAPE_TIMEOUT;
+    }
+    if (segment->application != NULL) {
+        char name[WR_APPLICATION];
+        clean_application(name, segment->application);
+        if (!context->named || strcmp(context->application, name) != 0) shape |= WR_SHAPE_APPLICATION;
+        context->named = true;
+        memcpy(context->application, name, sizeof name);
+    }
+    return shape;
+}
+
+/* The values of the shape, then the extra settings. `is null` keeps the claims from travelling back. */
+static void write_preamble(struct wr_buffer *sql, unsigned shape, const struct wr_settings *extra)
+{
+    static const char *const names[PREAMBLE_VALUES] = {"role", "request.jwt.claims", "statement_timeout",
+                                                       "application_name"};
+    const char *local = (shape & WR_SHAPE_SESSION) != 0 ? "false" : "true";
+    const char *joint = "select";
+    size_t count = 0;
+    wr_buffer_clear(sql);
+    for (unsigned i = 0; i < PREAMBLE_VALUES; i++, joint = count == 0 ? "select" : ",") {
+        if ((shape & (1u << i)) == 0) continue;
+        wr_buffer_printf(sql, "%s pg_catalog.set_config('%s', $%zu, %s) is null", joint, names[i], ++count, local);
+    }
+    for (size_t i = 0; i < (extra == NULL ? 0 : extra->count); i++, joint = ",") {
+        wr_buffer_printf(sql, "%s pg_catalog.set_config($%zu, $%zu, %s) is null", joint, count + 1, count + 2, local);
+        count += 2;
+    }
+}
+
+static size_t add_settings(const char **values, size_t count, const struct wr_settings *settings)
+{
+    const char *at = settings->text;
+    for (size_t i = 0; i < settings->count * 2; i++) {
+        values[count++] = at;
+        at += strlen(at) + 1;
+    }
+    return count;
+}
+
+static bool send_preamble(struct wr_link *link, const struct wr_segment *segment, unsigned shape,
+                          const struct wr_context *context, const struct wr_settings *extra)
+{
+    char timeout[24];
+    const char *values[PREAMBLE_VALUES + 2 * WR_SETTINGS_MAX];
+    struct command command = {.kind = WR_STEP_PREAMBLE, .values = values};
+    wr_text_format(timeout, sizeof timeout, "%" PRIu64, context->timeout_ms);
+    if ((shape & WR_SHAPE_ROLE) != 0) values[command.count++] = segment->role;
+    if ((shape & WR_SHAPE_CLAIMS) != 0) values[command.count++] = segment->claims;
+    if ((shape & WR_SHAPE_TIMEOUT) != 0) values[command.count++] = timeout;
+    if ((shape & WR_SHAPE_APPLICATION) != 0) values[command.count++] = context->application;
+    if (extra != NULL) command.count = add_settings(values, command.count, extra);
+    struct wr_statement **known = &link->preambles[shape];
+    if (extra != NULL || *known == NULL) {
+        write_preamble(&link->text, shape, extra);
+        if (link->text.failed) return false;
+    }
+    command.sql = extra != NULL || *known == NULL ? link->text.data : (*known)->sql;
+    return extra != NULL ? send_unnamed(link, &command) : send_fixed(link, &command, known);
+}
+
+static unsigned identity_shape(const struct wr_segment *segment)
+{
+    return (segment->role != NULL ? WR_SHAPE_ROLE : 0u) | (segment->claims != NULL ? WR_SHAPE_CLAIMS : 0u);
+}
+
+/* Role, claims, and whatever else must not outlive the transaction. Behind a pooler nothing is known of the session,
+ * and what a session of our own would have been given once is given to each transaction. */
+static bool send_local_preamble(struct wr_link *link, const struct wr_segment *segment)
+{
+    static const struct wr_context nothing;
+    bool pooler = link->target->pooler;
+    const struct wr_settings *extra = pooler && link->settings.count > 0 ? &link->settings : NULL;
+    link->local = pooler ? nothing : link->session;
+    unsigned shape = change_context(link, &link->local, segment) | identity_shape(segment);
+    return (shape == 0 && extra == NULL) || send_preamble(link, segment, shape, &link->local, extra);
+}
+
+/* Inside an open transaction only the time left changes. */
+static bool send_more_preamble(struct wr_link *link, const struct wr_segment *segment)
+{
+    unsigned shape = change_context(link, &link->local, segment);
+    return shape == 0 || send_preamble(link, segment, shape, &link->local, NULL);
+}
+
+/* Without role and claims the two settings are the session's, so calls of one kind pay for them once. They take part
+ * in the segment's transaction: if that fails, the book forgets them. */
+static bool send_session_preamble(struct wr_link *link, const struct wr_segment *segment)
+{
+    unsigned shape = change_context(link, &link->wanted, segment);
+    return shape == 0 || send_preamble(link, segment, shape | WR_SHAPE_SESSION, &link->wanted, NULL);
+}
+
+/* ---- the caller's statements ---- */
+
+/* One that stands alone gets no name: making room for it would put a DEALLOCATE into its transaction. */
+static bool send_statement(struct wr_link *link, const weir_statement *given, bool alone)
+{
+    struct wr_statement *evicted = NULL, *named = NULL;
+    if (!alone) named = wr_statements_want(&link->statements, given->sql, link->segment, &evicted);
+    struct command command = {.kind = WR_STEP_STATEMENT, .sql = given->sql, .count = given->count,
+                              .values = given->values, .lengths = given->lengths, .formats = given->formats};
+    if (evicted != NULL && !send_deallocate(link, evicted)) return false;
+    if (named != NULL ? named->may_dirty : wr_sql_may_dirty(given->sql)) link->reply.dirty = true;
+    return named != NULL ? send_named(link, &command, named) : send_unnamed(link, &command);
+}
+
+static bool send_statements(struct wr_link *link, const struct wr_segment *segment, bool alone)
+{
+    for (size_t i = 0; i < segment->count; i++) {
+        if (!send_statement(link, &segment->statements[i], alone)) return false;
+    }
+    return true;
+}
+
+static bool send_xid_question(struct wr_link *link, const struct wr_segment *segment)
+{
+    static const struct command command = {.kind = WR_STEP_XID,
+                                           .sql = "select pg_catalog.pg_current_xact_id_if_assigned()"};
+    return !segment->want_xid || send_fixed(link, &command, &link->xid_question);
+}
+
+/* ---- the kinds of segment ---- */
+
+/* What goes ahead of a statement that stands alone (VACUUM) must not share its transaction, so it gets a Sync of its
+ * own; its failure is then not the caller's either. */
+static bool sync_ahead(struct wr_link *link)
+{
+    if (link->step_count == 0) return true;
+    for (size_t i = 0; i < link->step_count; i++) link->steps[i].lenient = true;
+    return sync_up(link);
+}
+
+static bool write_single(struct wr_link *link, const struct wr_segment *segment)
+{
+    bool local = link->target->pooler || segment->role != NULL || segment->claims != NULL;
+    bool alone = !local && segment->count == 1 && wr_sql_stands_alone(segment->statements[0].sql);
+    return send_housekeeping(link) &&
+           (local ? send_local_preamble(link, segment) : send_session_preamble(link, segment)) &&
+           (!alone || sync_ahead(link)) && send_statements(link, segment, alone);
+}
+
+static const char *begin_text(char *to, size_t size, const struct wr_segment *segment)
+{
+    wr_text_format(to, size, "BEGIN%s%s%s", segment->isolation != NULL ? " ISOLATION LEVEL " : "",
+                   segment->isolation != NULL ? segment->isolation : "", segment->readonly ? " READ ONLY" : "");
+    return to;
+}
+
+static bool write_begin(struct wr_link *link, const struct wr_segment *segment)
+{
+    char begin[64];
+    return send_text(link, WR_STEP_PLAIN, begin_text(begin, sizeof begin, segment)) &&
+           send_local_preamble(link, segment) && send_housekeeping(link) && send_statements(link, segment, false) &&
+           send_xid_question(link, segment);
+}
+
+static bool write_more(struct wr_link *link, const struct wr_segment *segment)
+{
+    return send_more_preamble(link, segment) && send_statements(link, segment, false) && send_xid_question(link, segment);
+}
+
+/* A failed transaction can only be rolled back, and asking for COMMIT would be answered by just that. */
+static bool write_commit(struct wr_link *link, const struct wr_segment *segment)
+{
+    (void)segment;
+    bool open = PQtransactionStatus(link->conn) == PQTRANS_INTRANS;
+    return send_text(link, WR_STEP_COMMIT, open ? "COMMIT" : "ROLLBACK");
+}
+
+static bool write_rollback(struct wr_link *link, const struct wr_segment *segment)
+{
+    (void)segment;
+    return send_text(link, WR_STEP_PLAIN, "ROLLBACK");
+}
+
+static bool write_probe(struct wr_link *link, const struct wr_segment *segment)
+{
+    static const struct command command = {.kind = WR_STEP_PLAIN, .sql = "select 1"};
+    (void)segment;
+    return send_fixed(link, &command, &link->probe);
+}
+
+/* DISCARD ALL, except that it would cost every prepared statement. Those of the SQL command PREPARE can only go
+ * together with ours. */
+static bool write_reset(struct wr_link *link, const struct wr_segment *segment)
+{
+    static const char *const parts[] = {
+        "CLOSE ALL", "SET SESSION AUTHORIZATION DEFAULT", "RESET ROLE", "RESET ALL", "UNLISTEN *",
+        "select pg_catalog.pg_advisory_unlock_all()", "DISCARD TEMP", "DISCARD SEQUENCES"};
+    (void)segment;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        if (!send_text(link, WR_STEP_PLAIN, parts[i])) return false;
+    }
+    if (link->user_prepared) wr_link_forget_statements(link);
+    link->wanted = link->baseline;
+    return send_housekeeping(link) && (link->settings.count == 0 || link->target->pooler ||
+                                       send_preamble(link, segment, WR_SHAPE_SESSION, &link->baseline, &link->settings));
+}
+
+static bool write_xact_status(struct wr_link *link, const struct wr_segment *segment)
+{
+    char text[24];
+    const char *values[] = {text};
+    wr_text_format(text, sizeof text, "%" PRIu64, segment->xid);
+    return send_unnamed(link, &(struct command){.kind = WR_STEP_XACT, .count = 1, .values = values,
+                                                .sql = "select pg_catalog.pg_xact_status($1::xid8)"});
+}
+
+/* ---- sending ---- */
+
+/* Which transaction status each kind starts from: a letter of "ITE" that is not there is a segment in the wrong place,
+ * and a link about which we and the server disagree is of no more use. */
+static const struct {
+    bool (*write)(struct wr_link *link, const struct wr_segment *segment);
+    const char *from;
+} kinds[] = {
+    [WR_SEGMENT_SINGLE] = {write_single, "I"},     [WR_SEGMENT_BEGIN] = {write_begin, "I"},
+    [WR_SEGMENT_MORE] = {write_more, "T"},         [WR_SEGMENT_COMMIT] = {write_commit, "TE"},
+    [WR_SEGMENT_ROLLBACK] = {write_rollback, "TE"}, [WR_SEGMENT_PROBE] = {write_probe, "I"},
+    [WR_SEGMENT_RESET] = {write_reset, "I"},       [WR_SEGMENT_XACT_STATUS] = {write_xact_status, "I"},
+};
+
+char wr_link_transaction(const struct wr_link *link)
+{
+    switch (PQtransactionStatus(link->conn)) {
+    case PQTRANS_IDLE: return 'I';
+    case PQTRANS_INTRANS: return 'T';
+    case PQTRANS_INERROR: return 'E';
+    default: return '\0';
+    }
+}
+
+static bool is_isolation(const char *text)
+{
+    return text == NULL || strcmp(text, "read committed") == 0 || strcmp(text, "repeatable read") == 0 ||
+           strcmp(text, "serializable") == 0;
+}
+
+/* Identity fails closed: an ANON link never runs a caller's statement as its login. */
+static const char *objection(const struct wr_link *link, const struct wr_segment *segment)
+{
+    char transaction = wr_link_transaction(link);
+    bool first = segment->kind == WR_SEGMENT_SINGLE || segment->kind == WR_SEGMENT_BEGIN;
+    if (link->state != WR_LINK_IDLE) return "the connection is not idle";
+    if (transaction == '\0' || strchr(kinds[segment->kind].from, transaction) == NULL) {
+        return transaction == 'I' ? "no transaction is open on this connection"
+                                  : "the connection is not in the transaction state this needs";
+    }
+    if (!is_isolation(segment->isolation)) return "the isolation level is not one of PostgreSQL's";
+    if (first && link->target->kind == WEIR_ANON && (segment->role == NULL || segment->claims == NULL)) {
+        return "an ANON connection needs role and claims";
+    }
+    return NULL;
+}
+
+static bool start_segment(struct wr_link *link, const struct wr_segment *segment)
+{
+    link->kind = segment->kind;
+    link->segment++;
+    link->step_count = link->step_at = 0;
+    link->answered = link->stale = link->stale_all = link->called = false;
+    link->cancel_asked = link->cancel_again = false;
+    link->reply = (struct wr_reply){.count = 0};
+    link->wanted = link->session;
+    return wr_link_open_results(link, segment->count);
+}
+
+int wr_link_send(struct wr_link *link, const struct wr_segment *segment, struct wr_fault *fault)
+{
+    const char *why = objection(link, segment);
+    if (why != NULL) {
+        wr_pgfault_say(fault, "%s", why);
+    } else if (start_segment(link, segment) && kinds[segment->kind].write(link, segment)) {
+        link->state = WR_LINK_RUNNING;
+        /* From here on the server may have it all, whatever becomes of the call: no failure is "not sent" any more. */
+        if (!sync_up(link) || !wr_link_push(link)) wr_link_doom(link);
+        return WEIR_OK;
+    } else {
+        struct wr_secrets secrets = wr_link_secrets(link);
+        wr_pgfault_from_conn(fault, link->conn, &secrets);
+    }
+    fault->lost = true;
+    wr_link_abandon(link);
+    return WEIR_ESYS;
+}
+
+bool wr_link_send_rollback(struct wr_link *link)
+{
+    link->step_count = link->step_at = 0;
+    link->answered = false;
+    return send_text(link, WR_STEP_PLAIN, "ROLLBACK") && sync_up(link) && wr_link_push(link);
+}

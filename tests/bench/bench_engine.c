@@ -1,0 +1,238 @@
+/* One caller, one connection, "SELECT 1": the engine beside a blocking raw-libpq loop and pgbench, in one run.
+ *
+ * Rounds alternate, so whatever else the machine does hits all alike, and the figure is the median of the rounds' ratios.
+ * Twice: with the scheduler free to choose cores, and with caller and backend pinned to one core, because waking
+ * an idle core costs more than the whole call and would hide the difference. Also counts what the engine allocates once
+ * warm: nothing.
+ *
+ * Usage: bench_engine [seconds per round, default 0.5] */
+#include "support/server.h"
+#include "weir/uv.h"
+
+#include <libpq-fe.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <uv.h>
+
+enum { ROUNDS = 9 };
+
+static double now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* ---- raw libpq --------------------------------------------------------------------------------------------------- */
+
+struct raw {
+    PGconn *conn;
+    bool prepared;
+};
+
+static void raw_open(struct raw *raw, const char *conninfo, bool prepared)
+{
+    raw->conn = PQconnectdb(conninfo);
+    raw->prepared = prepared;
+    if (PQstatus(raw->conn) != CONNECTION_OK) {
+        fprintf(stderr, "bench: %s", PQerrorMessage(raw->conn));
+        exit(1);
+    }
+    PQclear(PQprepare(raw->conn, "s", "SELECT 1", 0, NULL));
+}
+
+static double raw_rate(struct raw *raw, double seconds)
+{
+    double from = now_s(), to;
+    long calls = 0;
+    do {
+        for (int i = 0; i < 100; i++) {
+            PGresult *result = raw->prepared ? PQexecPrepared(raw->conn, "s", 0, NULL, NULL, NULL, 0)
+                                             : PQexecParams(raw->conn, "SELECT 1", 0, NULL, NULL, NULL, NULL, 0);
+            if (PQntuples(result) != 1) exit(1);
+            PQclear(result);
+        }
+        calls += 100;
+        to = now_s();
+    } while (to - from < seconds);
+    return (double)calls / (to - from);
+}
+
+/* ---- the engine ---------------------------------------------------------------------------------------------------- */
+
+struct caller {
+    weir_engine *engine;
+    weir_uv *uv;
+    weir_request request;
+    double until;
+    long calls;
+    volatile bool done;
+};
+
+static void submit(struct caller *caller);
+
+static void answered(void *user, weir_call *call)
+{
+    struct caller *caller = user;
+    if (weir_call_error(call) != NULL) {
+        fprintf(stderr, "bench: %s\n", weir_call_error(call)->message);
+        exit(1);
+    }
+    weir_call_free(call);
+    caller->calls++;
+    if (caller->calls % 100 == 0 && now_s() >= caller->until) {
+        caller->done = true;
+    } else {
+        submit(caller);
+    }
+}
+
+static void submit(struct caller *caller)
+{
+    static const weir_statement statement = {.sql = "SELECT 1"};
+    weir_call *call;
+    char why[WEIR_WHY_MAX];
+    if (weir_submit(caller->engine, &caller->request, &statement, 1, &call, why) == WEIR_OK) return;
+    fprintf(stderr, "bench: %s\n", why);
+    exit(1);
+}
+
+static void engine_open(struct caller *caller, uv_loop_t *loop, const char *conninfo, bool anon)
+{
+    weir_options options;
+    weir_backend backend = {.name = "primary", .conninfo = conninfo};
+    weir_client clients[] = {
+        {.name = "service", .kind = WEIR_SERVICE, .bypass_rls = true, .max = 1},
+        {.name = "anon", .kind = WEIR_ANON, .user = "bench_anon", .role = "bench_web", .max = 1}};
+    char why[WEIR_WHY_MAX];
+    weir_options_defaults(&options);
+    options.backends = &backend;
+    options.backend_count = 1;
+    options.clients = clients;
+    options.client_count = 2;
+    if (weir_uv_new(&caller->uv, loop, 1) != WEIR_OK ||
+        weir_open(&caller->engine, &options, weir_uv_hooks(caller->uv), weir_driver_pg(), why) != WEIR_OK) {
+        fprintf(stderr, "bench: %s\n", why);
+        exit(1);
+    }
+    weir_uv_bind(caller->uv, caller->engine);
+    caller->request = (weir_request){.client = anon ? "anon" : "service", .context = "bench",
+                                     .claims = anon ? "{\"sub\":\"u1\"}" : NULL, .notify = answered, .user = caller};
+}
+
+static double engine_rate(struct caller *caller, double seconds)
+{
+    double from = now_s();
+    caller->until = from + seconds;
+    caller->calls = 0;
+    caller->done = false;
+    submit(caller);
+    weir_uv_run_until(caller->uv, &caller->done, 0);
+    return (double)caller->calls / (now_s() - from);
+}
+
+static void engine_close(struct caller *caller)
+{
+    weir_free(caller->engine);
+    weir_uv_free(caller->uv);
+}
+
+static unsigned long long allocations(struct caller *caller)
+{
+    weir_held held;
+    weir_held_now(caller->engine, &held);
+    return (unsigned long long)held.allocations;
+}
+
+/* ---- pgbench --------------------------------------------------------------------------------------------------------- */
+
+static double pgbench_rate(struct server *server, double seconds)
+{
+    char command[1024], line[256];
+    double tps = 0;
+    snprintf(command, sizeof command,
+             "printf 'SELECT 1;\\n' > %s/bench.sql && /usr/lib/postgresql/15/bin/pgbench -n -M prepared -c 1 -T %d -f %s/bench.sql "
+             "-h %s -p %d -U postgres postgres 2>/dev/null", server_socket_dir(server), seconds < 1 ? 1 : (int)seconds,
+             server_socket_dir(server), server_socket_dir(server), server_port(server));
+    FILE *pipe = popen(command, "r");
+    while (pipe != NULL && fgets(line, sizeof line, pipe) != NULL) sscanf(line, "tps = %lf", &tps);
+    if (pipe != NULL) pclose(pipe);
+    return tps;
+}
+
+/* ---- the comparison ---------------------------------------------------------------------------------------------------- */
+
+static int by_size(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values)
+{
+    qsort(values, ROUNDS, sizeof *values, by_size);
+    return values[ROUNDS / 2];
+}
+
+static void pin(pid_t pid, bool one_core)
+{
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    for (size_t i = 0; i < (one_core ? 1u : CPU_SETSIZE); i++) CPU_SET(i, &set);
+    sched_setaffinity(pid, sizeof set, &set);
+}
+
+static void compare(struct server *server, const char *name, bool one_core, double seconds)
+{
+    struct raw params = {0}, prepared = {0};
+    struct caller service = {0}, anon = {0};
+    double raw[ROUNDS], raw_prepared[ROUNDS], engine[ROUNDS], with_role[ROUNDS], ratio[ROUNDS], ratio_prepared[ROUNDS];
+    uv_loop_t loop;
+    pin(0, one_core);
+    pin(server_pid(server), one_core);   /* backends made from now on inherit it */
+    uv_loop_init(&loop);
+    raw_open(&params, server_conninfo(server, NULL), false);
+    raw_open(&prepared, server_conninfo(server, NULL), true);
+    engine_open(&service, &loop, server_conninfo(server, NULL), false);
+    engine_open(&anon, &loop, server_conninfo(server, NULL), true);
+    engine_rate(&service, 0.2);
+    engine_rate(&anon, 0.2);
+    unsigned long long before = allocations(&service);
+    long calls = 0;
+    for (int i = 0; i < ROUNDS; i++) {
+        raw[i] = raw_rate(&params, seconds);
+        engine[i] = engine_rate(&service, seconds);
+        calls += service.calls;
+        raw_prepared[i] = raw_rate(&prepared, seconds);
+        with_role[i] = engine_rate(&anon, seconds);
+        ratio[i] = engine[i] / raw[i];
+        ratio_prepared[i] = engine[i] / raw_prepared[i];
+    }
+    printf("%s\n", name);
+    printf("  raw libpq, PQexecParams        %8.0f calls/s\n", median(raw));
+    printf("  raw libpq, PQexecPrepared      %8.0f calls/s\n", median(raw_prepared));
+    printf("  pgbench -M prepared            %8.0f calls/s\n", pgbench_rate(server, 1));
+    printf("  engine, SERVICE                %8.0f calls/s   %.3f x PQexecParams   %.3f x PQexecPrepared\n", median(engine),
+           median(ratio), median(ratio_prepared));
+    printf("  engine, ANON, role and claims  %8.0f calls/s\n", median(with_role));
+    printf("  allocations of the engine over %ld warm calls: %llu\n", calls, allocations(&service) - before);
+    engine_close(&service);
+    engine_close(&anon);
+    PQfinish(params.conn);
+    PQfinish(prepared.conn);
+    uv_loop_close(&loop);
+}
+
+int main(int argc, char **argv)
+{
+    double seconds = argc > 1 ? atof(argv[1]) : 0.5;
+    struct server *server = server_start(NULL);
+    server_exec(server, "create role bench_web nologin; create role bench_anon login noinherit; grant bench_web to bench_anon");
+    compare(server, "one core for caller and backend", true, seconds);
+    compare(server, "cores as the scheduler likes", false, seconds);
+    server_free(server);
+    return 0;
+}

@@ -1,0 +1,113 @@
+# Sourced by examples/quickstart.sh and tests/run.sh: installs what is missing, configures, builds. Plain sh.
+# Expects $root, the top of the source tree. Everything built goes to ./build, or to $WEIR_BUILD.
+
+build=${WEIR_BUILD:-$root/build}
+
+build_packages="cmake ninja-build gcc libc6-dev pkg-config libpq-dev libuv1-dev lua5.4 liblua5.4-dev postgresql-15"
+test_packages="g++ libcmocka-dev lua-unit lua-dkjson"
+valgrind_packages="valgrind libc6-dbg"
+
+say() {
+    printf '%s\n' "$*"
+}
+
+fail() {
+    printf '%s\n' "$*" >&2
+    exit 1
+}
+
+# Runs a command in silence; if it fails, shows the end of what it said.
+quietly() {
+    quiet_log=$(mktemp)
+    if "$@" >"$quiet_log" 2>&1 </dev/null; then
+        rm -f "$quiet_log"
+        return 0
+    fi
+    printf 'This failed: %s\n' "$*" >&2
+    tail -n 60 "$quiet_log" >&2
+    rm -f "$quiet_log"
+    return 1
+}
+
+missing_of() {
+    for package in "$@"; do
+        status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || status=
+        [ "$status" = installed ] || printf '%s ' "$package"
+    done
+}
+
+apt_install() {
+    quietly env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 \
+        install --no-install-recommends "$@"
+}
+
+# Debian makes and starts a cluster "main" when a server package is installed. Nobody asked for one: tests and examples
+# start servers of their own. Its setting for that is changed while we install, and put back.
+apt_install_without_cluster() {
+    settings=/etc/postgresql-common/createcluster.conf
+    apt_install postgresql-common || return 1
+    if ! grep -q '^#create_main_cluster' $settings 2>/dev/null; then
+        apt_install "$@"
+        return
+    fi
+    saved=$(mktemp)
+    cp -p $settings "$saved"
+    trap 'cp -p "$saved" $settings; rm -f "$saved"' EXIT
+    trap 'exit 1' HUP INT TERM
+    sed -i 's/^#create_main_cluster.*/create_main_cluster = false/' $settings
+    apt_install "$@" && installed=0 || installed=1
+    cp -p "$saved" $settings
+    rm -f "$saved"
+    trap - EXIT HUP INT TERM
+    return $installed
+}
+
+# need_packages NAME...: present afterwards, or the script has ended with a sentence.
+need_packages() {
+    command -v dpkg-query >/dev/null 2>&1 ||
+        fail "This script sets up Debian 12. Elsewhere, install the like of: $* ; then use cmake and ctest directly."
+    missing=$(missing_of "$@")
+    [ -n "$missing" ] || return 0
+    [ "$(id -u)" = 0 ] || fail "Missing packages; run as root: apt-get install --no-install-recommends $missing"
+    say "Installing: $missing"
+    quietly apt-get -qq update || fail "apt-get update failed; the network or the package sources need a look."
+    case " $missing " in
+        *" postgresql-15 "*) apt_install_without_cluster $missing ;;
+        *) apt_install $missing ;;
+    esac || fail "The packages could not be installed."
+}
+
+# configured DIR NAME=VALUE...: true if DIR was configured from this tree with these values.
+configured() {
+    cache=$1/CMakeCache.txt
+    grep -qx "CMAKE_HOME_DIRECTORY:INTERNAL=$root" "$cache" 2>/dev/null || return 1
+    shift
+    for setting in "$@"; do
+        grep -qx "${setting%%=*}:[A-Z]*=${setting#*=}" "$cache" || return 1
+    done
+}
+
+# configure DIR NAME=VALUE...: does nothing where nothing changed.
+configure() {
+    if configured "$@"; then
+        return 0
+    fi
+    directory=$1
+    shift
+    definitions=
+    for setting in "$@"; do
+        definitions="$definitions -D$setting"
+    done
+    fresh=
+    grep -qsx "CMAKE_HOME_DIRECTORY:INTERNAL=$root" "$directory/CMakeCache.txt" || fresh=--fresh
+    say "Configuring $directory"
+    quietly cmake -S "$root" -B "$directory" -G Ninja $fresh $definitions
+}
+
+# compile DIR [TARGET...]
+compile() {
+    directory=$1
+    shift
+    say "Building $directory"
+    quietly cmake --build "$directory" ${1+--target "$@"}
+}
