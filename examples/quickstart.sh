@@ -10,5 +10,5 @@ need_packages $build_packages
 if ! configured "$build"; then
     configure "$build" WEIR_TESTS=OFF WEIR_BENCH=OFF || exit 1
 fi
-compile "$build" weir_cli weir_lua54 || exit 1
+compile "$build" weir weir_static weir_uv weir_uv_static weir_lua54 weir_cli || exit 1
 exec "$build/weir" run "$root/examples/quickstart.lua" "$@"

@@ -14,7 +14,7 @@ root=$(cd "$(dirname "$0")/.." && pwd -P)
 . "$root/tests/support/setup.sh"
 
 usage() {
-    sed -n '/^#  /s/^# *//p' "$0" >&2
+    sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
     exit 2
 }
 

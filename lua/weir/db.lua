@@ -185,19 +185,15 @@ function Breaker:force(state)
 end
 
 local function pool_stats(self)
-    local stats = self.db:stats()
-    local pool = stats.pools and stats.pools[self.pool]
-    if pool then return pool end
-    for _, candidate in ipairs(stats.pools or {}) do
-        if candidate.name == self.pool then return candidate end
+    for _, pool in ipairs(self.db:stats().pools) do
+        if pool.pool == self.pool then return pool end
     end
     errors.misusef("there is no pool %s", self.pool)
 end
 
 --- What stats() says of this pool's breaker.
 function Breaker:snapshot()
-    local breaker = pool_stats(self).breaker
-    return type(breaker) == "table" and breaker or { state = breaker }
+    return pool_stats(self).breaker
 end
 
 --- CLOSED, OPEN, HALF_OPEN, FORCED_OPEN, FORCED_CLOSED, DISABLED or METRICS_ONLY.

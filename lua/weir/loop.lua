@@ -296,17 +296,20 @@ end
 
 local function wake_callers()
     local key = core.ready()
+    local any = key ~= nil
     while key do
         local task = parked[key]
         if task then enqueue(task) end
         key = core.ready()
     end
+    return any
 end
 
 local function wake_sleepers()
-    if not sleepers.first_due() then return end
+    if not sleepers.first_due() then return false end
     local now = core.now()
     local signal = sleepers.pop_due(now)
+    local any = signal ~= nil
     while signal do
         if signal.alarm_of then
             signal = signal.alarm_of
@@ -315,6 +318,7 @@ local function wake_sleepers()
         loop.fire(signal)
         signal = sleepers.pop_due(now)
     end
+    return any
 end
 
 local function start_checks()
@@ -337,8 +341,8 @@ local function run_tasks()
     end
 end
 
+-- How long the loop may sleep.
 local function patience()
-    if first <= last and depth <= DEPTH_MAX then return 0 end
     local due = sleepers.first_due()
     local seconds = due and due - core.now() or TURN_MAX
     if not due and calls_waited == 0 then
@@ -347,21 +351,24 @@ local function patience()
     return seconds < 0 and 0 or seconds < TURN_MAX and seconds or TURN_MAX
 end
 
+-- One round. It never sleeps after something has happened: whoever turns the loop may be waiting for just that.
 function turn()
-    wake_callers()
-    wake_sleepers()
+    local happened = wake_callers()
+    happened = wake_sleepers() or happened
     start_checks()
     if first <= last and depth <= DEPTH_MAX then
         run_tasks()
-        if first > last then return end -- before sleeping, let whoever turns the loop see what the tasks have done
+        if first <= last then core.turn(0) end -- those who keep running must not starve the connections
+    elseif not happened then
+        core.turn(patience())
     end
-    core.turn(patience())
 end
 
 -- ---- running a whole program --------------------------------------------------------------------------------------------
 
-local function all_ended()
-    return tasks_alive == 0
+-- `before` were alive when the program began: it may itself be part of one.
+local function all_ended(before)
+    return tasks_alive <= before
 end
 
 local function report_unheard()
@@ -382,11 +389,11 @@ local function with_traceback(err)
 end
 
 -- The main task, then the tasks it leaves behind. Returns what loop.run returns.
-local function run_to_end(task)
+local function run_to_end(task, before)
     turn_until(is_fired, task)
     local results = task.results
     if not task.ok then return false, results[1] end
-    if results[1] then turn_until(all_ended) end
+    if results[1] then turn_until(all_ended, before) end
     return compat.unpack(results, 1, results.n)
 end
 
@@ -401,13 +408,13 @@ end
 -- what it raised (strings with a traceback), or false and nil if only tasks failed that nobody joined; those have been
 -- written to stderr.
 function loop.run(main, ...)
-    local arguments = compat.pack(...)
+    local arguments, before = compat.pack(...), tasks_alive
     local task = make_task(false, function()
         return xpcall(function()
             return main(compat.unpack(arguments, 1, arguments.n))
         end, with_traceback)
     end)
-    return conclude(pcall(run_to_end, task))
+    return conclude(pcall(run_to_end, task, before))
 end
 
 return loop

@@ -7,16 +7,19 @@
 --     pg:start()
 --     pg:close()
 --
--- Every server runs as an unprivileged user in a private directory and is gone with the Lua process that asked for it,
--- however that one ends. Needs a POSIX shell and PostgreSQL's programs; works in Lua 5.4 and LuaJIT. Calls block until
--- the server has done what was asked, in a coroutine too.
+-- Every server runs as an unprivileged user in a private directory and is gone with the Lua process that
+-- asked for it, however that one ends. Needs a POSIX shell and PostgreSQL's programs; works in Lua 5.4 and
+-- LuaJIT. Calls block until the server has done what was asked, in a coroutine too.
+--
+-- The directory lies under TMPDIR. Where that is not set, it lies in memory (/dev/shm) if there is plenty of it
+-- and durability was not asked for, and under /tmp otherwise.
 
 local keeper = require("weir.testing.keeper")
 
 local Postgres = {}
 Postgres.__index = Postgres
 
--- ---- options ----------------------------------------------------------------------------------------------------------
+-- ---- options ----------------------------------------------------------------------------------------------
 
 local option_types = {
     name = "string",     -- 1 to 16 letters, digits, - and _: part of the directory's name
@@ -28,7 +31,9 @@ local option_types = {
     tcp = "boolean",     -- true: also listens on 127.0.0.1, on a free port
 }
 
-local chosen_here = { port = true, listen_addresses = true, unix_socket_directories = true, data_directory = true }
+local chosen_here = {
+    port = true, listen_addresses = true, unix_socket_directories = true, data_directory = true,
+}
 
 local function misuse(format, ...)
     error("weir.testing.postgres: " .. string.format(format, ...), 4)
@@ -62,16 +67,15 @@ local function setting_value(name, value)
     local kind = type(value)
     if kind == "boolean" then return value and "on" or "off" end
     if kind == "number" then return tostring(value) end
-    if kind ~= "string" then misuse("settings.%s must be a string, number or boolean, not a %s", name, kind) end
+    if kind ~= "string" then misuse("settings.%s must be a string, number or boolean, not %s", name, kind) end
     if value:find("[%z\r\n]") then misuse("settings.%s must be one line", name) end
     return "'" .. value:gsub("\\", "\\\\"):gsub("'", "''") .. "'"
 end
 
 local function settings_text(opts)
-    local lines = { "max_connections = 200", "shared_buffers = 32MB" }
-    if not opts.durable then
-        lines[#lines + 1] = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off"
-    end
+    local lines = { "max_connections = 200", "shared_buffers = 32MB", "max_wal_size = 128MB" }
+    -- Commits stay synchronous: what was committed has to survive a stop "immediate", only not a loss of power.
+    if not opts.durable then lines[#lines + 1] = "fsync = off\nfull_page_writes = off" end
     for name, value in pairs(opts.settings or {}) do
         if type(name) ~= "string" or not name:find("^[%a_][%w_.]*$") then
             misuse("settings has no valid name '%s'", tostring(name))
@@ -82,20 +86,20 @@ local function settings_text(opts)
     return table.concat(lines, "\n")
 end
 
--- ---- shell ------------------------------------------------------------------------------------------------------------
+-- ---- shell ------------------------------------------------------------------------------------------------
 
 local function quote(text)
     return "'" .. text:gsub("'", "'\\''") .. "'"
 end
 
--- Opens the reply channel as its creator, then becomes the keeper: of the unprivileged user, out of reach of the
--- terminal's signals. What goes wrong before the keeper speaks is said on the same channel.
+-- Opens the reply channel as its creator, then becomes the keeper: of the unprivileged user, out of reach of
+-- the terminal's signals. What goes wrong before the keeper speaks is said on the same channel.
 local launcher = [[
 exec 3>%s >/dev/null 2>&3
 cd /
 set -- sh -s -- %s
 if [ "$(id -u)" = 0 ]; then
-    command -v setpriv >/dev/null || { echo "running as root needs setpriv (package util-linux)" >&3; exit 1; }
+    command -v setpriv >/dev/null || { echo "to run as root, util-linux with setpriv is needed" >&3; exit 1; }
     user=postgres
     id -u $user >/dev/null 2>&1 || user=nobody
     set -- setpriv --reuid=$user --regid="$(id -g $user)" --init-groups --reset-env "$@"
@@ -104,7 +108,7 @@ command -v setsid >/dev/null && set -- setsid "$@"
 exec "$@"
 ]]
 
--- os.tmpname has made the file, so that nobody else can be at that name; mkfifo refuses one that came in between.
+-- os.tmpname made the file, so nobody else can be at that name; mkfifo refuses one that came in between.
 local function make_fifo()
     local path = os.tmpname()
     os.remove(path)
@@ -118,18 +122,19 @@ local function keeper_program(opts)
         NAME = opts.name or "pg",
         BIN = opts.bin or "",
         VERSION = opts.version and tostring(opts.version) or "",
-        TEMPORARY = os.getenv("TMPDIR") or "/tmp",
+        TEMPORARY = os.getenv("TMPDIR") or "",
         PATH = os.getenv("PATH") or "/usr/local/bin:/usr/bin:/bin",
         SETTINGS = settings_text(opts),
         HBA = opts.hba or "",
         TCP = opts.tcp and "yes" or "",
+        DURABLE = opts.durable and "yes" or "",
     }
     local lines = {}
     for name, value in pairs(variables) do lines[#lines + 1] = name .. "=" .. quote(value) end
     return table.concat(lines, "\n") .. "\n" .. keeper
 end
 
--- ---- talking to the keeper ----------------------------------------------------------------------------------------------
+-- ---- talking to the keeper --------------------------------------------------------------------------------
 
 -- The answer to request `sequence`; answers to requests whose caller was interrupted are passed over.
 local function read_answer(replies, sequence)
@@ -181,19 +186,21 @@ local function postgres(opts)
     self._guardian:flush()
     self._replies = io.open(fifo, "r") -- both ends wait here for each other
     os.remove(fifo)
-    local ok, failure = read_facts(self)
+    local ok, failure = nil, "weir.testing: interrupted"
+    if self._replies then ok, failure = read_facts(self) end
     if ok then return self end
     self:close()
     return nil, failure
 end
 
--- ---- the server's methods ------------------------------------------------------------------------------------------------
+-- ---- the server's methods ---------------------------------------------------------------------------------
 
 local function escape(text)
     return (text:gsub("[^%w_.~-]", function(byte) return string.format("%%%02X", byte:byte()) end))
 end
 
---- The URL of this server for `user` (default: the superuser postgres), `db` (default: postgres) and `password`.
+--- The URL of this server for `user` (default: the superuser postgres), `db` (default: postgres) and
+-- `password`.
 function Postgres:url(user, db, password)
     local host = self.tcp and "127.0.0.1" or escape(self.dir)
     local login = escape(user or "postgres") .. (password and ":" .. escape(password) or "")
@@ -220,8 +227,8 @@ end
 
 -- Nothing of the user's environment may change what the statements mean, hence `env -i`.
 local function psql_command(self, db, input, errors)
-    local conninfo = string.format("host=%s port=%d user=postgres dbname=%s", conninfo_value(self.dir), self.port,
-        conninfo_value(db))
+    local conninfo = string.format("host=%s port=%d user=postgres dbname=%s", conninfo_value(self.dir),
+        self.port, conninfo_value(db))
     return string.format("env -i HOME=/ PGCONNECT_TIMEOUT=10 PGCLIENTENCODING=UTF8 "
         .. "LD_LIBRARY_PATH=\"${LD_LIBRARY_PATH:-}\" %s -X -q -A -t -v ON_ERROR_STOP=1 -d %s <%s 2>%s; "
         .. "printf '\\n%%d' $?", quote(self._psql), quote(conninfo), quote(input), quote(errors))
@@ -254,12 +261,14 @@ end
 local modes = { smart = true, fast = true, immediate = true }
 
 --- Stops the server and returns when it is gone. True also if it was not running.
--- @param mode     "fast" (default), "immediate" (as if the power failed) or "smart" (waits until every client has left)
+-- @param mode     "fast" (default), "immediate" (as if power failed) or "smart" (when every client has left)
 -- @param seconds  how long to wait, default 30
 function Postgres:stop(mode, seconds)
     mode = mode or "fast"
     seconds = seconds or 30
-    if not modes[mode] then error("pg:stop: mode must be fast, immediate or smart, not " .. tostring(mode), 2) end
+    if not modes[mode] then
+        error("pg:stop: mode must be fast, immediate or smart, not " .. tostring(mode), 2)
+    end
     if type(seconds) ~= "number" or not (seconds > 0 and seconds <= 3600) then
         error("pg:stop: seconds must be a number above 0, at most 3600, not " .. tostring(seconds), 2)
     end
@@ -286,13 +295,15 @@ function Postgres:resume()
     return ok and true, err
 end
 
-local signals = { TERM = true, INT = true, QUIT = true, KILL = true, STOP = true, CONT = true, HUP = true, ABRT = true }
+local signals = {
+    TERM = true, INT = true, QUIT = true, KILL = true, STOP = true, CONT = true, HUP = true, ABRT = true,
+}
 
 --- Sends a signal (default "KILL") to one backend of this server; its pid is what pg_backend_pid() says.
 function Postgres:kill_backend(pid, signal)
     signal = signal or "KILL"
     pid = tonumber(pid)
-    if not (pid and pid > 1 and pid % 1 == 0) then error("pg:kill_backend: pid must be a process id", 2) end
+    if not (pid and pid > 0 and pid % 1 == 0) then error("pg:kill_backend: pid must be a process id", 2) end
     if not signals[signal] then error("pg:kill_backend: unknown signal " .. tostring(signal), 2) end
     local ok, err = self:_ask("backend", string.format("%d", pid), signal)
     return ok and true, err
@@ -323,7 +334,8 @@ function Postgres:close()
 end
 
 function Postgres:__tostring()
-    return string.format("PostgreSQL %s (%s)", tostring(self.version), self._guardian and self.dir or "closed")
+    local where = self._guardian and self.dir or "closed"
+    return string.format("PostgreSQL %s (%s)", tostring(self.version), where)
 end
 
 Postgres.__close = Postgres.close

@@ -2,8 +2,9 @@
  * or a mapped file that several workers and their observers share. Offsets only, no pointers inside.
  *
  * Layout: header | worker slots | pool directory + records | named objects | labels | event ring | a part per
- * worker (meters with gauges, recorder ring, label series), sparse until used; see layout.h. Sizes follow from the shape, which the header repeats, so that a process
- * with another shape or layout version never misreads it: it replaces the file (new inode) and says why.
+ * worker (meters with gauges, recorder ring, label series), sparse until used; see layout.h. Sizes follow from the
+ * shape, which the header repeats, so that a process with another shape or layout version never misreads it: it
+ * replaces the file (new inode) and says why.
  *
  * A handle (struct wr_area) belongs to one process and one thread at a time. All processes on one file must share
  * a user and a pid namespace: a file of another pid namespace or an earlier boot is replaced, as its pids and
@@ -42,8 +43,9 @@ int wr_area_private(struct wr_area **out, const char *name, const struct wr_area
 
 /* Creates or joins the mapped file at `path` and claims a worker slot (dead workers' slots are reclaimed and
  * reused, their meters going on from where they stood). The slot may have been a dead worker's whose leases nobody
- * took back: reclaim wr_area_worker's number from each guard before the first use of it. File mode 0600, or 0640 with group_read. A file that is
- * truncated, foreign, of another layout or shape is replaced: *replaced then holds the reason, else "".
+ * took back: reclaim wr_area_worker's number from each guard before the first use of it. File mode 0600, or
+ * 0640 with group_read. A file that is truncated, not an area, of another layout or shape is replaced: *replaced
+ * then holds the reason, else "". `replaced` and `why` have WEIR_WHY_MAX bytes and may be NULL.
  * Anything that is not a plain file of the own user (link, FIFO, directory, second name) is refused, not replaced.
  * WEIR_OK, WEIR_EINVAL, WEIR_ENOMEM, WEIR_ESYS (why names path and errno text; also when no slot is free). */
 int wr_area_open(struct wr_area **out, const char *path, const char *name, const struct wr_area_shape *shape,

@@ -14,7 +14,7 @@ enum phase { FREE = 0, CLAIMED, NAMED, READY };
 /* phase in 2 bits, the maker's slot in 9, its process in 53 */
 enum { PROCESS_BITS = 53, PHASE_SHIFT = 62 };
 #define PROCESS_MASK ((UINT64_C(1) << PROCESS_BITS) - 1)
-#define SLOT_MASK UINT64_C(0x1ff)
+#define SLOT_MASK    UINT64_C(0x1ff)
 
 struct directory {
     struct wr_entry *entry;

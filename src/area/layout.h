@@ -43,16 +43,16 @@ struct wr_header {
 
 /* Numbers that all workers move, each on its own cache line. */
 struct wr_shared {
-    alignas(WR_CACHE_LINE) _Atomic uint32_t slots_used;    /* highest slot number that ever had an owner */
-    alignas(WR_CACHE_LINE) _Atomic uint32_t labels_added;  /* beside label 0 */
-    alignas(WR_CACHE_LINE) _Atomic uint64_t events_begun;  /* the last ticket drawn */
+    alignas(WR_CACHE_LINE) _Atomic uint32_t slots_used;   /* highest slot number that ever had an owner */
+    alignas(WR_CACHE_LINE) _Atomic uint32_t labels_added; /* beside label 0 */
+    alignas(WR_CACHE_LINE) _Atomic uint64_t events_begun; /* the last ticket drawn */
 };
 
 /* The head of a worker slot. All but `owner` are written by the owner alone and outlive it. */
 struct wr_slot {
     alignas(WR_CACHE_LINE) _Atomic uint64_t owner; /* 0, or a mark and a process: see slot.c */
     _Atomic uint64_t heartbeat_ns;
-    _Atomic uint64_t pools_touched;                /* a bit per pool whose meter was ever handed out */
+    _Atomic uint64_t pools_touched; /* a bit per pool whose meter was ever handed out */
     _Atomic uint64_t calls_recorded;
 };
 
@@ -131,14 +131,14 @@ struct wr_area {
 };
 
 /* slot.c */
-uint64_t wr_process_self(void);            /* pid and start time in 53 bits, never 0 */
-bool wr_process_gone(uint64_t process);    /* for sure: what cannot be found out counts as alive */
-uint64_t wr_process_origin(void);          /* of struct wr_header */
+uint64_t wr_process_self(void);         /* pid and start time in 53 bits, never 0 */
+bool wr_process_gone(uint64_t process); /* for sure: what cannot be found out counts as alive */
+uint64_t wr_process_origin(void);       /* of struct wr_header */
 bool wr_slot_claim(struct wr_area *area, bool *fresh); /* false: all slots belong to live workers */
 void wr_slot_release(struct wr_area *area);
 bool wr_slot_owned_by(const struct wr_area *area, uint32_t worker, uint64_t process);
 bool wr_slot_is_owned(const struct wr_area *area, uint32_t worker);
-void wr_nap(void);                         /* about a millisecond */
+void wr_nap(void); /* about a millisecond */
 
 /* directory.c and label.c: false if a name in a joined file runs on past its field. */
 bool wr_directories_sound(const struct wr_area *area);

@@ -85,9 +85,12 @@ static const struct wr_histogram_fine *histogram_of(const struct wr_pool_meter *
                                                     enum wr_pool_histogram which)
 {
     switch (which) {
-    case WR_H_WAIT: return &meter->wait;
-    case WR_H_CONNECT: return &meter->connect;
-    case WR_H_DURATION: break;
+    case WR_H_WAIT:
+        return &meter->wait;
+    case WR_H_CONNECT:
+        return &meter->connect;
+    case WR_H_DURATION:
+        break;
     }
     return &meter->duration;
 }

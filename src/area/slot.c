@@ -33,8 +33,8 @@ void wr_nap(void)
 /* A process is its pid (22 bits: Linux allows no more) and the low 31 bits of its start time in clock ticks
  * since boot, so a pid that is given out again is somebody else. Start 0: not known, the pid decides. */
 enum { START_BITS = 31, PID_BITS = 22 };
-#define START_MASK ((UINT64_C(1) << START_BITS) - 1)
-#define PID_MASK ((UINT64_C(1) << PID_BITS) - 1)
+#define START_MASK   ((UINT64_C(1) << START_BITS) - 1)
+#define PID_MASK     ((UINT64_C(1) << PID_BITS) - 1)
 #define PROCESS_MASK ((UINT64_C(1) << (PID_BITS + START_BITS)) - 1)
 
 static pid_t pid_of(uint64_t process)
@@ -122,7 +122,7 @@ uint64_t wr_process_origin(void)
 
 /* ---- owner words ---- */
 
-#define OWNED (UINT64_C(1) << 62)
+#define OWNED  (UINT64_C(1) << 62)
 #define REAPED (UINT64_C(1) << 63)
 
 /* Nobody who could still act under this word. */
@@ -174,7 +174,8 @@ static void raise_slots_used(struct wr_area *area, uint32_t worker)
 {
     _Atomic uint32_t *used = &wr_shared_of(area)->slots_used;
     uint32_t seen = atomic_load(used);
-    while (seen < worker && !atomic_compare_exchange_weak(used, &seen, worker)) {}
+    while (seen < worker && !atomic_compare_exchange_weak(used, &seen, worker)) {
+    }
 }
 
 static bool any_kept_back(const struct wr_area *area)

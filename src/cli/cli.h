@@ -28,16 +28,16 @@ void cli_state_set_arguments(lua_State *L, const char *script, int argc, char **
 
 /* ---- Ctrl-C and its like (interrupt.c) ----------------------------------------------------------------- */
 
-/* From now on the first SIGINT or SIGTERM raises the error "interrupted" in whatever Lua code runs, the second ends the
- * process at once; SIGPIPE is ignored. For one state per process: its coroutine library is told to keep track of the
- * running coroutine, because a hook can only be set on that. */
+/* From now on the first SIGINT or SIGTERM raises the error "interrupted" in whatever Lua code runs, the
+ * second ends the process at once; SIGPIPE is ignored. For one state per process: its coroutine library is
+ * told to keep track of the running coroutine, because a hook can only be set on that. */
 void cli_interrupt_install(lua_State *L);
 
 /* The signal that came, 0 if none. SIGPIPE: standard output was closed by its reader. */
 int cli_interrupt_signal(void);
 
-/* Standard output has no reader any more: does not return. The first time it raises "interrupted", so that the script
- * ends in order; if the script goes on writing all the same, the process ends at once. */
+/* Standard output has no reader any more: does not return. The first time it raises "interrupted", so that
+ * the script ends in order; if the script goes on writing all the same, the process ends at once. */
 _Noreturn void cli_interrupt_no_reader(lua_State *L);
 
 #endif

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <lauxlib.h>
 
@@ -22,25 +23,20 @@ static const char help[] =
     "A second Ctrl-C ends it at once.\n\n"
     "WEIR_LUA_PATH names a folder that is searched first for Lua modules.\n";
 
-/* ---- reading the script ------------------------------------------------------------------------------------- */
+/* ---- reading the script -------------------------------------------------------------------------------- */
 
-/* Whether something can be read there; if not, why is on stderr. */
+/* Whether something can be read there; if not, why is on stderr. Opens nothing: it may be a pipe. */
 static bool readable(const char *path)
 {
     struct stat status;
-    FILE *file;
 
     if (stat(path, &status) == 0 && S_ISDIR(status.st_mode)) {
         fprintf(stderr, "weir run: %s is a directory; a Lua script is wanted\n", path);
         return false;
     }
-    file = fopen(path, "r");
-    if (file == NULL) {
-        fprintf(stderr, "weir run: cannot read %s: %s\n", path, strerror(errno));
-        return false;
-    }
-    fclose(file);
-    return true;
+    if (access(path, R_OK) == 0) return true;
+    fprintf(stderr, "weir run: cannot read %s: %s\n", path, strerror(errno));
+    return false;
 }
 
 /* Leaves the compiled script on the stack. Precompiled chunks are refused: a crafted one can crash the VM. */
@@ -61,7 +57,7 @@ static int load_script(lua_State *L, const char *path)
     }
 }
 
-/* ---- running it --------------------------------------------------------------------------------------------- */
+/* ---- running it ---------------------------------------------------------------------------------------- */
 
 /* As lua5.4 words it. */
 static void print_failure(lua_State *L, int index)
@@ -78,7 +74,8 @@ static int print_failure_protected(lua_State *L)
     return 0;
 }
 
-/* Tells why the script failed. What a signal ended needs no traceback, and is not well even if the script caught it. */
+/* Tells why the script failed. What a signal ended needs no traceback, and is a failure even if the script
+ * caught the error. */
 static int failure_code(lua_State *L, int index)
 {
     int signal = cli_interrupt_signal();
@@ -86,7 +83,10 @@ static int failure_code(lua_State *L, int index)
     if (signal == SIGINT) fputs("weir: interrupted\n", stderr);
     if (signal == SIGTERM) fputs("weir: terminated\n", stderr);
     if (signal != 0) return 128 + signal;
-    if (lua_isnil(L, index)) return CLI_FAILED; /* the loop has told already */
+    if (lua_isnil(L, index)) { /* the loop has told about each task */
+        fputs("weir: the script failed\n", stderr);
+        return CLI_FAILED;
+    }
     lua_pushvalue(L, index);
     lua_pushcfunction(L, print_failure_protected);
     lua_insert(L, -2);
@@ -100,12 +100,15 @@ static int run_script(lua_State *L, int argc, char **argv)
 {
     int base = lua_gettop(L);
 
+    if (!lua_checkstack(L, argc + LUA_MINSTACK)) {
+        fputs("weir run: too many arguments\n", stderr);
+        return CLI_USAGE;
+    }
     lua_getglobal(L, "require");
     lua_pushliteral(L, "weir.loop");
     if (lua_pcall(L, 1, 1, 0) != LUA_OK) return failure_code(L, -1);
     lua_getfield(L, -1, "run");
     lua_pushvalue(L, base);
-    luaL_checkstack(L, argc, "too many arguments");
     for (int i = 0; i < argc; i++) lua_pushstring(L, argv[i]);
     if (lua_pcall(L, argc + 1, 2, 0) != LUA_OK) return failure_code(L, -1);
     if (lua_toboolean(L, -2) && cli_interrupt_signal() == 0) return CLI_OK;

@@ -1,5 +1,6 @@
-/* Signals. The handler may only set a hook (lua_sethook is made for that), and a hook belongs to one coroutine, so the
- * coroutine that runs must be known: coroutine.resume and coroutine.wrap are replaced by versions that note it. */
+/* Signals. The handler may only set a hook (lua_sethook is made for that), and a hook belongs to one
+ * coroutine, so the coroutine that runs must be known: coroutine.resume and coroutine.wrap are replaced by
+ * versions that note it. */
 #include "cli.h"
 
 #include <errno.h>
@@ -17,7 +18,7 @@ static pthread_t main_thread;
 static volatile sig_atomic_t caught;  /* the first signal */
 static volatile sig_atomic_t pending; /* it has not yet reached the main coroutine */
 
-/* ---- the error ---------------------------------------------------------------------------------------------- */
+/* ---- the error ----------------------------------------------------------------------------------------- */
 
 static void on_hook(lua_State *L, lua_Debug *debug)
 {
@@ -34,7 +35,7 @@ static void raise_soon_in(lua_State *L)
     lua_sethook(L, on_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
 }
 
-/* ---- the signals -------------------------------------------------------------------------------------------- */
+/* ---- the signals --------------------------------------------------------------------------------------- */
 
 static void on_signal(int number)
 {
@@ -68,10 +69,11 @@ _Noreturn void cli_interrupt_no_reader(lua_State *L)
     } /* lua_error does not return, but does not say so */
 }
 
-/* ---- who runs ----------------------------------------------------------------------------------------------- */
+/* ---- who runs ------------------------------------------------------------------------------------------ */
 
-/* Calls the function below `arguments` values on top of the stack, in which `co` runs. Back in L, a signal that the
- * coroutine has heard of goes on to L, and so outwards to the main one: a scheduler must not outlive it. */
+/* Calls the function below `arguments` values on top of the stack, in which `co` runs. Back in L, a signal
+ * that the coroutine has heard of goes on to L, and so outwards to the main one: a scheduler must not
+ * outlive it. */
 static int call_tracked(lua_State *L, lua_State *co, int arguments)
 {
     int status;

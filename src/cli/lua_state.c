@@ -14,10 +14,10 @@
 
 int luaopen_weir_core(lua_State *L);
 
-/* ---- where the modules are ---------------------------------------------------------------------------------- */
+/* ---- where the modules are ----------------------------------------------------------------------------- */
 
-/* True for a program that stands where it was built. An installed one must not load code from a source folder that may
- * have gone and come back as somebody else's. */
+/* True for a program that stands where it was built. An installed one must not load code from a source
+ * folder that may have gone and come back as somebody else's. */
 static bool in_build_tree(void)
 {
     char path[PATH_MAX + sizeof "CMakeCache.txt"];
@@ -57,9 +57,10 @@ static void set_search_path(lua_State *L)
     lua_pop(L, 1);
 }
 
-/* ---- output without a reader -------------------------------------------------------------------------------- */
+/* ---- output without a reader --------------------------------------------------------------------------- */
 
-/* With SIGPIPE ignored, a script that prints for ever would do so unheard. Calls the original in the upvalue. */
+/* With SIGPIPE ignored, a script that prints for ever would do so unheard. Calls the original in the
+ * upvalue. */
 static int checked_output(lua_State *L)
 {
     bool broken;
@@ -94,10 +95,10 @@ static void check_output(lua_State *L)
     lua_pop(L, 4);
 }
 
-/* ---- the end ------------------------------------------------------------------------------------------------- */
+/* ---- the end ------------------------------------------------------------------------------------------- */
 
-/* os.exit(code [, close]): as the original, but the state is closed unless `close` is false, since engines hold
- * connections and throw-away servers their directories. */
+/* os.exit(code [, close]): as the original, but the state is closed unless `close` is false, since engines
+ * hold connections and throw-away servers their directories. */
 static int exit_function(lua_State *L)
 {
     if (lua_gettop(L) < 2) {
@@ -119,7 +120,7 @@ static void close_at_exit(lua_State *L)
     lua_pop(L, 1);
 }
 
-/* ---- the state ----------------------------------------------------------------------------------------------- */
+/* ---- the state ----------------------------------------------------------------------------------------- */
 
 static int set_up(lua_State *L)
 {

@@ -218,6 +218,7 @@ void wr_call_attempt(struct weir_call *call)
     call->server_ns = 0;
     call->phase = WEIR_PHASE_NOT_SENT;
     call->healed = call->begun = call->xid_asked = call->failed = call->overdue = call->dirty = false;
+    call->notifies = call->spoiled = false;
     call->transaction = 'I';
     call->xid = 0;
     call->fault.sqlstate[0] = call->fault.message[0] = '\0';
@@ -235,6 +236,10 @@ void wr_call_attempt(struct weir_call *call)
     }
     if (atomic_load_explicit(&call->pool->record->paused, memory_order_relaxed) != 0) {
         wr_call_refuse(call, WEIR_CALL_PAUSED, WR_N_REFUSED_PAUSED, NULL, 0, "pool %s is paused", call->pool->name);
+        return;
+    }
+    if (engine->now >= call->deadline) {   /* a loop that stood still, or a clock that jumped */
+        wr_call_refuse(call, WEIR_CALL_TIMEOUT, WR_N_REFUSED_ACQUIRE, NULL, 0, "the deadline passed before the attempt");
         return;
     }
     if (!wr_breaker_admit(call)) return;
@@ -260,13 +265,13 @@ static struct wr_segment segment_of(const struct weir_call *call, enum wr_segmen
         segment.statements = call->statements;
         segment.count = call->statement_count;
         segment.want_xid = kind != WR_SEGMENT_SINGLE && !call->readonly && call->xid == 0;
+        segment.timeout_ms = (left + 999999) / 1000000 + (left == 0);
     }
     if (kind == WR_SEGMENT_SINGLE || kind == WR_SEGMENT_BEGIN) {
         segment.isolation = call->isolation;
         segment.role = client->kind == WEIR_ANON ? client->role : NULL;
         segment.claims = call->claims;
         segment.application = call->context;
-        segment.timeout_ms = (left + 999999) / 1000000 + (left == 0);
     }
     segment.xid = kind == WR_SEGMENT_XACT_STATUS ? call->xid : 0;
     return segment;
@@ -283,8 +288,7 @@ bool wr_call_send(struct weir_call *call, enum wr_segment_kind kind)
     if (call->engine->driver->send(conn->server, &segment, &fault) != WEIR_OK) {
         fault.lost = true;
         call->fault = fault;
-        call->conn = NULL;
-        wr_conn_close(conn, WR_N_CLOSED_ERROR);
+        wr_conn_close(wr_call_detach(call), WR_N_CLOSED_ERROR);
         return false;
     }
     if (kind == WR_SEGMENT_COMMIT) {
@@ -295,33 +299,34 @@ bool wr_call_send(struct weir_call *call, enum wr_segment_kind kind)
     return true;
 }
 
-void wr_call_leased(struct weir_call *call, struct wr_conn *conn)
+static void leased_to_unit(struct weir_call *call)
+{
+    struct weir_engine *engine = call->engine;
+    uint64_t leak_after = engine->config.options.leak_after_ns;
+    wr_call_enter(call, WR_CALL_HELD);
+    if (leak_after != 0) wr_engine_arm(engine, &call->leak_timer, engine->now + leak_after);
+    wr_call_notice(call, WEIR_READY);
+}
+
+bool wr_call_leased(struct weir_call *call, struct wr_conn *conn)
 {
     struct weir_engine *engine = call->engine;
     bool resolving = call->state == WR_CALL_RESOLVE_QUEUED || call->state == WR_CALL_RESOLVE_WAIT;
     wr_conn_lease(conn, call);
     if (resolving) {
         wr_resolve_leased(call, conn);
-        return;
+        return true;
     }
+    if (!call->unit && !wr_call_send(call, WR_SEGMENT_SINGLE)) return false;
     call->leased_at = engine->now;
     wr_histogram_record_fine(&call->pool->meter->wait, engine->now - call->queued_from);
     wr_record_leased(call, conn);
     if (call->unit) {
-        wr_call_enter(call, WR_CALL_HELD);
-        uint64_t leak_after = engine->config.options.leak_after_ns;
-        if (leak_after != 0) wr_engine_arm(engine, &call->leak_timer, engine->now + leak_after);
-        wr_call_notice(call, WEIR_READY);
-        return;
+        leased_to_unit(call);
+    } else {
+        wr_call_enter(call, WR_CALL_SENT);
     }
-    wr_call_enter(call, WR_CALL_SENT);
-    if (wr_call_send(call, WR_SEGMENT_SINGLE)) return;
-    /* The link died before a byte of ours was on it: another connection, the same attempt. */
-    wr_call_enter(call, WR_CALL_NEW);
-    if (!wr_queue_join(call->pool, call, false)) {
-        struct wr_fault fault = call->fault;
-        wr_call_failed(call, &fault, false);
-    }
+    return true;
 }
 
 /* ---- settled -------------------------------------------------------------------------------------------------------- */
@@ -360,12 +365,18 @@ void wr_call_settle_permit(struct weir_call *call, weir_verdict verdict, const c
     }
 }
 
-void wr_call_let_go(struct weir_call *call)
+struct wr_conn *wr_call_detach(struct weir_call *call)
 {
     struct wr_conn *conn = call->conn;
-    wr_engine_disarm(call->engine, &call->leak_timer);
-    if (conn == NULL) return;
     call->conn = NULL;
+    wr_engine_disarm(call->engine, &call->leak_timer);
+    return conn;
+}
+
+void wr_call_let_go(struct weir_call *call)
+{
+    struct wr_conn *conn = wr_call_detach(call);
+    if (conn == NULL) return;
     if (call->state == WR_CALL_SENT || call->state == WR_CALL_OVERDUE || call->state == WR_CALL_RESOLVE_SENT) {
         wr_conn_abandon(conn);
     } else {
@@ -375,13 +386,12 @@ void wr_call_let_go(struct weir_call *call)
 
 static void single_settled(struct weir_call *call, struct wr_reply *reply)
 {
-    struct wr_conn *conn = call->conn;
+    struct wr_conn *conn = wr_call_detach(call);
     struct wr_fault fault;
     bool kept = true;
     if (reply->failed) fault = reply->fault;
     if (!reply->failed) kept = wr_call_take_results(call, reply);
     wr_call_enter(call, WR_CALL_NEW);
-    call->conn = NULL;
     if (reply->failed && fault.lost) {
         wr_conn_close(conn, WR_N_CLOSED_ERROR);
         wr_pool_grow(call->pool);
@@ -390,12 +400,12 @@ static void single_settled(struct weir_call *call, struct wr_reply *reply)
     }
     call->phase = WEIR_PHASE_DONE;
     char transaction = reply->transaction;
-    bool dirty = reply->dirty;
+    bool dirty = reply->dirty || call->dirty;
     if (reply->failed) {
         wr_call_failed(call, &fault, false);
     } else if (!kept) {
-        wr_text_copy(call->error.message, sizeof call->error.message, "out of memory keeping the result; it was committed");
-        call->error.outcome = WEIR_OUTCOME_COMMITTED;
+        wr_call_say(call, WEIR_CLASS_PERMANENT, WEIR_OUTCOME_COMMITTED, "out of memory keeping the result; it was committed");
+        wr_record_attempt_end(call, "", WEIR_CLASS_PERMANENT);
         wr_call_settle_permit(call, WEIR_NEUTRAL, NULL);
         wr_call_over(call, WEIR_CALL_NO_MEMORY);
     } else {
@@ -415,10 +425,10 @@ void wr_call_settled(struct weir_call *call, struct wr_reply *reply)
     }
     if (reply->heal && !call->healed && call->state == WR_CALL_SENT) {
         call->healed = true;
+        call->dirty = call->dirty || reply->dirty;
         wr_count(&call->pool->meter->counter[WR_N_HEALS], 1);
         if (wr_call_send(call, call->sending)) return;
-        *reply = (struct wr_reply){.failed = true, .fault = call->fault};
-        call->phase = WEIR_PHASE_NOT_SENT;
+        call->phase = WEIR_PHASE_NOT_SENT;   /* what was sent before had no effect */
         wr_call_enter(call, WR_CALL_NEW);
         struct wr_fault fault = call->fault;
         wr_call_failed(call, &fault, false);
@@ -465,24 +475,20 @@ void wr_call_failed(struct weir_call *call, const struct wr_fault *fault, bool c
     }
     if (call->state != WR_CALL_NEW) wr_call_enter(call, WR_CALL_NEW);
     weir_error *e = &call->error;
+    wr_call_say(call, j.class_, j.outcome, kept.message);
     e->code = j.code;
-    e->class_ = j.class_;
-    e->outcome = j.outcome;
-    e->phase = call->phase;
     e->position = kept.position;
     wr_text_copy(e->sqlstate, sizeof e->sqlstate, kept.sqlstate);
     wr_text_copy(e->severity, sizeof e->severity, kept.severity);
-    wr_text_copy(e->message, sizeof e->message, kept.message);
     wr_text_copy(e->detail, sizeof e->detail, kept.detail);
     wr_text_copy(e->hint, sizeof e->hint, kept.hint);
-    e->evidence[0] = '\0';
-    e->retry_after_ns = 0;
     call->failed = true;
     wr_record_attempt_end(call, kept.sqlstate, j.class_);
     wr_call_settle_permit(call, j.verdict, kept.sqlstate[0] != '\0' ? kept.sqlstate : j.reason);
     if (j.wrong_node) wr_pool_evict(call->pool);
     bool lost_commit = j.class_ == WEIR_CLASS_UNKNOWN && call->phase == WEIR_PHASE_COMMIT_SENT;
-    if (lost_commit && call->xid != 0 && call->engine->state == WR_ENGINE_OPEN) {
+    bool may_ask = call->xid != 0 && !call->overdue && call->engine->state != WR_ENGINE_CLOSING;
+    if (lost_commit && may_ask) {
         wr_resolve_start(call);
         return;
     }
@@ -490,6 +496,19 @@ void wr_call_failed(struct weir_call *call, const struct wr_fault *fault, bool c
 }
 
 /* ---- over ------------------------------------------------------------------------------------------------------------ */
+
+void wr_call_say(struct weir_call *call, weir_class class_, weir_outcome outcome, const char *message)
+{
+    weir_error *e = &call->error;
+    bool earlier = outcome != WEIR_OUTCOME_COMMITTED && call->past > outcome;
+    e->outcome = earlier ? call->past : outcome;
+    e->class_ = e->outcome == WEIR_OUTCOME_UNKNOWN && class_ == WEIR_CLASS_SAFE ? WEIR_CLASS_UNKNOWN : class_;
+    e->phase = call->phase;
+    e->position = 0;
+    e->retry_after_ns = 0;
+    e->sqlstate[0] = e->severity[0] = e->detail[0] = e->hint[0] = e->evidence[0] = '\0';
+    wr_text_copy(e->message, sizeof e->message, message);
+}
 
 void wr_call_refuse(struct weir_call *call, weir_code code, enum wr_counter counter, const weir_evidence *evidence,
                     uint64_t retry_after_ns, const char *format, ...)
@@ -500,12 +519,8 @@ void wr_call_refuse(struct weir_call *call, weir_code code, enum wr_counter coun
     char message[sizeof e->message];
     vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
-    wr_text_copy(e->message, sizeof e->message, message);
-    e->class_ = WEIR_CLASS_SAFE;
-    e->outcome = call->attempt > 1 ? WEIR_OUTCOME_ROLLED_BACK : WEIR_OUTCOME_NONE;
-    e->phase = WEIR_PHASE_NOT_SENT;
+    wr_call_say(call, WEIR_CLASS_SAFE, WEIR_OUTCOME_NONE, message);
     e->retry_after_ns = retry_after_ns;
-    e->evidence[0] = '\0';
     if (evidence != NULL && evidence->rule != WEIR_RULE_NONE) weir_evidence_text(evidence, e->evidence, sizeof e->evidence);
     wr_count(&call->pool->meter->counter[counter], 1);
     wr_record_attempt_end(call, "", WEIR_CLASS_SAFE);

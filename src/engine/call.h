@@ -29,6 +29,7 @@ struct weir_call {
     bool abandoned;                  /* its owner has freed it */
     bool healed;                     /* the statement cache has been mended once in this attempt */
     bool overdue;                    /* the deadline passed while a segment was on the wire */
+    bool spoiled;                    /* unit: its transaction is not what its owner thinks; nothing more runs in it */
     bool begun;                      /* unit: BEGIN has been sent in this attempt */
     bool notifies;                   /* unit: a statement mentions NOTIFY, which gets its xid only at COMMIT */
     bool xid_asked;
@@ -51,12 +52,14 @@ struct weir_call {
     struct wr_timer deadline_timer, wake, leak_timer;
 
     uint32_t attempt;
+    weir_outcome past;               /* the worst that earlier attempts may have left behind */
     uint64_t attempt_from, queued_from, leased_at, sent_at, server_ns;
     weir_permit permit;
     weir_phase phase;
     uint64_t xid;
     uint64_t xid_system;             /* which server, and which life of it, gave the xid */
     uint32_t xid_timeline;
+    uint64_t xid_life;
     uint32_t resolve_step;
     struct wr_fault fault;           /* unit: of the statement that failed */
     weir_backoff backoff;
@@ -72,8 +75,9 @@ struct weir_call {
 void wr_call_enter(struct weir_call *call, enum wr_call_state next);
 /* The next (or first) attempt: route, admit, queue. */
 void wr_call_attempt(struct weir_call *call);
-/* pool.c gives a connection to a QUEUED or NEW call. */
-void wr_call_leased(struct weir_call *call, struct wr_conn *conn);
+/* Gives an idle connection to a call that waits or is about to. False: the link died before a byte of ours was on it; it
+ * is closed and the call stands where it stood. */
+bool wr_call_leased(struct weir_call *call, struct wr_conn *conn);
 /* The segment on its connection has ended. */
 void wr_call_settled(struct weir_call *call, struct wr_reply *reply);
 /* The attempt failed: judged, told to the breaker, recorded; then resolved, retried or over. */
@@ -86,6 +90,9 @@ void wr_call_refuse(struct weir_call *call, weir_code code, enum wr_counter coun
 /* Ends the call: exactly once. `error` must be filled unless code is WEIR_CALL_OK. */
 void wr_call_over(struct weir_call *call, weir_code code);
 void wr_call_notice(struct weir_call *call, weir_status status);
+/* Sets what is said about the end: class and outcome are of this attempt, and give way to what an earlier one may have
+ * left behind. What an earlier failure said is forgotten; code and context come in wr_call_over. */
+void wr_call_say(struct weir_call *call, weir_class class_, weir_outcome outcome, const char *message);
 /* Sends what the call's state asks for on its connection; false: the link was lost and closed, nothing was sent. */
 bool wr_call_send(struct weir_call *call, enum wr_segment_kind kind);
 void wr_call_drop_results(struct weir_call *call);
@@ -95,6 +102,8 @@ int wr_call_check_statements(const weir_statement *statements, size_t count, boo
 void wr_call_settle_permit(struct weir_call *call, weir_verdict verdict, const char *code);
 /* The connection goes back (or is abandoned when a segment is on the wire). */
 void wr_call_let_go(struct weir_call *call);
+/* Takes the connection from the call; the caller closes it or gives it back. */
+struct wr_conn *wr_call_detach(struct weir_call *call);
 
 /* lapse.c: deadline, wake, leak, and giving up */
 void wr_call_deadline_fired(struct wr_timer *timer);

@@ -63,6 +63,14 @@ static void conn_enter(struct wr_conn *conn, enum wr_conn_state next)
 
 /* ---- opening ---------------------------------------------------------------------------------------- */
 
+static void probe_failed(struct wr_conn *conn, const struct wr_fault *fault)
+{
+    struct wr_pool *pool = conn->pool;
+    wr_conn_close(conn, WR_N_CLOSED_ERROR);
+    wr_health_probed(pool, fault);
+    wr_pool_serve(pool);   /* its place may be what somebody waits for */
+}
+
 static void conn_timer_fired(struct wr_timer *timer)
 {
     struct wr_conn *conn = WR_CONTAINER(timer, struct wr_conn, timer);
@@ -71,11 +79,8 @@ static void conn_timer_fired(struct wr_timer *timer)
     case WR_CONN_CANCELING: wr_conn_close(conn, WR_N_CLOSED_CANCEL); wr_pool_serve(conn->pool); break;
     case WR_CONN_CLEANING: wr_conn_close(conn, WR_N_CLOSED_ERROR); wr_pool_serve(conn->pool); break;
     case WR_CONN_PROBING: {
-        struct wr_fault fault = {.lost = true};
-        struct wr_pool *pool = conn->pool;
-        wr_text_copy(fault.message, sizeof fault.message, "the health probe got no answer in time");
-        wr_conn_close(conn, WR_N_CLOSED_ERROR);
-        wr_health_probed(pool, &fault);
+        struct wr_fault fault = {.lost = true, .message = "the health probe got no answer in time"};
+        probe_failed(conn, &fault);
         break;
     }
     default: break;   /* leased in the meantime: its call watches the time */
@@ -107,6 +112,7 @@ static bool take_place(struct wr_pool *pool)
     if (!wr_area_is_shared(pool->engine->area)) return true;
     if (wr_meter_gauge(pool->engine->area, pool->index, WR_G_CONNECTIONS) <= (int64_t)wr_pool_max(pool)) return true;
     wr_gauge_add(held, -1);
+    if (pool->waiting > 0) atomic_store_explicit(&pool->record->wanted, 1, memory_order_relaxed);
     return false;
 }
 
@@ -223,8 +229,7 @@ void wr_pool_probe_send(struct wr_conn *conn)
     struct wr_segment segment = {.kind = WR_SEGMENT_PROBE};
     wr_engine_arm(pool->engine, &conn->timer, pool->engine->now + pool->engine->config.options.connect_timeout_ns);
     if (pool->engine->driver->send(conn->server, &segment, &fault) == WEIR_OK) return;
-    wr_conn_close(conn, WR_N_CLOSED_ERROR);
-    wr_health_probed(pool, &fault);
+    probe_failed(conn, &fault);
 }
 
 void wr_conn_connected(void *owner, struct wr_link *link, const struct wr_greeting *greeting, const struct wr_fault *fault)
@@ -276,10 +281,15 @@ static bool clean(struct wr_conn *conn, enum wr_segment_kind kind)
     return engine->driver->send(conn->server, &segment, &fault) == WEIR_OK;
 }
 
+static bool wants_reset(const struct wr_conn *conn)
+{
+    weir_reset rule = conn->pool->engine->config.options.reset;
+    return rule == WEIR_RESET_ALWAYS || (rule == WEIR_RESET_AUTO && conn->dirty);
+}
+
 void wr_conn_give_back(struct wr_conn *conn, char transaction, bool dirty)
 {
     struct wr_pool *pool = conn->pool;
-    weir_reset rule = pool->engine->config.options.reset;
     conn->call = NULL;
     conn->alive_at = pool->engine->now;
     conn->dirty = conn->dirty || dirty;
@@ -287,7 +297,7 @@ void wr_conn_give_back(struct wr_conn *conn, char transaction, bool dirty)
         if (!clean(conn, WR_SEGMENT_ROLLBACK)) wr_conn_close(conn, WR_N_CLOSED_ERROR);
     } else if (transaction != 'I') {
         wr_conn_close(conn, WR_N_CLOSED_ERROR);
-    } else if (!wr_conn_is_stale(conn) && (rule == WEIR_RESET_ALWAYS || (rule == WEIR_RESET_AUTO && conn->dirty))) {
+    } else if (!wr_conn_is_stale(conn) && wants_reset(conn)) {
         if (!clean(conn, WR_SEGMENT_RESET)) wr_conn_close(conn, WR_N_CLOSED_ERROR);
     } else {
         rest(conn);
@@ -338,9 +348,9 @@ static void cleaned(struct wr_conn *conn, const struct wr_reply *reply)
     } else if (reply->transaction == 'T' || reply->transaction == 'E') {
         bool again = conn->state == WR_CONN_CLEANING;   /* a ROLLBACK that did not end it: no second try */
         if (again || !clean(conn, WR_SEGMENT_ROLLBACK)) wr_conn_close(conn, WR_N_CLOSED_ERROR);
-    } else if (was_reset && reply->failed) {
+    } else if (reply->transaction != 'I' || (was_reset && reply->failed)) {
         wr_conn_close(conn, WR_N_CLOSED_ERROR);
-    } else if (!was_reset && conn->dirty && pool->engine->config.options.reset != WEIR_RESET_NEVER) {
+    } else if (!was_reset && !wr_conn_is_stale(conn) && wants_reset(conn)) {
         if (!clean(conn, WR_SEGMENT_RESET)) wr_conn_close(conn, WR_N_CLOSED_ERROR);
     } else {
         conn->dirty = false;
@@ -354,17 +364,16 @@ static void cleaned(struct wr_conn *conn, const struct wr_reply *reply)
 static void probed(struct wr_conn *conn, const struct wr_reply *reply)
 {
     struct wr_pool *pool = conn->pool;
-    struct wr_fault fault = reply->fault;
-    bool failed = reply->failed;
-    if (failed) {
-        wr_conn_close(conn, WR_N_CLOSED_ERROR);
-    } else {
-        conn->alive_at = pool->engine->now;
-        conn->probe = false;
-        wr_engine_disarm(pool->engine, &conn->timer);
-        rest(conn);
+    if (reply->failed) {
+        struct wr_fault fault = reply->fault;
+        probe_failed(conn, &fault);
+        return;
     }
-    wr_health_probed(pool, failed ? &fault : NULL);
+    conn->alive_at = pool->engine->now;
+    conn->probe = false;
+    wr_engine_disarm(pool->engine, &conn->timer);
+    rest(conn);
+    wr_health_probed(pool, NULL);
     wr_pool_serve(pool);
 }
 
@@ -389,7 +398,7 @@ void wr_conn_lost(void *owner, const struct wr_fault *fault)
     kept.lost = true;
     if (conn->state == WR_CONN_LEASED) {
         struct weir_call *call = conn->call;
-        call->conn = NULL;
+        wr_call_detach(call);
         call->fault = kept;   /* the unit hears of it at its next statement or at its end */
         call->transaction = 0;
         wr_conn_close(conn, WR_N_CLOSED_ERROR);

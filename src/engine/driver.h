@@ -38,6 +38,7 @@ struct wr_fault {
 struct wr_greeting {
     uint64_t system_id;        /* 0 if it could not be read */
     uint32_t timeline;         /* 0 if it could not be read */
+    uint64_t life;             /* another after each restart and each crash recovery; unlike any if it could not be read */
     bool in_recovery;
     uint32_t server_version;   /* 150020 */
     uint32_t backend_pid;
@@ -69,7 +70,8 @@ struct wr_segment {            /* lives until send returns; the statements' memo
     uint64_t xid;              /* XACT_STATUS */
 };
 
-enum wr_xact { WR_XACT_NONE = 0, WR_XACT_IN_PROGRESS, WR_XACT_COMMITTED, WR_XACT_ABORTED, WR_XACT_FORGOTTEN };
+enum wr_xact { WR_XACT_NONE = 0, WR_XACT_IN_PROGRESS, WR_XACT_COMMITTED, WR_XACT_ABORTED, WR_XACT_FORGOTTEN,
+               WR_XACT_FUTURE /* the server has not given out that number yet */ };
 
 struct wr_reply {              /* lives during settled() */
     struct weir_result *results; /* one per statement that completed; take by copying and clearing, the rest is released */

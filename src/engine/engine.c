@@ -160,8 +160,11 @@ static int env_watch(void *of, int fd, unsigned events, void (*ready)(void *arg,
         engine->watches = grown;
         engine->watch_room = room;
     }
+    struct wr_watch before = engine->watches[fd];
     engine->watches[fd] = (struct wr_watch){ready, arg, events};
-    return engine->host.watch(engine->host.ctx, fd, events);
+    int code = engine->host.watch(engine->host.ctx, fd, events);
+    if (code != 0) engine->watches[fd] = before;
+    return code;
 }
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
@@ -177,6 +180,7 @@ static void housekeeping_fired(struct wr_timer *timer)
         }
         wr_engine_event(engine, WR_EVENT_AREA, NULL, "worker %u has died: its leases and connections are reclaimed", dead);
     }
+    for (size_t i = 0; i < engine->pool_count; i++) wr_pool_lend(&engine->pools[i]);
     wr_engine_arm(engine, timer, engine->now + HOUSEKEEPING_NS);
 }
 
@@ -308,21 +312,20 @@ int weir_open(weir_engine **out, const weir_options *options, const weir_host *h
 
 /* ---- closing ------------------------------------------------------------------------------------------------------ */
 
-/* Ends every call that has not ended. Each pass takes the first of a list, because ending one may move others. */
+static void end_calls_on(struct wr_list *list, weir_code code, const char *message)
+{
+    struct wr_list *node;
+    while ((node = wr_list_first(list)) != NULL) {   /* ending one may move others */
+        wr_call_cancel_now(WR_CONTAINER(node, struct weir_call, place), code, message);
+    }
+}
+
+/* Ends every call that has not ended. Those who wait go first: a connection that another one gives up must not start
+ * work that is cancelled the moment after. */
 static void end_all_calls(struct weir_engine *engine, weir_code code, const char *message)
 {
-    for (size_t s = 0; s < WR_CALL_OVER; s++) {
-        struct wr_list *node;
-        while ((node = wr_list_first(&engine->calls[s])) != NULL) {
-            wr_call_cancel_now(WR_CONTAINER(node, struct weir_call, place), code, message);
-        }
-    }
-    for (size_t i = 0; i < engine->pool_count; i++) {
-        struct wr_list *node;
-        while ((node = wr_list_first(&engine->pools[i].waiters)) != NULL) {
-            wr_call_cancel_now(WR_CONTAINER(node, struct weir_call, place), code, message);
-        }
-    }
+    for (size_t i = 0; i < engine->pool_count; i++) end_calls_on(&engine->pools[i].waiters, code, message);
+    for (size_t s = 0; s < WR_CALL_OVER; s++) end_calls_on(&engine->calls[s], code, message);
 }
 
 static void drain_fired(struct wr_timer *timer)
@@ -334,12 +337,12 @@ static void drain_fired(struct wr_timer *timer)
 
 void weir_drain(weir_engine *engine, uint64_t timeout_ns)
 {
+    wr_engine_refresh(engine);
     if (engine->state == WR_ENGINE_OPEN) {
         engine->state = WR_ENGINE_DRAINING;
-        wr_engine_refresh(engine);
         wr_engine_event(engine, WR_EVENT_ENGINE, NULL, "draining: %zu calls in flight", engine->in_flight);
         wr_health_stop(engine);
-        for (size_t i = 0; i < engine->pool_count; i++) wr_pool_evict(&engine->pools[i]);
+        for (size_t i = 0; i < engine->pool_count; i++) wr_pool_close_idle(&engine->pools[i]);
         engine->drain_timer.fire = drain_fired;
     }
     wr_engine_arm(engine, &engine->drain_timer, engine->now + timeout_ns);

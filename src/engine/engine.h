@@ -34,6 +34,8 @@ enum wr_call_state {
     WR_CALL_STATES
 };
 
+enum wr_hook { WR_HOOK_ROUTE = 0, WR_HOOK_LABEL, WR_HOOK_RETRY, WR_HOOKS };
+
 struct wr_watch {             /* who wants to know about a descriptor */
     void (*ready)(void *arg, unsigned events);
     void *arg;
@@ -94,7 +96,7 @@ struct weir_engine {
 
     struct wr_buffer report;            /* JSON is put together here */
 
-    uint32_t policy_faults;             /* in a row */
+    uint32_t policy_faults[WR_HOOKS];   /* of each hook, in a row */
     bool policy_off;
     char policy_message[WEIR_WHY_MAX];
 };

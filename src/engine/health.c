@@ -103,7 +103,7 @@ void wr_health_watch(struct wr_pool *pool)
         wr_text_format(backend->message, sizeof backend->message, "breaker of %s is open", pool->name);
     }
     if (state != WEIR_OPEN && state != WEIR_HALF_OPEN) return;
-    if (wr_timer_armed(&pool->probe_timer) || pool->probing || engine->state != WR_ENGINE_OPEN) return;
+    if (wr_timer_armed(&pool->probe_timer) || engine->state != WR_ENGINE_OPEN) return;
     pool->probe_delay_ns = engine->config.options.probe_interval_ns;
     wr_engine_arm(engine, &pool->probe_timer, engine->now + pool->probe_delay_ns);
 }

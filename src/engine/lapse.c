@@ -33,29 +33,21 @@ static bool is_resolving(const struct weir_call *call)
 void wr_call_cancel_now(struct weir_call *call, weir_code code, const char *message)
 {
     struct weir_engine *engine = call->engine;
-    weir_error *e = &call->error;
     bool was_on_wire = on_the_wire(call);
-    bool resolving = is_resolving(call);
-    weir_outcome outcome = resolving ? WEIR_OUTCOME_UNKNOWN : outcome_when_left(call);
-    /* Between two attempts the last failure says more than "the deadline passed". */
-    if (call->state == WR_CALL_BACKOFF || resolving) {
-        outcome = call->error.outcome;
-    } else {
-        wr_text_copy(e->message, sizeof e->message, message);
-        e->sqlstate[0] = e->severity[0] = e->detail[0] = e->hint[0] = e->evidence[0] = '\0';
-        e->position = 0;
-        e->phase = call->phase;
-        wr_record_attempt_end(call, "", WEIR_CLASS_NONE);
-    }
-    e->outcome = outcome;
-    e->class_ = outcome == WEIR_OUTCOME_UNKNOWN ? WEIR_CLASS_UNKNOWN : WEIR_CLASS_SAFE;
     if (was_on_wire) call->server_ns += engine->now - call->sent_at;
+    /* Between two attempts the last failure says more than "the deadline passed". */
+    if (is_resolving(call)) {
+        wr_count(&call->pool->meter->counter[WR_N_RESOLVED_NOT], 1);
+    } else if (call->state != WR_CALL_BACKOFF) {
+        wr_call_say(call, WEIR_CLASS_SAFE, outcome_when_left(call), message);
+        wr_record_attempt_end(call, "", call->error.class_);
+    }
     if (call->state == WR_CALL_SENT && call->sending != WR_SEGMENT_COMMIT) {
         wr_count(&call->pool->meter->counter[WR_N_CANCELS], 1);
         engine->driver->cancel(call->conn->server);
     }
     wr_call_let_go(call);
-    bool unwell = code == WEIR_CALL_TIMEOUT && was_on_wire;
+    bool unwell = code == WEIR_CALL_TIMEOUT && (was_on_wire || call->overdue);
     wr_call_settle_permit(call, unwell ? WEIR_FAILURE : WEIR_NEUTRAL, "timeout");
     wr_call_over(call, code);
 }

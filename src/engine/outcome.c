@@ -136,6 +136,9 @@ static struct wr_judgement judge_answer(const struct wr_fault *fault, const stru
 struct wr_judgement wr_outcome_judge(const struct wr_fault *fault, const struct wr_circumstances *at)
 {
     if (at->connecting) return judge_connect(fault);
-    if (fault->lost) return judge_lost(fault, at);
-    return judge_answer(fault, at);
+    /* An ERROR that arrived before the connection went is a verdict: that transaction is gone. FATAL is none. */
+    bool answered = strcmp(fault->severity, "ERROR") == 0;
+    struct wr_judgement j = fault->lost && !answered ? judge_lost(fault, at) : judge_answer(fault, at);
+    if (fault->lost && answered) j.verdict = WEIR_FAILURE;
+    return j;
 }

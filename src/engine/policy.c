@@ -6,24 +6,31 @@
 
 #include <string.h>
 
-static void policy_fault(struct weir_engine *engine, struct wr_pool *pool, const char *hook, const char *why)
+static const char *const hook_names[WR_HOOKS] = {"route", "label", "retry"};
+
+/* why: WEIR_WHY_MAX bytes as the hook left them, maybe without their end; otherwise: what to say if it said nothing. */
+static void policy_fault(struct weir_engine *engine, struct wr_pool *pool, enum wr_hook hook, char *why,
+                         const char *otherwise)
 {
     struct wr_pool *counted = pool != NULL ? pool : &engine->pools[0];
+    const char *name = hook_names[hook];
+    uint32_t in_a_row = ++engine->policy_faults[hook];
+    why[WEIR_WHY_MAX - 1] = '\0';
+    const char *reason = why[0] != '\0' ? why : otherwise;
     wr_count(&counted->meter->counter[WR_N_POLICY_FAULTS], 1);
-    engine->policy_faults++;
-    wr_text_format(engine->policy_message, sizeof engine->policy_message, "%s: %s", hook, why);
-    wr_engine_event(engine, WR_EVENT_POLICY, pool, "policy %s failed, the built-in one answers: %s", hook, why);
-    if (engine->policy_faults < engine->config.options.policy_faults_max || engine->policy_off) return;
+    wr_text_format(engine->policy_message, sizeof engine->policy_message, "%s: %s", name, reason);
+    wr_engine_event(engine, WR_EVENT_POLICY, pool, "policy %s failed, the built-in one answers: %s", name, reason);
+    if (in_a_row < engine->config.options.policy_faults_max || engine->policy_off) return;
     engine->policy_off = true;
-    wr_engine_event(engine, WR_EVENT_POLICY, pool, "policy switched off after %u faults in a row (policy_faults)",
-                    engine->policy_faults);
+    wr_engine_event(engine, WR_EVENT_POLICY, pool, "policy switched off: %s failed %u times in a row (policy_faults)", name,
+                    in_a_row);
 }
 
-static void policy_answered(struct weir_engine *engine, struct wr_pool *pool)
+static void policy_answered(struct weir_engine *engine, struct wr_pool *pool, enum wr_hook hook)
 {
     struct wr_pool *counted = pool != NULL ? pool : &engine->pools[0];
     wr_count(&counted->meter->counter[WR_N_POLICY_CALLS], 1);
-    engine->policy_faults = 0;
+    engine->policy_faults[hook] = 0;
 }
 
 size_t wr_policy_find_backend(const struct weir_engine *engine, const char *name)
@@ -40,16 +47,17 @@ size_t wr_policy_route(struct weir_engine *engine, const weir_request *request)
     if (policy->route == NULL || engine->policy_off) return 0;
     char name[WR_ENGINE_NAME_MAX + 1] = "", why[WEIR_WHY_MAX] = "";
     if (policy->route(policy->ctx, request, name, sizeof name, why) != WEIR_RETRY) {
-        policy_fault(engine, NULL, "route", why[0] != '\0' ? why : "gave no backend");
+        policy_fault(engine, NULL, WR_HOOK_ROUTE, why, "gave no backend");
         return 0;
     }
+    name[sizeof name - 1] = '\0';
     size_t index = wr_policy_find_backend(engine, name);
     if (index == engine->config.options.backend_count) {
         wr_text_format(why, sizeof why, "there is no backend '%s'", name);
-        policy_fault(engine, NULL, "route", why);
+        policy_fault(engine, NULL, WR_HOOK_ROUTE, why, "");
         return 0;
     }
-    policy_answered(engine, NULL);
+    policy_answered(engine, NULL, WR_HOOK_ROUTE);
     return index;
 }
 
@@ -60,10 +68,11 @@ void wr_policy_label(struct weir_engine *engine, const char *context, char *labe
         char why[WEIR_WHY_MAX] = "";
         label[0] = '\0';
         if (policy->label(policy->ctx, context, label, size, why) == WEIR_RETRY && label[0] != '\0') {
-            policy_answered(engine, NULL);
+            label[size - 1] = '\0';
+            policy_answered(engine, NULL, WR_HOOK_LABEL);
             return;
         }
-        policy_fault(engine, NULL, "label", why[0] != '\0' ? why : "gave no label");
+        policy_fault(engine, NULL, WR_HOOK_LABEL, why, "gave no label");
     }
     wr_text_copy(label, size, context);
     char *query = strchr(label, '?');
@@ -85,9 +94,9 @@ bool wr_policy_retry(struct weir_engine *engine, struct wr_pool *pool, const wei
     *delay_ns = failure->backoff_ns;
     weir_decision decision = policy->retry(policy->ctx, failure, delay_ns, why);
     if (decision != WEIR_GIVE_UP && decision != WEIR_RETRY) {
-        policy_fault(engine, pool, "retry", why[0] != '\0' ? why : "gave nonsense");
+        policy_fault(engine, pool, WR_HOOK_RETRY, why, "gave nonsense");
         return built_in_retry(engine, failure, delay_ns);
     }
-    policy_answered(engine, pool);
+    policy_answered(engine, pool, WR_HOOK_RETRY);
     return decision == WEIR_RETRY;
 }

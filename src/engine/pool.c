@@ -10,7 +10,7 @@
 #include <string.h>
 
 #define MS 1000000ull
-enum { SHARED_CAP_POLL_MS = 20, PEEK_AFTER_MS = 1 };
+enum { SHARED_CAP_POLL_MS = 20, NOBODY_WAITS_POLL_MS = 1000, PEEK_AFTER_MS = 1 };
 
 /* ---- the pool itself --------------------------------------------------------------------------------------- */
 
@@ -34,6 +34,7 @@ static int init_record(struct wr_pool *pool, bool created, char *why)
     const weir_options *o = &engine->config.options;
     if (!created) {
         place_guards(pool);
+        weir_breaker_reclaim(pool->breaker, wr_area_worker(engine->area), engine->now);   /* a dead owner of our slot */
         return weir_breaker_configure(pool->breaker, &o->breaker, engine->now, why);
     }
     pool->record->breaker_at = 64;
@@ -132,8 +133,9 @@ void wr_pool_grow(struct wr_pool *pool)
     }
     while (wanted > 0 && wr_pool_total(pool) < wr_pool_max(pool)) {
         if (wr_conn_open(pool, false) == NULL) {
-            /* Another worker holds the places: look again soon, nobody will call us. */
-            wr_engine_arm(engine, &pool->grow_timer, engine->now + SHARED_CAP_POLL_MS * MS);
+            /* Another worker holds the places, or there is no memory: look again, nobody will call us. */
+            uint64_t again = (pool->waiting > 0 ? SHARED_CAP_POLL_MS : NOBODY_WAITS_POLL_MS) * MS;
+            wr_engine_arm(engine, &pool->grow_timer, engine->now + again);
             return;
         }
         wanted--;
@@ -155,9 +157,24 @@ bool wr_pool_probe(struct wr_pool *pool)
 
 /* ---- going back, going away --------------------------------------------------------------------------------------- */
 
+/* Idle connections of one worker would otherwise starve the others until idle_timeout. One at a time: who wants more
+ * asks again. */
+void wr_pool_lend(struct wr_pool *pool)
+{
+    struct wr_list *coldest = wr_list_last(&pool->conns[WR_CONN_IDLE]);
+    if (coldest == NULL || atomic_load_explicit(&pool->record->wanted, memory_order_relaxed) == 0) return;
+    if (atomic_exchange(&pool->record->wanted, 0) == 0) return;
+    wr_conn_close(WR_CONTAINER(coldest, struct wr_conn, link), WR_N_CLOSED_IDLE);
+}
+
 void wr_pool_evict(struct wr_pool *pool)
 {
     pool->epoch++;
+    wr_pool_close_idle(pool);
+}
+
+void wr_pool_close_idle(struct wr_pool *pool)
+{
     struct wr_list *node;
     while ((node = wr_list_first(&pool->conns[WR_CONN_IDLE])) != NULL) {
         wr_conn_close(WR_CONTAINER(node, struct wr_conn, link), WR_N_CLOSED_SHUTDOWN);

@@ -42,6 +42,7 @@ struct wr_pool_record {              /* in the area, shared by all workers; guar
     _Atomic uint32_t paused;
     _Atomic uint32_t max_override;   /* 0: the configured maximum */
     uint32_t breaker_at, budget_at;  /* offsets from the record */
+    _Atomic uint32_t wanted;         /* 1: a worker waits for a place that others' idle connections take up */
 };
 
 struct wr_pool {
@@ -88,6 +89,9 @@ size_t wr_pool_total(const struct wr_pool *pool);            /* open or opening,
 /* Opens connections for those who wait and for `min`, within the caps. */
 void wr_pool_grow(struct wr_pool *pool);
 void wr_pool_evict(struct wr_pool *pool);                    /* all present connections are stale */
+void wr_pool_close_idle(struct wr_pool *pool);
+/* Closes the coldest idle connection if another worker waits for its place under the common cap. */
+void wr_pool_lend(struct wr_pool *pool);
 void wr_pool_close_all(struct wr_pool *pool);
 
 /* One more connection on its way, or NULL when the cap over all workers, memory or the driver forbids. */

@@ -26,9 +26,17 @@ static void publish_waiting(struct wr_pool *pool)
     atomic_store_explicit(&pool->meter->gauge[WR_G_WAITING], (int64_t)pool->waiting, memory_order_relaxed);
 }
 
+static struct weir_call *oldest_ordinary(struct wr_pool *pool)
+{
+    for (struct wr_list *n = pool->waiters.next; n != &pool->waiters; n = n->next) {
+        if (call_at(n)->state == WR_CALL_QUEUED) return call_at(n);
+    }
+    return NULL;
+}
+
 static void observe(struct wr_pool *pool)
 {
-    struct weir_call *oldest = call_at(wr_list_first(&pool->waiters));
+    struct weir_call *oldest = oldest_ordinary(pool);   /* who looks into a lost COMMIT stands outside the order */
     uint64_t now = pool->engine->now;
     if (oldest == NULL) {
         wr_discipline_observe(&pool->discipline, now, true, 0, 0);
@@ -49,12 +57,9 @@ static bool is_full(const struct wr_pool *pool)
 bool wr_queue_join(struct wr_pool *pool, struct weir_call *call, bool front)
 {
     call->queued_from = pool->engine->now;
-    if (pool->waiting == 0 || front) {
-        struct wr_conn *conn = wr_pool_take_idle(pool);
-        if (conn != NULL) {
-            wr_call_leased(call, conn);
-            return true;
-        }
+    struct wr_conn *conn = NULL;
+    while ((pool->waiting == 0 || front) && (conn = wr_pool_take_idle(pool)) != NULL) {
+        if (wr_call_leased(call, conn)) return true;
     }
     if (!front && is_full(pool)) return false;
     wr_call_enter(call, front ? WR_CALL_RESOLVE_QUEUED : WR_CALL_QUEUED);
@@ -76,12 +81,20 @@ void wr_queue_leave(struct wr_pool *pool, struct weir_call *call)
     publish_waiting(pool);
 }
 
+/* Nobody was faster than service_floor lately, but this one may be: where only slow calls have succeeded so far, the
+ * floor says little of a quick one, so it counts only against those who have used up most of their time. */
+static uint64_t least_service(const struct wr_pool *pool, const struct weir_call *call)
+{
+    uint64_t tenth = (call->deadline - call->started) / 10;
+    return pool->service_floor_ns < tenth ? pool->service_floor_ns : tenth;
+}
+
 /* True if the call was dropped: it could not be answered in time, or the discipline gives it up. */
 static bool drop_hopeless(struct wr_pool *pool, struct weir_call *call)
 {
     uint64_t now = pool->engine->now;
     if (call->state == WR_CALL_RESOLVE_QUEUED) return false;
-    if (call->deadline <= now + pool->service_floor_ns) {
+    if (call->deadline <= now + least_service(pool, call)) {
         wr_call_refuse(call, WEIR_CALL_TIMEOUT, WR_N_REFUSED_ACQUIRE, NULL, 0,
                        "waited %.0f ms for a connection; what is left of the timeout is too short to be answered in",
                        (double)(now - call->queued_from) / 1e6);
@@ -111,6 +124,7 @@ void wr_pool_serve(struct wr_pool *pool)
         struct weir_call *call = next_waiter(pool);
         if (!drop_hopeless(pool, call)) wr_call_leased(call, conn);
     }
+    if (pool->waiting == 0) wr_pool_lend(pool);
     wr_pool_grow(pool);
 }
 
@@ -127,14 +141,6 @@ void wr_queue_flush(struct wr_pool *pool, const weir_evidence *evidence)
 static bool another_connection_lives(const struct wr_pool *pool)
 {
     return pool->count[WR_CONN_LEASED] + pool->count[WR_CONN_CLEANING] + pool->count[WR_CONN_IDLE] > 0;
-}
-
-static struct weir_call *oldest_ordinary(struct wr_pool *pool)
-{
-    for (struct wr_list *n = pool->waiters.next; n != &pool->waiters; n = n->next) {
-        if (call_at(n)->state == WR_CALL_QUEUED) return call_at(n);
-    }
-    return NULL;
 }
 
 static void resolvers_hear(struct wr_pool *pool)

@@ -6,18 +6,27 @@
 
 /* ---- shared ------------------------------------------------------------------------------------------------- */
 
-static size_t hand_over(struct wr_buffer *b, char *out, size_t size)
+/* `empty` stands in when there was no memory for the report: it is valid JSON of the same kind. */
+static size_t hand_over(const struct wr_buffer *b, const char *empty, char *out, size_t size)
 {
-    if (b->failed) {
-        wr_buffer_clear(b);
-        wr_buffer_printf(b, "{}");
-    }
+    const char *text = b->failed ? empty : b->data;
+    size_t whole = b->failed ? strlen(empty) : b->length;
     if (size > 0) {
-        size_t length = b->length < size - 1 ? b->length : size - 1;
-        memcpy(out, b->data, length);
+        size_t length = whole < size - 1 ? whole : size - 1;
+        memcpy(out, text, length);
         out[length] = '\0';
     }
-    return b->length;
+    return whole;
+}
+
+/* From the server or from shared memory: five bytes, whatever they are. */
+static void sqlstate_field(struct wr_buffer *b, const char *sqlstate)
+{
+    char text[6];
+    memcpy(text, sqlstate, 5);
+    text[5] = '\0';
+    wr_buffer_printf(b, ",\"sqlstate\":");
+    wr_buffer_json_string(b, text);
 }
 
 static double milliseconds(uint64_t ns)
@@ -189,7 +198,7 @@ size_t weir_health_json(weir_engine *engine, char *out, size_t size)
         wr_buffer_printf(b, ":\"%s\"", weir_breaker_state_name(weir_breaker_state_at(engine->pools[i].breaker, engine->now)));
     }
     wr_buffer_printf(b, "},\"uptime\":%.0f}", (double)(engine->now - engine->opened_at) / 1e9);
-    return hand_over(b, out, size);
+    return hand_over(b, "{}", out, size);
 }
 
 /* ---- statistics -------------------------------------------------------------------------------------------------- */
@@ -327,7 +336,7 @@ size_t weir_stats_json(weir_engine *engine, char *out, size_t size)
         wr_buffer_printf(b, "}");
     }
     wr_buffer_printf(b, "]}");
-    return hand_over(b, out, size);
+    return hand_over(b, "{}", out, size);
 }
 
 /* ---- recorder and events ------------------------------------------------------------------------------------------- */
@@ -336,9 +345,10 @@ enum { CALLS_MOST = 1024, EVENTS_MOST = 1024 };
 
 static void attempt_line(struct wr_buffer *b, const struct wr_recorded_attempt *a)
 {
-    wr_buffer_printf(b, "{\"start_us\":%u,\"wait_us\":%u,\"connect_us\":%u,\"run_us\":%u,\"backoff_us\":%u,\"backend_pid\":%u,"
-                     "\"sqlstate\":\"%.5s\",\"phase\":\"%s\",\"class\":\"%s\"}", a->start_us, a->wait_us, a->connect_us,
-                     a->run_us, a->backoff_us, a->backend_pid, a->sqlstate, weir_phase_name((weir_phase)a->phase),
+    wr_buffer_printf(b, "{\"start_us\":%u,\"wait_us\":%u,\"connect_us\":%u,\"run_us\":%u,\"backoff_us\":%u,\"backend_pid\":%u",
+                     a->start_us, a->wait_us, a->connect_us, a->run_us, a->backoff_us, a->backend_pid);
+    sqlstate_field(b, a->sqlstate);
+    wr_buffer_printf(b, ",\"phase\":\"%s\",\"class\":\"%s\"}", weir_phase_name((weir_phase)a->phase),
                      weir_class_name((weir_class)a->class_));
 }
 
@@ -351,9 +361,10 @@ static void call_line(struct wr_buffer *b, const weir_engine *engine, const stru
     wr_buffer_json_string(b, wr_area_label_text(engine->area, r->label));
     wr_buffer_printf(b, ",\"context\":");
     wr_buffer_json_string(b, r->context);
-    wr_buffer_printf(b, ",\"worker\":%u,\"code\":\"%s\",\"outcome\":\"%s\",\"unit\":%s,\"sqlstate\":\"%.5s\",\"xid\":%llu",
-                     r->worker, weir_code_name((weir_code)r->code), weir_outcome_name((weir_outcome)r->outcome),
-                     r->unit != 0 ? "true" : "false", r->sqlstate, (unsigned long long)r->xid);
+    wr_buffer_printf(b, ",\"worker\":%u,\"code\":\"%s\",\"outcome\":\"%s\",\"unit\":%s,\"xid\":%llu", r->worker,
+                     weir_code_name((weir_code)r->code), weir_outcome_name((weir_outcome)r->outcome),
+                     r->unit != 0 ? "true" : "false", (unsigned long long)r->xid);
+    sqlstate_field(b, r->sqlstate);
     wr_buffer_printf(b, ",\"traceparent\":");
     wr_buffer_json_string(b, r->traceparent);
     wr_buffer_printf(b, ",\"attempts\":%u,\"timeline\":[", r->attempts);
@@ -379,7 +390,7 @@ size_t weir_calls_json(weir_engine *engine, size_t most, char *out, size_t size)
     }
     wr_buffer_printf(b, "]");
     wr_free(&engine->memory, calls);
-    return hand_over(b, out, size);
+    return hand_over(b, "[]", out, size);
 }
 
 static void event_line(struct wr_buffer *b, const weir_engine *engine, const struct wr_event *e)
@@ -406,5 +417,5 @@ size_t weir_events_json(weir_engine *engine, uint64_t after, char *out, size_t s
     }
     wr_buffer_printf(b, "]");
     wr_free(&engine->memory, events);
-    return hand_over(b, out, size);
+    return hand_over(b, "[]", out, size);
 }

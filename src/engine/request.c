@@ -15,8 +15,9 @@ static void reset_for_use(struct weir_call *call, struct weir_engine *engine)
     call->state = WR_CALL_NEW;
     call->status = WEIR_WAITING;
     call->unit = call->readonly = call->idempotent = call->abandoned = call->failed = call->permit_held = false;
-    call->notifies = call->dirty = false;
+    call->dirty = false;
     call->attempt = 0;
+    call->past = WEIR_OUTCOME_NONE;
     call->result_count = 0;
     call->statement_count = 0;
     call->statements = NULL;

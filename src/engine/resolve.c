@@ -1,7 +1,7 @@
 /* What became of a COMMIT whose answer was lost. The transaction's id was taken before; another connection to the same
  * server asks pg_xact_status until it is no longer in progress or the call's deadline passes. A dead client does not
  * stop its COMMIT, so asking once is not enough; and after a failover the id may mean another transaction, so the answer
- * counts only from the same system on the same timeline. */
+ * counts only from the same system on the same timeline, and not from a standby. */
 #include "engine/call.h"
 #include "engine/queue.h"
 
@@ -48,10 +48,11 @@ static void resolved_unknown(struct weir_call *call, const char *why)
 void wr_resolve_leased(struct weir_call *call, struct wr_conn *conn)
 {
     const struct wr_greeting *g = &conn->greeting;
-    bool same = g->system_id != 0 && g->system_id == call->xid_system && g->timeline == call->xid_timeline;
+    bool same = g->system_id != 0 && g->system_id == call->xid_system && g->timeline == call->xid_timeline &&
+                !g->in_recovery;
     wr_call_enter(call, WR_CALL_RESOLVE_SENT);
     if (!same) {
-        call->conn = NULL;
+        wr_call_detach(call);
         resolved_unknown(call, "another server answers now");
         wr_conn_give_back(conn, 'I', false);
         return;
@@ -59,27 +60,49 @@ void wr_resolve_leased(struct weir_call *call, struct wr_conn *conn)
     if (!wr_call_send(call, WR_SEGMENT_XACT_STATUS)) poll_later(call);
 }
 
+/* Rolled back for sure, unless an earlier attempt of an idempotent unit is still in doubt. */
+static void resolved_aborted(struct weir_call *call)
+{
+    bool doubt = call->past == WEIR_OUTCOME_UNKNOWN;
+    call->error.class_ = doubt ? WEIR_CLASS_UNKNOWN : WEIR_CLASS_SAFE;
+    call->error.outcome = doubt ? WEIR_OUTCOME_UNKNOWN : WEIR_OUTCOME_ROLLED_BACK;
+    wr_count(&call->pool->meter->counter[WR_N_RESOLVED_ABORTED], 1);
+    wr_call_enter(call, WR_CALL_NEW);
+    wr_retry_decide(call);
+}
+
+static void resolved_committed(struct weir_call *call)
+{
+    wr_count(&call->pool->meter->counter[WR_N_RESOLVED_COMMITTED], 1);
+    wr_call_enter(call, WR_CALL_NEW);
+    wr_call_succeeded(call);
+}
+
+/* After a crash the server gives out again the numbers it had not yet written down, so "committed" may be said of
+ * somebody else's transaction. All else means that ours is gone: a commit that survived would be told as committed. */
+static enum wr_xact believed(const struct weir_call *call, const struct wr_conn *conn, enum wr_xact said)
+{
+    bool same_life = conn->greeting.life == call->xid_life;
+    if (same_life || said == WR_XACT_FORGOTTEN) return said;
+    return said == WR_XACT_COMMITTED ? WR_XACT_FORGOTTEN : WR_XACT_ABORTED;
+}
+
 void wr_resolve_settled(struct weir_call *call, struct wr_reply *reply)
 {
-    struct wr_conn *conn = call->conn;
-    struct wr_pool *pool = call->pool;
-    char transaction = reply->failed && reply->fault.lost ? 0 : reply->transaction;
-    enum wr_xact xact = reply->failed && reply->fault.lost ? WR_XACT_IN_PROGRESS : reply->xact;
-    call->conn = NULL;
-    if (xact == WR_XACT_COMMITTED) {
-        wr_count(&pool->meter->counter[WR_N_RESOLVED_COMMITTED], 1);
-        wr_call_enter(call, WR_CALL_NEW);
-        wr_call_succeeded(call);
-    } else if (xact == WR_XACT_ABORTED) {
-        wr_count(&pool->meter->counter[WR_N_RESOLVED_ABORTED], 1);
-        call->error.class_ = WEIR_CLASS_SAFE;
-        call->error.outcome = WEIR_OUTCOME_ROLLED_BACK;
-        wr_call_enter(call, WR_CALL_NEW);
-        wr_retry_decide(call);
-    } else if (xact == WR_XACT_IN_PROGRESS) {
+    struct wr_conn *conn = wr_call_detach(call);
+    bool lost = reply->failed && reply->fault.lost;
+    char transaction = lost ? 0 : reply->transaction;
+    enum wr_xact xact = believed(call, conn, reply->xact);
+    if (lost || (!reply->failed && xact == WR_XACT_IN_PROGRESS)) {
         poll_later(call);
+    } else if (reply->failed) {
+        resolved_unknown(call, "the server would not tell");
+    } else if (xact == WR_XACT_COMMITTED) {
+        resolved_committed(call);
+    } else if (xact == WR_XACT_ABORTED) {
+        resolved_aborted(call);
     } else {
-        resolved_unknown(call, "the server has forgotten it");
+        resolved_unknown(call, "the server cannot tell any more");
     }
     wr_conn_give_back(conn, transaction, false);
 }

@@ -13,7 +13,7 @@ static void end_with(struct weir_call *call, enum wr_counter denied)
 static enum wr_counter forbidden(const struct weir_call *call, uint64_t delay_ns)
 {
     const struct weir_engine *engine = call->engine;
-    bool repeatable = call->error.class_ != WEIR_CLASS_UNKNOWN || call->idempotent || call->readonly;
+    bool repeatable = call->error.outcome != WEIR_OUTCOME_UNKNOWN || call->idempotent || call->readonly;
     if (!repeatable) return WR_N_DENIED_UNSAFE;
     if (call->attempt > engine->config.options.retries_max) return WR_N_DENIED_MAX;
     if (engine->state != WR_ENGINE_OPEN) return WR_N_DENIED_DEADLINE;
@@ -51,6 +51,7 @@ void wr_retry_decide(struct weir_call *call)
     }
     wr_count(&pool->meter->counter[WR_N_RETRIES], 1);
     wr_record_backoff(call, delay);
+    call->past = call->error.outcome;
     wr_call_enter(call, WR_CALL_BACKOFF);
     wr_engine_arm(engine, &call->wake, engine->now + delay);
 }

@@ -28,15 +28,12 @@ static void reply_failed(struct weir_call *call)
     weir_error *e = &call->error;
     struct wr_circumstances at = {call->phase, true, call->readonly, false};
     struct wr_judgement j = wr_outcome_judge(&call->fault, &at);
+    wr_call_say(call, j.class_, j.outcome, call->fault.message);
     e->code = j.code;
-    e->class_ = j.class_;
-    e->outcome = j.outcome;
-    e->phase = call->phase;
     e->attempts = call->attempt;
     e->position = call->fault.position;
     wr_text_copy(e->sqlstate, sizeof e->sqlstate, call->fault.sqlstate);
     wr_text_copy(e->severity, sizeof e->severity, call->fault.severity);
-    wr_text_copy(e->message, sizeof e->message, call->fault.message);
     wr_text_copy(e->detail, sizeof e->detail, call->fault.detail);
     wr_text_copy(e->hint, sizeof e->hint, call->fault.hint);
     wr_text_copy(e->context, sizeof e->context, call->context);
@@ -58,7 +55,7 @@ int weir_unit_send(weir_call *call, const weir_statement *statements, size_t cou
     for (size_t i = 0; i < count; i++) call->notifies = call->notifies || strcasestr(statements[i].sql, "notify") != NULL;
     wr_list_remove(&call->notice);
     call->status = WEIR_WAITING;
-    if (call->conn == NULL) {   /* lost while the owner was at work; wr_conn_lost has kept the reason */
+    if (call->conn == NULL || call->spoiled) {   /* lost while the owner was at work, or ended; the reason is kept */
         reply_failed(call);
     } else {
         wr_call_enter(call, WR_CALL_SENT);
@@ -90,17 +87,22 @@ static void finish_failed(struct weir_call *call)
     wr_call_failed(call, &fault, false);
 }
 
+/* A unit that its owner rolled back tells of the server what its statements told. */
+static struct wr_judgement what_the_server_showed(const struct weir_call *call)
+{
+    struct wr_circumstances at = {call->phase, true, call->readonly, false};
+    if (call->fault.message[0] != '\0') return wr_outcome_judge(&call->fault, &at);
+    return (struct wr_judgement){.verdict = call->begun ? WEIR_SUCCESS : WEIR_NEUTRAL};
+}
+
 static void finish_rolled_back(struct weir_call *call, weir_code code, const char *message)
 {
     wr_call_enter(call, WR_CALL_NEW);
     wr_call_let_go(call);
-    call->error.outcome = WEIR_OUTCOME_ROLLED_BACK;
-    call->error.class_ = WEIR_CLASS_PERMANENT;
-    call->error.phase = call->phase;
-    call->error.sqlstate[0] = '\0';
-    wr_text_copy(call->error.message, sizeof call->error.message, message);
+    wr_call_say(call, WEIR_CLASS_PERMANENT, WEIR_OUTCOME_ROLLED_BACK, message);
     wr_record_attempt_end(call, "", WEIR_CLASS_PERMANENT);
-    wr_call_settle_permit(call, WEIR_SUCCESS, NULL);
+    struct wr_judgement j = what_the_server_showed(call);
+    wr_call_settle_permit(call, j.verdict, j.reason);
     wr_call_over(call, code);
 }
 
@@ -120,12 +122,13 @@ static void finish_commit(struct weir_call *call)
         finish_failed(call);   /* lost before COMMIT: rolled back for sure */
     } else if (!call->begun) {
         finish_empty(call);
-    } else if (call->transaction != 'T') {
+    } else if (call->transaction != 'T' || call->spoiled) {
         finish_rolled_back(call, WEIR_CALL_ABORTED,
                            "not committed: a statement of the unit had failed and its error was swallowed");
     } else {
         call->xid_system = call->conn->greeting.system_id;
         call->xid_timeline = call->conn->greeting.timeline;
+        call->xid_life = call->conn->greeting.life;
         wr_call_enter(call, WR_CALL_SENT);
         if (wr_call_send(call, WR_SEGMENT_COMMIT)) return;
         wr_call_enter(call, WR_CALL_NEW);
@@ -157,11 +160,9 @@ int weir_unit_finish(weir_call *call, weir_finish how)
 
 static void connection_lost(struct weir_call *call, const struct wr_fault *fault)
 {
-    struct wr_conn *conn = call->conn;
     call->fault = *fault;
-    call->conn = NULL;
     call->transaction = 0;
-    wr_conn_close(conn, WR_N_CLOSED_ERROR);
+    wr_conn_close(wr_call_detach(call), WR_N_CLOSED_ERROR);
     wr_pool_grow(call->pool);
 }
 
@@ -184,57 +185,82 @@ static void commit_settled(struct weir_call *call, struct wr_reply *reply)
     } else if (committed) {
         wr_call_succeeded(call);
     } else {
-        call->error.outcome = WEIR_OUTCOME_ROLLED_BACK;
-        call->error.class_ = WEIR_CLASS_PERMANENT;
-        call->error.phase = call->phase;
-        wr_text_copy(call->error.message, sizeof call->error.message, "COMMIT was answered with ROLLBACK");
+        wr_call_say(call, WEIR_CLASS_PERMANENT, WEIR_OUTCOME_ROLLED_BACK, "COMMIT was answered with ROLLBACK");
         wr_record_attempt_end(call, "", WEIR_CLASS_PERMANENT);
         wr_call_settle_permit(call, WEIR_SUCCESS, NULL);
         wr_call_over(call, WEIR_CALL_ABORTED);
     }
 }
 
-/* A statement must leave the transaction open; a procedure that ended it would let the rest run without role. */
-static bool escaped(const struct weir_call *call, const struct wr_reply *reply)
+static void plain_fault(struct wr_fault *fault, const char *sqlstate, const char *message)
 {
-    return !reply->failed && reply->transaction == 'I' && call->begun;
+    memset(fault, 0, sizeof *fault);
+    wr_text_copy(fault->sqlstate, sizeof fault->sqlstate, sqlstate);
+    wr_text_copy(fault->message, sizeof fault->message, message);
+}
+
+/* "Current transaction is aborted" says nothing that the failure before it has not said better. */
+static void keep_fault(struct weir_call *call, const struct wr_fault *fault)
+{
+    bool echo = strcmp(fault->sqlstate, "25P02") == 0 && call->fault.message[0] != '\0';
+    if (!echo) call->fault = *fault;
+}
+
+/* A statement must leave the transaction open. One that ended it may have committed what came before, and what came
+ * after would run without role and on its own, so nothing more is sent and nobody claims to know the outcome. */
+static void escaped(struct weir_call *call)
+{
+    plain_fault(&call->fault, "25P01", "a statement ended the transaction of its unit of work");
+    call->spoiled = call->dirty = true;
+    call->past = WEIR_OUTCOME_UNKNOWN;
+}
+
+/* What came back, in the unit's own terms: true if its statements succeeded and their results are kept. */
+static bool statements_succeeded(struct weir_call *call, struct wr_reply *reply)
+{
+    bool open = reply->transaction == 'T' || reply->transaction == 'E';
+    if (reply->failed) {
+        struct wr_fault fault = reply->fault;
+        if (fault.lost) {
+            connection_lost(call, &fault);
+        } else {
+            keep_fault(call, &fault);
+            call->spoiled = call->spoiled || !open;
+        }
+        return false;
+    }
+    if (!open) {
+        escaped(call);
+        return false;
+    }
+    if (!wr_call_take_results(call, reply)) {
+        plain_fault(&call->fault, "", "out of memory keeping the result");
+        call->spoiled = true;   /* the owner has not seen what its statements did: it must not commit them */
+        return false;
+    }
+    call->fault.sqlstate[0] = call->fault.message[0] = '\0';
+    return true;
 }
 
 static void statements_settled(struct weir_call *call, struct wr_reply *reply)
 {
-    bool overdue = call->overdue;
     wr_call_enter(call, WR_CALL_HELD);
     call->begun = true;
     call->transaction = reply->transaction;
     call->dirty = call->dirty || reply->dirty;
     if (reply->xid_asked) {
         call->xid_asked = true;
-        call->xid = reply->xid;
+        if (reply->xid != 0) call->xid = reply->xid;
     }
-    if (reply->failed || escaped(call, reply)) {
-        struct wr_fault fault = reply->fault;
-        if (!reply->failed) {
-            memset(&fault, 0, sizeof fault);
-            wr_text_copy(fault.message, sizeof fault.message, "a statement ended the transaction of its unit of work");
-            wr_text_copy(fault.sqlstate, sizeof fault.sqlstate, "25P01");
-        }
-        if (fault.lost) connection_lost(call, &fault);
-        call->fault = fault;
-        if (!overdue) {
-            reply_failed(call);
-            return;
-        }
-    } else if (!wr_call_take_results(call, reply)) {
-        wr_text_copy(call->fault.message, sizeof call->fault.message, "out of memory keeping the result");
-        reply_failed(call);
-        return;
-    }
-    if (overdue) {
+    bool succeeded = statements_succeeded(call, reply);
+    if (call->overdue) {
         wr_call_cancel_now(call, WEIR_CALL_TIMEOUT, "the deadline passed");
-        return;
+    } else if (succeeded) {
+        call->failed = false;
+        wr_call_notice(call, WEIR_REPLIED);
+    } else {
+        reply_failed(call);
     }
-    call->failed = false;
-    wr_call_notice(call, WEIR_REPLIED);
 }
 
 void wr_unit_settled(struct weir_call *call, struct wr_reply *reply)

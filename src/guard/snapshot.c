@@ -61,17 +61,29 @@ weir_breaker_state weir_breaker_state_at(const weir_breaker *breaker, uint64_t n
     return effective_state(breaker, wr_breaker_look(breaker), now_ns);
 }
 
-void weir_breaker_snapshot_at(const weir_breaker *breaker, uint64_t now_ns, weir_breaker_snapshot *out)
+static void take_snapshot(const weir_breaker *b, struct wr_seen seen, uint64_t now_ns,
+                          weir_breaker_snapshot *out)
 {
-    struct wr_seen seen = wr_breaker_look(breaker);
-    *out = (weir_breaker_snapshot){.state = effective_state(breaker, seen, now_ns),
-                                   .generation = seen.generation};
+    *out = (weir_breaker_snapshot){.state = effective_state(b, seen, now_ns), .generation = seen.generation};
     /* The record of the very last move may be unwritten for an instant, or for ever if its writer was killed;
      * the reason of an earlier state must not pass for the reason of this one. */
-    bool told = wr_evidence_get(&breaker->log, seen.generation, &out->evidence);
+    bool told = wr_evidence_get(&b->log, seen.generation, &out->evidence);
     if (told && out->evidence.to != seen.state) out->evidence = (weir_evidence){.to = seen.state};
-    out->refused = atomic_load_explicit(&breaker->refused, memory_order_relaxed);
-    out->opened_count = atomic_load_explicit(&breaker->opened, memory_order_relaxed);
-    out->retry_after_ns = retry_after(breaker, seen, out->state, now_ns);
-    show_counts(breaker, seen, now_ns, out);
+    out->refused = atomic_load_explicit(&b->refused, memory_order_relaxed);
+    out->opened_count = atomic_load_explicit(&b->opened, memory_order_relaxed);
+    out->retry_after_ns = retry_after(b, seen, out->state, now_ns);
+    show_counts(b, seen, now_ns, out);
+}
+
+/* Taken again if the breaker moved meanwhile, for the parts would then be of two generations. The bound is for a
+ * breaker that never rests: a reader must not hang on it. */
+void weir_breaker_snapshot_at(const weir_breaker *breaker, uint64_t now_ns, weir_breaker_snapshot *out)
+{
+    enum { TRIES = 8 };
+    struct wr_seen seen;
+    int tries = 0;
+    do {
+        seen = wr_breaker_look(breaker);
+        take_snapshot(breaker, seen, now_ns, out);
+    } while (++tries < TRIES && wr_breaker_look(breaker).word != seen.word);
 }

@@ -26,12 +26,14 @@ static bool later(uint64_t a, uint64_t b, int bits)
     return ahead != 0 && ahead < UINT64_C(1) << (bits - 1);
 }
 
-/* Whether what stands in a bucket is newer than `ours`: then it was rolled on while we were on our way. */
+/* Whether what stands in a bucket is newer than `ours`: then it was rolled on while we were on our way. The second
+ * decides, and the generation only within one second: generations come and go while a breaker does not count, so
+ * a bucket left alone can be any number of them behind. */
 static bool rolled_on(uint64_t found, uint64_t ours)
 {
-    uint64_t theirs = found >> (COUNT_BITS + SECOND_BITS), mine = ours >> (COUNT_BITS + SECOND_BITS);
-    if (theirs != mine) return later(theirs, mine, GENERATION_BITS);
-    return later(found >> COUNT_BITS & SECOND_MASK, ours >> COUNT_BITS & SECOND_MASK, SECOND_BITS);
+    uint64_t theirs = found >> COUNT_BITS & SECOND_MASK, mine = ours >> COUNT_BITS & SECOND_MASK;
+    if (theirs != mine) return later(theirs, mine, SECOND_BITS);
+    return later(found >> (COUNT_BITS + SECOND_BITS), ours >> (COUNT_BITS + SECOND_BITS), GENERATION_BITS);
 }
 
 uint64_t wr_window_second(uint64_t now_ns)
@@ -114,7 +116,9 @@ struct wr_counts wr_time_window_sum(const struct wr_time_window *window, uint32_
 
 enum { TAG_SHIFT = 48 };
 
-#define LANES UINT64_C(0x0000ffffffffffff)
+#define LANES      UINT64_C(0x0000ffffffffffff)
+#define WENT_ROUND UINT64_C(0x80000000)
+#define PLACE_MASK UINT64_C(0x7fffffff)
 
 static uint64_t claim_place(struct wr_count_window *window, uint32_t generation, uint32_t size, bool *late)
 {
@@ -124,11 +128,17 @@ static uint64_t claim_place(struct wr_count_window *window, uint32_t generation,
         uint32_t theirs = (uint32_t)(found >> 32);
         *late = theirs != generation && found != 0 && later(theirs, generation, 32);
         if (*late) return 0;
-        place = theirs == generation ? (uint32_t)found % size : 0;
-        next = ((uint64_t)generation << 32) | ((place + 1) % size);
+        place = theirs == generation ? (found & PLACE_MASK) % size : 0;
+        uint64_t round = theirs == generation ? found & WENT_ROUND : 0;
+        next = (uint64_t)generation << 32 | (place + 1 < size ? round | (place + 1) : WENT_ROUND);
     } while (!atomic_compare_exchange_weak_explicit(&window->head, &found, next, memory_order_relaxed,
                                                     memory_order_relaxed));
     return place;
+}
+
+static bool is_current(const struct wr_count_window *window, uint32_t generation)
+{
+    return atomic_load(&window->head) >> 32 == generation;
 }
 
 void wr_count_window_add(struct wr_count_window *window, uint32_t generation, uint32_t size, bool failed,
@@ -142,11 +152,12 @@ void wr_count_window_add(struct wr_count_window *window, uint32_t generation, ui
     uint64_t verdict = (UINT64_C(1) | (uint64_t)failed << 16 | (uint64_t)slow << 32) << bit;
     uint64_t others = LANES & ~(UINT64_C(0x000100010001) << bit);
     uint64_t tag = (uint64_t)(generation & 0xffffu) << TAG_SHIFT;
-    uint64_t found = atomic_load_explicit(word, memory_order_relaxed);
+    uint64_t found = atomic_load(word);
     uint64_t next;
     do {
+        /* A word of another generation is an older one's, as long as the head is still ours after it was loaded. */
         bool ours = (found & ~LANES) == tag;
-        if (!ours && found != 0 && later(found >> TAG_SHIFT, generation, 16)) return;
+        if (!ours && !is_current(window, generation)) return;
         next = tag | verdict | (ours ? found & others : 0);
     } while (!atomic_compare_exchange_weak_explicit(word, &found, next, memory_order_relaxed,
                                                     memory_order_relaxed));
@@ -161,13 +172,30 @@ static uint64_t bits_per_lane(uint64_t x)
     return (x + (x >> 8)) & UINT64_C(0x00ff00ff00ff00ff);
 }
 
+/* How many places this generation has claimed. What lies beyond may be so old that its 16-bit tag has come round. */
+static uint32_t places_in_use(const struct wr_count_window *window, uint32_t generation, uint32_t size)
+{
+    uint64_t head = atomic_load_explicit(&window->head, memory_order_relaxed);
+    if (head >> 32 != generation) return 0;
+    uint32_t places = head & WENT_ROUND ? size : (uint32_t)(head & PLACE_MASK);
+    return places < size ? places : size;
+}
+
+/* The bits of the first `places` calls of a word. */
+static uint64_t lanes_of(uint32_t places)
+{
+    uint64_t lane = places < WR_COUNT_PER_WORD ? (UINT64_C(1) << places) - 1 : 0xffff;
+    return lane | lane << 16 | lane << 32;
+}
+
 struct wr_counts wr_count_window_sum(const struct wr_count_window *window, uint32_t generation, uint32_t size)
 {
     uint64_t tag = generation & 0xffffu, sums = 0;
-    uint32_t words = (size + WR_COUNT_PER_WORD - 1) / WR_COUNT_PER_WORD;
-    for (uint32_t i = 0; i < words; i++) {
-        uint64_t found = atomic_load_explicit(&window->word[i], memory_order_relaxed);
-        if (found >> TAG_SHIFT == tag) sums += bits_per_lane(found & LANES); /* 256 words x 16 fit a lane */
+    uint32_t places = places_in_use(window, generation, size);
+    for (uint32_t at = 0; at < places; at += WR_COUNT_PER_WORD) {
+        uint64_t found = atomic_load_explicit(&window->word[at / WR_COUNT_PER_WORD], memory_order_relaxed);
+        /* 256 words of 16 calls fit a lane of the sum. */
+        if (found >> TAG_SHIFT == tag) sums += bits_per_lane(found & lanes_of(places - at));
     }
     return (struct wr_counts){.calls = (uint32_t)(sums & 0xffff),
                               .failures = (uint32_t)(sums >> 16 & 0xffff),

@@ -36,7 +36,7 @@ struct wr_time_window {
 /* The last n calls. A word is [generation:16 | slow:16 | failed:16 | present:16], one bit of each for 16 calls, so
  * a verdict becomes visible whole or not at all and sums need no aggregate that a killed process could falsify. */
 struct wr_count_window {
-    _Atomic uint64_t head; /* [generation:32 | next place:32] */
+    _Atomic uint64_t head; /* [generation:32 | went round:1 | next place:31] */
     _Atomic uint64_t word[WR_COUNT_WORDS];
 };
 

@@ -7,9 +7,10 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* libuv's, declared here because uv.h stays out of this directory. All Lua states of a process that use this host
+/* Both are libuv's, declared here because uv.h stays out of this directory. All Lua states of a process that use this host
  * must therefore live in one thread, as libuv's default loop does. */
 struct uv_loop_s *uv_default_loop(void);
+int uv_loop_close(struct uv_loop_s *loop);
 
 static const char loop_key = 0;
 
@@ -40,6 +41,7 @@ void wl_loop_release(struct wl_loop *loop)
     if (--loop->references > 0) return;
     loop->busy++;
     weir_uv_free(loop->uv);
+    (void)uv_loop_close(uv_default_loop());   /* if it is somebody else's too, libuv refuses, which is right */
     free(loop);
 }
 

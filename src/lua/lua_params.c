@@ -157,7 +157,8 @@ static bool read_sql(lua_State *L, int index, weir_statement *statement, char *w
 {
     *statement = (weir_statement){0};
     if (lua_type(L, index) != LUA_TSTRING) {
-        (void)snprintf(why, WEIR_WHY_MAX, "the SQL is a %s; it must be a string", luaL_typename(L, index));
+        (void)snprintf(why, WEIR_WHY_MAX, "the SQL is a %s; it must be a string",
+                       lua_isnone(L, index) ? "nil" : luaL_typename(L, index));
         return false;
     }
     size_t length = 0;

@@ -30,7 +30,7 @@ struct wr_crew {
     struct hand connectors[WR_CREW_MOST], canceller;
     unsigned limit, made, busy;
     int bell_fd;
-    bool stopping;
+    bool stopping, orphaned;              /* orphaned: the last thread out frees it all */
 };
 
 static void ring(int fd)
@@ -83,12 +83,18 @@ static void deliver_errand(struct hand *hand, struct wr_errand *errand)
     pthread_mutex_unlock(&crew->lock);
 }
 
+static void dismantle(struct wr_crew *crew);
+static bool all_gone(const struct wr_crew *crew);
+
 static void leave(struct hand *hand)
 {
-    pthread_mutex_lock(&hand->crew->lock);
+    struct wr_crew *crew = hand->crew;
+    pthread_mutex_lock(&crew->lock);
     hand->gone = true;
-    pthread_cond_broadcast(&hand->crew->leaving);
-    pthread_mutex_unlock(&hand->crew->lock);
+    bool last = crew->orphaned && all_gone(crew);
+    pthread_cond_broadcast(&crew->leaving);
+    pthread_mutex_unlock(&crew->lock);
+    if (last) dismantle(crew);
 }
 
 static void *connector(void *arg)
@@ -105,13 +111,39 @@ static void *connector(void *arg)
 
 /* ---- the canceller ---- */
 
+static struct wr_cancel *soonest(const struct wr_crew *crew)
+{
+    struct wr_cancel *first = NULL;
+    for (struct wr_list *at = crew->to_cancel.next; at != &crew->to_cancel; at = at->next) {
+        struct wr_cancel *cancel = WR_CONTAINER(at, struct wr_cancel, place);
+        if (first == NULL || cancel->due_ns < first->due_ns) first = cancel;
+    }
+    return first;
+}
+
+/* With the lock held. What was asked for before the end is still done, and at the end without delay. */
+static struct wr_cancel *wait_for_cancel(struct wr_crew *crew)
+{
+    for (;;) {
+        struct wr_cancel *cancel = soonest(crew);
+        if (cancel == NULL && crew->stopping) return NULL;
+        if (cancel == NULL) {
+            pthread_cond_wait(&crew->cancel_work, &crew->lock);
+        } else if (crew->stopping || cancel->due_ns <= wr_monotonic_ns()) {
+            return cancel;
+        } else {
+            struct timespec due = {.tv_sec = (time_t)(cancel->due_ns / 1000000000u),
+                                   .tv_nsec = (long)(cancel->due_ns % 1000000000u)};
+            pthread_cond_timedwait(&crew->cancel_work, &crew->lock, &due);
+        }
+    }
+}
+
 static struct wr_cancel *take_cancel(struct wr_crew *crew)
 {
     pthread_mutex_lock(&crew->lock);
-    while (!crew->stopping && wr_list_empty(&crew->to_cancel)) pthread_cond_wait(&crew->cancel_work, &crew->lock);
-    struct wr_cancel *cancel = NULL;
-    if (!wr_list_empty(&crew->to_cancel)) { /* what was asked for before the end is still done */
-        cancel = WR_CONTAINER(wr_list_first(&crew->to_cancel), struct wr_cancel, place);
+    struct wr_cancel *cancel = wait_for_cancel(crew);
+    if (cancel != NULL) {
         wr_list_remove(&cancel->place);
         cancel->state = WR_CANCEL_RUNNING;
     }
@@ -185,7 +217,7 @@ int wr_crew_make(struct wr_crew **out, unsigned connectors)
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&crew->lock, NULL);
     pthread_cond_init(&crew->work, NULL);
-    pthread_cond_init(&crew->cancel_work, NULL);
+    pthread_cond_init(&crew->cancel_work, &monotonic);
     pthread_cond_init(&crew->leaving, &monotonic);
     pthread_condattr_destroy(&monotonic);
     wr_list_init(&crew->waiting);
@@ -264,15 +296,28 @@ void wr_crew_forget(struct wr_crew *crew, void *owner)
 
 /* ---- cancels ---- */
 
-int wr_crew_cancel(struct wr_crew *crew, struct wr_cancel *cancel)
+int wr_crew_cancel(struct wr_crew *crew, struct wr_cancel *cancel, uint64_t delay_ns)
 {
     if (!crew->canceller.made && start_hand(crew, &crew->canceller, canceller) != WEIR_OK) return WEIR_ESYS;
     pthread_mutex_lock(&crew->lock);
     cancel->state = WR_CANCEL_QUEUED;
+    cancel->due_ns = wr_monotonic_ns() + delay_ns;
     wr_list_append(&crew->to_cancel, &cancel->place);
     pthread_cond_signal(&crew->cancel_work);
     pthread_mutex_unlock(&crew->lock);
     return WEIR_OK;
+}
+
+bool wr_crew_withdraw(struct wr_crew *crew, struct wr_cancel *cancel)
+{
+    pthread_mutex_lock(&crew->lock);
+    bool waiting = cancel->state == WR_CANCEL_QUEUED;
+    if (waiting) {
+        wr_list_remove(&cancel->place);
+        cancel->state = WR_CANCEL_IDLE;
+    }
+    pthread_mutex_unlock(&crew->lock);
+    return waiting;
 }
 
 static void free_cancel(struct wr_cancel *cancel)
@@ -346,7 +391,8 @@ static bool all_gone(const struct wr_crew *crew)
     return gone;
 }
 
-/* False if some thread is still not back after all patience. */
+/* False if some thread is still not back after all patience: it is stuck where nothing can call it off, and takes the
+ * crew along when it ends. */
 static bool send_home(struct wr_crew *crew)
 {
     struct timespec until;
@@ -361,15 +407,11 @@ static bool send_home(struct wr_crew *crew)
         if (pthread_cond_timedwait(&crew->leaving, &crew->lock, &until) == ETIMEDOUT) break;
     }
     bool gone = all_gone(crew);
+    crew->orphaned = !gone;
+    for (unsigned i = 0; i < crew->made && !gone; i++) pthread_detach(crew->connectors[i].thread);
+    if (!gone && crew->canceller.made) pthread_detach(crew->canceller.thread);
     pthread_mutex_unlock(&crew->lock);
     return gone;
-}
-
-static void end_hand(struct hand *hand)
-{
-    if (!hand->made) return;
-    pthread_join(hand->thread, NULL);
-    close(hand->poke_fd);
 }
 
 static void throw_away(struct wr_crew *crew)
@@ -380,30 +422,29 @@ static void throw_away(struct wr_crew *crew)
     for (struct wr_list *first; (first = take_first(crew, &crew->arrived)) != NULL;) {
         wr_errand_free(WR_CONTAINER(first, struct wr_errand, place));
     }
-    for (struct wr_list *first; (first = take_first(crew, &crew->to_cancel)) != NULL;) {
-        free_cancel(WR_CONTAINER(first, struct wr_cancel, place));
-    }
     for (struct wr_list *first; (first = take_first(crew, &crew->cancelled)) != NULL;) {
         free_cancel(WR_CONTAINER(first, struct wr_cancel, place));
     }
 }
 
-void wr_crew_free(struct wr_crew *crew)
+/* No thread but the caller's is left. */
+static void dismantle(struct wr_crew *crew)
 {
-    if (crew == NULL) return;
-    if (!send_home(crew)) {
-        /* A thread is stuck where nothing can call it off, and will touch the crew when it wakes: both stay. */
-        for (unsigned i = 0; i < crew->made; i++) pthread_detach(crew->connectors[i].thread);
-        if (crew->canceller.made) pthread_detach(crew->canceller.thread);
-        return;
-    }
-    for (unsigned i = 0; i < crew->made; i++) end_hand(&crew->connectors[i]);
-    end_hand(&crew->canceller);
     throw_away(crew);
+    for (unsigned i = 0; i < crew->made; i++) close(crew->connectors[i].poke_fd);
+    if (crew->canceller.made) close(crew->canceller.poke_fd);
     pthread_mutex_destroy(&crew->lock);
     pthread_cond_destroy(&crew->work);
     pthread_cond_destroy(&crew->cancel_work);
     pthread_cond_destroy(&crew->leaving);
     close(crew->bell_fd);
     free(crew);
+}
+
+void wr_crew_free(struct wr_crew *crew)
+{
+    if (crew == NULL || !send_home(crew)) return;
+    for (unsigned i = 0; i < crew->made; i++) pthread_join(crew->connectors[i].thread, NULL);
+    if (crew->canceller.made) pthread_join(crew->canceller.thread, NULL);
+    dismantle(crew);
 }

@@ -26,19 +26,21 @@ struct wr_cancel {              /* one per link; outlives it if the link is clos
     PGcancel *handle;
     void *link;                 /* NULL: the link is gone */
     enum wr_cancel_state state;
+    uint64_t due_ns;            /* not before */
 };
 
 int wr_crew_make(struct wr_crew **out, unsigned connectors);
 int wr_crew_fd(const struct wr_crew *crew);       /* readable when something is done: take it all */
 
 /* Joins the threads; connects under way are called off. A thread that cannot be called off (in name resolution, in
- * PQcancel against a frozen server) is waited for two seconds, then left behind with the memory it uses. */
+ * PQcancel against a frozen server) is waited for two seconds, then left behind; it frees the crew when it ends. */
 void wr_crew_free(struct wr_crew *crew);
 
 int wr_crew_connect(struct wr_crew *crew, struct wr_target *target, uint64_t timeout_ns, void *owner);
 void wr_crew_forget(struct wr_crew *crew, void *owner);
 
-int wr_crew_cancel(struct wr_crew *crew, struct wr_cancel *cancel);
+int wr_crew_cancel(struct wr_crew *crew, struct wr_cancel *cancel, uint64_t delay_ns);
+bool wr_crew_withdraw(struct wr_crew *crew, struct wr_cancel *cancel); /* true: it had not begun, and will not */
 void wr_crew_abandon(struct wr_crew *crew, struct wr_cancel *cancel); /* the link goes away; frees now or when done */
 
 void wr_crew_heard(struct wr_crew *crew);                   /* empties the descriptor, before taking */

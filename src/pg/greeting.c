@@ -122,6 +122,10 @@ static const char timeline_sql[] =
     "select case when pg_catalog.pg_is_in_recovery() then (select timeline_id from pg_catalog.pg_control_checkpoint()) "
     "else ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int "
     "end";
+/* Statistics are kept over an orderly stop and start anew after a crash, also one the postmaster survives. */
+static const char life_sql[] =
+    "select pg_catalog.hashtextextended(pg_catalog.concat(extract(epoch from pg_catalog.pg_postmaster_start_time()), ' ',"
+    " (select extract(epoch from stats_reset) from pg_catalog.pg_stat_bgwriter)), 0)";
 static const char state_sql[] = "select pg_catalog.pg_is_in_recovery(), session_user";
 static const char timeout_sql[] =
     "select (extract(epoch from pg_catalog.current_setting('statement_timeout')::interval) * 1000)::bigint";
@@ -255,7 +259,7 @@ static bool apply_settings(struct greeter *greeter, const struct question *setti
 
 /* ---- the greeting ---- */
 
-enum { ASK_SYSTEM, ASK_TIMELINE, ASK_STATE, ASK_TIMEOUT, ASK_IDENTITY, ASK_SETTINGS };
+enum { ASK_SYSTEM, ASK_TIMELINE, ASK_LIFE, ASK_STATE, ASK_TIMEOUT, ASK_IDENTITY, ASK_SETTINGS };
 
 static bool understand(struct greeter *greeter, const struct question *questions, bool anon)
 {
@@ -267,6 +271,8 @@ static bool understand(struct greeter *greeter, const struct question *questions
     }
     arrival->greeting.system_id = number(&questions[ASK_SYSTEM], 0);
     arrival->greeting.timeline = (uint32_t)number(&questions[ASK_TIMELINE], 0);
+    arrival->greeting.life = number(&questions[ASK_LIFE], 0);
+    if (arrival->greeting.life == 0) arrival->greeting.life = UINT64_MAX - (uint64_t)PQbackendPID(arrival->conn);
     arrival->greeting.in_recovery = strcmp(value(state, 0), "t") == 0;
     arrival->greeting.server_version = (uint32_t)PQserverVersion(arrival->conn);
     arrival->greeting.backend_pid = (uint32_t)PQbackendPID(arrival->conn);
@@ -301,6 +307,7 @@ bool wr_greet(struct wr_arrival *arrival, const struct wr_target *target, const 
     struct question questions[QUESTIONS] = {
         [ASK_SYSTEM] = {.sql = system_sql},
         [ASK_TIMELINE] = {.sql = timeline_sql},
+        [ASK_LIFE] = {.sql = life_sql},
         [ASK_STATE] = {.sql = state_sql},
         [ASK_TIMEOUT] = {.sql = timeout_sql},
         [ASK_IDENTITY] = {.sql = identity_sql, .count = 1, .values = {target->role}},

@@ -10,6 +10,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum { CANCEL_AGAIN = 6, CANCEL_AGAIN_NS = 5000000 };
+
 /* Of OpenSSL, which libpq brings along if it can do TLS; without it there is nothing pending to ask for. */
 extern int SSL_pending(const void *ssl) __attribute__((weak));
 
@@ -131,30 +133,37 @@ bool wr_link_peek(struct wr_link *link)
 
 /* ---- cancelling ---- */
 
+/* A request that arrives before the backend has begun the statement finds nothing to end and is lost, which on a quick
+ * network is not rare at all. So it is repeated, each time later, while the statement has not ended. */
+static void request_cancel(struct wr_link *link)
+{
+    uint64_t delay_ns = link->cancel_tries == 0 ? 0 : (uint64_t)CANCEL_AGAIN_NS << link->cancel_tries;
+    link->cancel_tries++;
+    link->canceling = wr_crew_cancel(link->pg->crew, link->cancel, delay_ns) == WEIR_OK;
+}
+
 void wr_link_cancel(struct wr_link *link)
 {
     if (link->state != WR_LINK_RUNNING || link->canceling) return;
-    link->cancel_asked = true;
-    link->canceling = wr_crew_cancel(link->pg->crew, link->cancel) == WEIR_OK;
+    link->cancel_tries = 0;
+    request_cancel(link);
 }
 
-/* The cancel hit what we had sent ahead instead of the caller's statement, which runs now. */
-void wr_link_cancel_again(struct wr_link *link)
+/* True when no cancel can hit the link any more. */
+bool wr_link_uncancelled(struct wr_link *link)
 {
-    if (!link->cancel_asked) return;
-    link->cancel_again = link->canceling;
-    wr_link_cancel(link);
+    if (link->canceling && wr_crew_withdraw(link->pg->crew, link->cancel)) link->canceling = false;
+    return !link->canceling;
 }
 
 void wr_link_cancelled(struct wr_link *link)
 {
-    bool again = link->cancel_again;
-    link->canceling = link->cancel_again = false;
+    link->canceling = false;
     if (link->state == WR_LINK_HELD) {
         if (!want(link, WEIR_READ)) wr_link_doom(link);
         wr_link_settle(link);
-    } else if (again) {
-        wr_link_cancel(link);
+    } else if (link->state == WR_LINK_RUNNING && link->cancel_tries <= CANCEL_AGAIN) {
+        request_cancel(link);
     }
 }
 

@@ -62,7 +62,7 @@ struct wr_link {
 
     struct wr_cancel *cancel;
     bool canceling;                  /* the crew has not confirmed yet */
-    bool cancel_asked, cancel_again; /* for this segment; and once more, for the first hit what was sent ahead */
+    unsigned cancel_tries;           /* for this segment */
 
     struct wr_statements statements;
     struct wr_statement *preambles[WR_PREAMBLES], *xid_question, *probe;
@@ -99,8 +99,8 @@ struct wr_link *wr_link_make(struct wr_pg *pg, struct wr_errand *errand);  /* ta
 void wr_link_close(struct wr_link *link);
 void wr_link_ready(void *link, unsigned events);
 void wr_link_cancel(struct wr_link *link);
-void wr_link_cancel_again(struct wr_link *link);
 void wr_link_cancelled(struct wr_link *link);         /* the crew has confirmed */
+bool wr_link_uncancelled(struct wr_link *link);       /* true: no cancel is on its way, nor will one be sent */
 bool wr_link_peek(struct wr_link *link);
 void wr_link_drop_notifications(struct wr_link *link);
 void wr_link_doom(struct wr_link *link);              /* report the loss from the loop */

@@ -146,12 +146,11 @@ static bool step_failed(struct wr_link *link, const struct wr_step *step, const 
     struct wr_secrets secrets = wr_link_secrets(link);
     wr_pgfault_from_result(&fault, error, &secrets);
     if (!fault.lost && step->kind == WR_STEP_XACT && strcmp(fault.sqlstate, "22023") == 0) {
-        link->reply.xact = WR_XACT_FORGOTTEN; /* "in the future": another server's transaction */
+        link->reply.xact = WR_XACT_FUTURE;
         return true;
     }
     if (!fault.lost && step->lenient) {
         memset(&link->wanted, 0, sizeof link->wanted);
-        wr_link_cancel_again(link);
     } else if (!link->reply.failed) {
         link->reply.failed = true;
         link->reply.fault = fault;
@@ -209,7 +208,7 @@ static bool conclude(struct wr_link *link)
         return true;
     }
     link->reply.heal = is_healed(link);
-    if (link->canceling) {
+    if (!wr_link_uncancelled(link)) {
         link->state = WR_LINK_HELD;
         return true;
     }

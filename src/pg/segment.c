@@ -290,8 +290,10 @@ static bool write_begin(struct wr_link *link, const struct wr_segment *segment)
            send_xid_question(link, segment);
 }
 
+/* In a failed transaction only ROLLBACK TO can do anything: whatever we added ahead of it would fail first. */
 static bool write_more(struct wr_link *link, const struct wr_segment *segment)
 {
+    if (PQtransactionStatus(link->conn) == PQTRANS_INERROR) return send_statements(link, segment, true);
     return send_more_preamble(link, segment) && send_statements(link, segment, false) && send_xid_question(link, segment);
 }
 
@@ -351,7 +353,7 @@ static const struct {
     const char *from;
 } kinds[] = {
     [WR_SEGMENT_SINGLE] = {write_single, "I"},     [WR_SEGMENT_BEGIN] = {write_begin, "I"},
-    [WR_SEGMENT_MORE] = {write_more, "T"},         [WR_SEGMENT_COMMIT] = {write_commit, "TE"},
+    [WR_SEGMENT_MORE] = {write_more, "TE"},        [WR_SEGMENT_COMMIT] = {write_commit, "TE"},
     [WR_SEGMENT_ROLLBACK] = {write_rollback, "TE"}, [WR_SEGMENT_PROBE] = {write_probe, "I"},
     [WR_SEGMENT_RESET] = {write_reset, "I"},       [WR_SEGMENT_XACT_STATUS] = {write_xact_status, "I"},
 };
@@ -372,6 +374,17 @@ static bool is_isolation(const char *text)
            strcmp(text, "serializable") == 0;
 }
 
+/* In an implicit transaction a procedure may commit, and what follows in it runs as the login: role and claims ended
+ * with the transaction. In a unit the same COMMIT is an error (2D000). The engine refuses it first, with more grace. */
+static bool could_escape(const struct wr_segment *segment)
+{
+    if (segment->kind != WR_SEGMENT_SINGLE || segment->role == NULL) return false;
+    for (size_t i = 0; i < segment->count; i++) {
+        if (wr_sql_classify(segment->statements[i].sql) == WR_SQL_CALL) return true;
+    }
+    return false;
+}
+
 /* Identity fails closed: an ANON link never runs a caller's statement as its login. */
 static const char *objection(const struct wr_link *link, const struct wr_segment *segment)
 {
@@ -386,6 +399,7 @@ static const char *objection(const struct wr_link *link, const struct wr_segment
     if (first && link->target->kind == WEIR_ANON && (segment->role == NULL || segment->claims == NULL)) {
         return "an ANON connection needs role and claims";
     }
+    if (could_escape(segment)) return "CALL and DO could leave the role by committing: run them in a unit";
     return NULL;
 }
 
@@ -395,7 +409,7 @@ static bool start_segment(struct wr_link *link, const struct wr_segment *segment
     link->segment++;
     link->step_count = link->step_at = 0;
     link->answered = link->stale = link->stale_all = link->called = false;
-    link->cancel_asked = link->cancel_again = false;
+    link->cancel_tries = 0;
     link->reply = (struct wr_reply){.count = 0};
     link->wanted = link->session;
     return wr_link_open_results(link, segment->count);

@@ -3,6 +3,7 @@
 
 #include "base/text.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -216,7 +217,7 @@ int wr_target_make(struct wr_target **out, const struct wr_login *login, char *w
         code = target == NULL ? WEIR_ENOMEM : fill(target, options, login);
     }
     free_options(options);
-    if (target != NULL) target->references = 1;
+    if (target != NULL) atomic_init(&target->references, 1);
     if (code != WEIR_OK) {
         wr_target_drop(target);
         target = NULL;
@@ -227,13 +228,13 @@ int wr_target_make(struct wr_target **out, const struct wr_login *login, char *w
 
 struct wr_target *wr_target_keep(struct wr_target *target)
 {
-    target->references++;
+    atomic_fetch_add(&target->references, 1);
     return target;
 }
 
 void wr_target_drop(struct wr_target *target)
 {
-    if (target == NULL || --target->references > 0) return;
+    if (target == NULL || atomic_fetch_sub(&target->references, 1) > 1) return;
     for (size_t i = 0; i < target->count; i++) {
         wipe(target->values[i]);
         free(target->keys[i]);

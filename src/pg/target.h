@@ -7,7 +7,7 @@
 #include "pg/pgfault.h"
 
 struct wr_target {
-    unsigned references;       /* the engine's, one per connect under way, one per link; counted on the loop only */
+    _Atomic unsigned references; /* the engine's, one per connect under way, one per link */
     char *pool, *login, *role; /* login NULL: what libpq falls back on; role NULL: SERVICE */
     weir_kind kind;
     bool pooler;

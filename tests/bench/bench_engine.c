@@ -5,7 +5,8 @@
  * an idle core costs more than the whole call and would hide the difference. Also counts what the engine allocates once
  * warm: nothing.
  *
- * Usage: bench_engine [seconds per round, default 0.5] */
+ * Usage: bench_engine [seconds per round, default 0.5]. The environment may name the command weir in WEIR_BIN and the
+ * source tree in WEIR_SOURCE_DIR; defaults: build/weir and the working directory. */
 #include "support/server.h"
 #include "weir/uv.h"
 
@@ -14,7 +15,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 #include <uv.h>
 
 enum { ROUNDS = 9 };
@@ -147,6 +150,59 @@ static unsigned long long allocations(struct caller *caller)
     return (unsigned long long)held.allocations;
 }
 
+/* ---- the same from Lua --------------------------------------------------------------------------------------------- */
+
+struct lua {
+    pid_t pid;
+    FILE *to, *from;
+};
+
+static const char *setting(const char *name, const char *otherwise)
+{
+    const char *value = getenv(name);
+    return value != NULL ? value : otherwise;
+}
+
+/* The child asks for the length of each round on its standard input and answers with its rate. */
+static void lua_open(struct lua *lua, const char *conninfo)
+{
+    int in[2], out[2];
+    char script[512];
+    snprintf(script, sizeof script, "%s/tests/bench/bench_lua.lua", setting("WEIR_SOURCE_DIR", "."));
+    if (pipe(in) != 0 || pipe(out) != 0) exit(1);
+    lua->pid = fork();
+    if (lua->pid == 0) {
+        dup2(in[0], 0);
+        dup2(out[1], 1);
+        for (int fd = 3; fd < 1024; fd++) close(fd);
+        setenv("DATABASE_URL", conninfo, 1);
+        execl(setting("WEIR_BIN", "build/weir"), "weir", "run", script, (char *)NULL);
+        perror("bench: weir");
+        _exit(1);
+    }
+    close(in[0]);
+    close(out[1]);
+    lua->to = fdopen(in[1], "w");
+    lua->from = fdopen(out[0], "r");
+}
+
+static double lua_rate(struct lua *lua, double seconds)
+{
+    char line[64];
+    fprintf(lua->to, "%f\n", seconds);
+    fflush(lua->to);
+    if (fgets(line, sizeof line, lua->from) != NULL) return atof(line);
+    fprintf(stderr, "bench: the Lua side ended early\n");
+    exit(1);
+}
+
+static void lua_close(struct lua *lua)
+{
+    fclose(lua->to);
+    fclose(lua->from);
+    waitpid(lua->pid, NULL, 0);
+}
+
 /* ---- pgbench --------------------------------------------------------------------------------------------------------- */
 
 static double pgbench_rate(struct server *server, double seconds)
@@ -189,7 +245,9 @@ static void compare(struct server *server, const char *name, bool one_core, doub
 {
     struct raw params = {0}, prepared = {0};
     struct caller service = {0}, anon = {0};
-    double raw[ROUNDS], raw_prepared[ROUNDS], engine[ROUNDS], with_role[ROUNDS], ratio[ROUNDS], ratio_prepared[ROUNDS];
+    struct lua lua;
+    double raw[ROUNDS], raw_prepared[ROUNDS], engine[ROUNDS], with_role[ROUNDS], from_lua[ROUNDS];
+    double ratio[ROUNDS], ratio_prepared[ROUNDS], ratio_lua[ROUNDS], ratio_lua_prepared[ROUNDS];
     uv_loop_t loop;
     pin(0, one_core);
     pin(server_pid(server), one_core);   /* backends made from now on inherit it */
@@ -198,6 +256,8 @@ static void compare(struct server *server, const char *name, bool one_core, doub
     raw_open(&prepared, server_conninfo(server, NULL), true);
     engine_open(&service, &loop, server_conninfo(server, NULL), false);
     engine_open(&anon, &loop, server_conninfo(server, NULL), true);
+    lua_open(&lua, server_conninfo(server, NULL));
+    lua_rate(&lua, 0.2);
     engine_rate(&service, 0.2);
     engine_rate(&anon, 0.2);
     unsigned long long before = allocations(&service);
@@ -208,8 +268,11 @@ static void compare(struct server *server, const char *name, bool one_core, doub
         calls += service.calls;
         raw_prepared[i] = raw_rate(&prepared, seconds);
         with_role[i] = engine_rate(&anon, seconds);
+        from_lua[i] = lua_rate(&lua, seconds);
         ratio[i] = engine[i] / raw[i];
         ratio_prepared[i] = engine[i] / raw_prepared[i];
+        ratio_lua[i] = from_lua[i] / raw[i];
+        ratio_lua_prepared[i] = from_lua[i] / raw_prepared[i];
     }
     printf("%s\n", name);
     printf("  raw libpq, PQexecParams        %8.0f calls/s\n", median(raw));
@@ -217,8 +280,11 @@ static void compare(struct server *server, const char *name, bool one_core, doub
     printf("  pgbench -M prepared            %8.0f calls/s\n", pgbench_rate(server, 1));
     printf("  engine, SERVICE                %8.0f calls/s   %.3f x PQexecParams   %.3f x PQexecPrepared\n", median(engine),
            median(ratio), median(ratio_prepared));
+    printf("  from Lua, SERVICE              %8.0f calls/s   %.3f x PQexecParams   %.3f x PQexecPrepared\n",
+           median(from_lua), median(ratio_lua), median(ratio_lua_prepared));
     printf("  engine, ANON, role and claims  %8.0f calls/s\n", median(with_role));
     printf("  allocations of the engine over %ld warm calls: %llu\n", calls, allocations(&service) - before);
+    lua_close(&lua);
     engine_close(&service);
     engine_close(&anon);
     PQfinish(params.conn);

@@ -75,7 +75,7 @@ static int driver_connect(void *instance, struct wr_target *target, uint64_t tim
         struct fake_connect *c = &fake->connects[i];
         if (c->used) continue;
         bool fail = fake->refuse || fake->mute || fake->identity || fake->connect_sqlstate[0] != '\0';
-        *c = (struct fake_connect){owner, fake->now + (fake->mute ? timeout_ns : fake->connect_ns), true, fail};
+        *c = (struct fake_connect){fake, owner, fake->now + (fake->mute ? timeout_ns : fake->connect_ns), true, fail};
         return WEIR_OK;
     }
     return WEIR_ENOMEM;
@@ -102,47 +102,141 @@ static void count_segment(struct fake *fake, const struct wr_segment *segment)
     if (segment->kind == WR_SEGMENT_SINGLE && segment->count > 0) ORDER(fake, atoi(segment->statements[0].sql + 7));
 }
 
+/* The engine's duty: nothing but what the transaction's state allows, and no borrower on another's leavings. */
+static void check_order(const struct fake_link *link, const struct wr_segment *segment)
+{
+    enum wr_segment_kind kind = segment->kind;
+    bool inside = kind == WR_SEGMENT_MORE || kind == WR_SEGMENT_COMMIT || kind == WR_SEGMENT_ROLLBACK;
+    bool fits = inside ? link->transaction != 'I' : link->transaction == 'I';
+    bool borrows = kind == WR_SEGMENT_SINGLE || kind == WR_SEGMENT_BEGIN;
+    if (link->open && !link->busy && fits && !(borrows && link->dirty && link->fake->books)) return;
+    fprintf(stderr, "segment %d on link %d: open %d, busy %d, transaction %c, dirty %d\n", (int)kind, link->number, link->open,
+            link->busy, link->transaction, link->dirty);
+    abort();
+}
+
+static void note(struct fake *fake, uint64_t what)
+{
+    fake->trace = (fake->trace ^ what ^ fake->now * 31) * 1099511628211u;
+}
+
+static void remember_numbers(struct fake_link *link, const struct wr_segment *segment)
+{
+    link->number_count = 0;
+    for (size_t i = 0; i < segment->count && i < FAKE_PENDING; i++) {
+        link->numbers[link->number_count++] = atoi(segment->statements[i].sql + 7);
+    }
+}
+
 static int driver_send(struct wr_link *of, const struct wr_segment *segment, struct wr_fault *fault)
 {
     struct fake_link *link = (struct fake_link *)(void *)of;
-    struct fake *fake = current;
-    assert(link->open && !link->busy);
-    if (link->is_idle_lost) {
+    struct fake *fake = link->fake;
+    check_order(link, segment);
+    if (link->is_idle_lost || fake->send_fails) {
         fault->lost = true;
         return WEIR_ESYS;
     }
     fake->sends++;
+    note(fake, (uint64_t)segment->kind << 32 | (uint64_t)link->number);
     count_segment(fake, segment);
     link->busy = true;
     link->cancelled = false;
     link->kind = segment->kind;
     link->statements = segment->count;
+    link->want_xid = segment->want_xid;
+    remember_numbers(link, segment);
     link->answer = (struct fake_answer){.after_ns = fake->service_ns};
+    if (fake->books && segment->want_xid && !segment->readonly) {
+        if (link->xid == 0) link->xid = ++fake->last_xid;
+        fake->xids[link->xid % FAKE_IDS] = (struct fake_xid){WR_XACT_IN_PROGRESS, UINT64_MAX};
+        link->answer.xid = link->xid;
+    }
+    if (fake->books && segment->kind == WR_SEGMENT_XACT_STATUS) {
+        const struct fake_xid *x = &fake->xids[segment->xid % FAKE_IDS];
+        link->answer.xact = fake->now < x->end_at ? WR_XACT_IN_PROGRESS : x->end;
+    }
     if (fake->answer != NULL) fake->answer(fake, link, segment, &link->answer);
+    uint64_t limit = segment->timeout_ms * 1000000u;
+    if (fake->watch_timeout && limit != 0 && (link->answer.never || link->answer.after_ns > limit)) {
+        link->answer = (struct fake_answer){.after_ns = limit, .sqlstate = "57014"};
+    }
     link->due_at = link->answer.never ? UINT64_MAX : fake->now + link->answer.after_ns;
     return WEIR_OK;
 }
 
+/* The answer waits for the cancel's own end, so that no cancel ever hits the next segment. */
 static void driver_cancel(struct wr_link *of)
 {
     struct fake_link *link = (struct fake_link *)(void *)of;
-    current->cancels++;
-    link->cancelled = true;
-    if (current->cancel_ns == UINT64_MAX) return;   /* a cancel that has no effect */
-    if (link->due_at > current->now + current->cancel_ns) link->due_at = current->now + current->cancel_ns;
+    struct fake *fake = link->fake;
+    fake->cancels++;
+    if (fake->cancel_ns == UINT64_MAX || !link->busy) return;   /* a cancel that has no effect */
+    uint64_t confirmed = fake->now + fake->cancel_ns;
+    link->cancelled = link->due_at > confirmed;
+    link->due_at = confirmed;
 }
 
 static bool driver_peek(struct wr_link *of)
 {
-    return !current->peek_fails && !((struct fake_link *)(void *)of)->is_idle_lost;
+    struct fake_link *link = (struct fake_link *)(void *)of;
+    return !link->fake->peek_fails && !link->is_idle_lost;
+}
+
+/* ---- books: what took effect ------------------------------------------------------------------------------------ */
+
+static void end_transaction(struct fake_link *link, bool committed, uint64_t end_at)
+{
+    struct fake *fake = link->fake;
+    if (committed) {
+        for (int i = 0; i < link->pending_count; i++) fake->effects[link->pending[i] % FAKE_IDS]++;
+    }
+    if (link->xid != 0) {
+        fake->xids[link->xid % FAKE_IDS] =
+            (struct fake_xid){committed ? WR_XACT_COMMITTED : WR_XACT_ABORTED, end_at};
+    }
+    link->pending_count = 0;
+    link->xid = 0;
+}
+
+static void add_pending(struct fake_link *link)
+{
+    for (int i = 0; i < link->number_count && link->pending_count < FAKE_PENDING; i++) {
+        link->pending[link->pending_count++] = link->numbers[i];
+    }
+}
+
+/* The segment on the wire has run its course: what did it do? */
+static void keep_books(struct fake_link *link, bool succeeded)
+{
+    bool single = link->kind == WR_SEGMENT_SINGLE, commit = link->kind == WR_SEGMENT_COMMIT;
+    if (single || link->kind == WR_SEGMENT_BEGIN || link->kind == WR_SEGMENT_MORE) add_pending(link);
+    if (single || commit) {
+        end_transaction(link, succeeded && !link->answer.commit_says_rollback, 0);
+    } else if (link->kind == WR_SEGMENT_ROLLBACK) {
+        end_transaction(link, false, 0);
+    } else if (link->kind == WR_SEGMENT_RESET && succeeded) {
+        link->dirty = false;
+    }
+}
+
+/* The link is gone. A dead client does not stop its COMMIT. */
+static void close_books(struct fake_link *link)
+{
+    bool last = link->busy && (link->kind == WR_SEGMENT_SINGLE || link->kind == WR_SEGMENT_COMMIT);
+    bool takes_effect = last && link->answer.survives && link->answer.sqlstate[0] == '\0' && !link->answer.failed;
+    if (link->busy && link->kind == WR_SEGMENT_SINGLE) add_pending(link);
+    end_transaction(link, takes_effect, link->fake->now + link->answer.in_progress_ns);
 }
 
 static void driver_close(struct wr_link *of)
 {
     struct fake_link *link = (struct fake_link *)(void *)of;
     assert(link->open);
+    note(link->fake, 1000 + (uint64_t)link->number);
+    close_books(link);
     link->open = link->busy = false;
-    current->opened--;
+    link->fake->opened--;
 }
 
 static uint32_t driver_pid(const struct wr_link *of)
@@ -226,28 +320,46 @@ static void after_transaction(struct fake_link *link, const struct wr_reply *rep
     if (reply->failed && in_unit) link->transaction = 'E';
 }
 
+static void fill_fault(const struct fake_link *link, struct wr_reply *reply)
+{
+    const struct fake_answer *a = &link->answer;
+    bool lost = a->lost && !link->cancelled;
+    bool aborted = link->kind == WR_SEGMENT_MORE && link->transaction == 'E';
+    const char *sqlstate = aborted ? "25P02" : link->cancelled ? "57014" : a->sqlstate;
+    reply->failed = a->failed || a->heal || lost || sqlstate[0] != '\0';
+    if (!reply->failed) return;
+    snprintf(reply->fault.sqlstate, sizeof reply->fault.sqlstate, "%s", sqlstate);
+    snprintf(reply->fault.severity, sizeof reply->fault.severity, "%s", lost ? "FATAL" : "ERROR");
+    snprintf(reply->fault.message, sizeof reply->fault.message, "%s", lost ? "connection lost" : "made to fail");
+    reply->fault.lost = lost;
+}
+
 static void answer_now(struct fake *fake, struct fake_link *link)
 {
     const struct fake_answer *a = &link->answer;
     struct weir_result results[64] = {{NULL, NULL}};
     struct wr_reply reply = {.results = results, .xid = a->xid, .heal = a->heal, .dirty = a->dirty, .xact = a->xact};
-    bool cancelled = link->cancelled && fake->cancel_ns != UINT64_MAX && link->answer.after_ns > fake->cancel_ns;
-    const char *sqlstate = a->sqlstate[0] != '\0' ? a->sqlstate : cancelled ? "57014" : "";
-    reply.failed = a->failed || a->lost || sqlstate[0] != '\0';
-    if (reply.failed) {
-        snprintf(reply.fault.sqlstate, sizeof reply.fault.sqlstate, "%s", sqlstate);
-        snprintf(reply.fault.severity, sizeof reply.fault.severity, "%s", a->lost ? "FATAL" : "ERROR");
-        snprintf(reply.fault.message, sizeof reply.fault.message, "%s", a->lost ? "connection lost" : "made to fail");
-        reply.fault.lost = a->lost;
-    } else {
+    fill_fault(link, &reply);
+    if (!reply.failed) {
         reply.committed = link->kind == WR_SEGMENT_COMMIT && !a->commit_says_rollback;
         reply.count = link->statements;
         for (size_t i = 0; i < reply.count; i++) results[i] = (struct weir_result){&ops, strdup("1")};
         fake->statements_run += (int)reply.count;
     }
-    reply.xid_asked = link->kind == WR_SEGMENT_BEGIN || link->kind == WR_SEGMENT_MORE;
+    reply.xid_asked = !reply.failed && link->want_xid;
+    note(fake, 2000 + (uint64_t)link->number * 2 + reply.failed);
+    if (reply.fault.lost) {
+        close_books(link);
+    } else {
+        link->dirty = link->dirty || (a->dirty && !a->heal);
+        keep_books(link, !reply.failed);
+    }
     after_transaction(link, &reply);
-    reply.transaction = link->transaction;
+    if (a->heal) {   /* the driver has rolled back */
+        end_transaction(link, false, 0);
+        link->transaction = 'I';
+    }
+    reply.transaction = reply.fault.lost ? 0 : link->transaction;
     link->busy = false;
     link->due_at = 0;
     fake->env.settled(link->owner, &reply);
@@ -259,17 +371,17 @@ static void link_ready(void *arg, unsigned events)
     struct fake_link *link = arg;
     (void)events;
     if (link->busy) {
-        answer_now(current, link);
+        answer_now(link->fake, link);
         return;
     }
     struct wr_fault fault = {.lost = true, .sqlstate = "57P01", .message = "terminating connection"};
-    current->env.lost(link->owner, &fault);
+    link->fake->env.lost(link->owner, &fault);
 }
 
 static void connect_done(void *arg, unsigned events)
 {
     struct fake_connect *c = arg;
-    struct fake *fake = current;
+    struct fake *fake = c->fake;
     (void)events;
     c->used = false;
     if (c->fail) {
@@ -282,7 +394,7 @@ static void connect_done(void *arg, unsigned events)
     for (int i = 0; i < FAKE_LINKS; i++) {
         struct fake_link *link = &fake->links[i];
         if (link->open) continue;
-        *link = (struct fake_link){.open = true, .owner = c->owner, .number = i, .transaction = 'I'};
+        *link = (struct fake_link){.fake = fake, .open = true, .owner = c->owner, .number = i, .transaction = 'I'};
         fake->opened++;
         struct wr_greeting greeting = {.system_id = fake->system_id, .timeline = fake->timeline,
                                        .server_version = 150000, .backend_pid = (uint32_t)i + 1,
@@ -365,7 +477,8 @@ void fake_crash(struct fake *fake)
         struct fake_link *link = &fake->links[i];
         if (!link->open) continue;
         if (link->busy) {
-            link->answer = (struct fake_answer){.lost = true};
+            link->answer.lost = true;
+            link->cancelled = false;
             link->due_at = fake->now;
         } else {
             link->is_idle_lost = true;
@@ -422,9 +535,30 @@ void fake_assert_at_rest(struct fake *fake)
     abort();
 }
 
+long fake_counter(struct fake *fake, const char *group, const char *name)
+{
+    static char json[1 << 20];
+    char wanted_group[40], wanted_name[40];
+    snprintf(wanted_group, sizeof wanted_group, "\"%s\":{", group);
+    snprintf(wanted_name, sizeof wanted_name, "\"%s\":", name);
+    if (weir_stats_json(fake->engine, json, sizeof json) >= sizeof json) abort();
+    long sum = 0;
+    for (const char *at = json; (at = strstr(at, wanted_group)) != NULL; at++) {
+        const char *found = strstr(at, wanted_name);
+        if (found == NULL || found > strchr(at, '}')) abort();   /* there is no such counter */
+        sum += atol(found + strlen(wanted_name));
+    }
+    return sum;
+}
+
 void fake_close(struct fake *fake)
 {
     fake_assert_at_rest(fake);
+    fake_free(fake);
+}
+
+void fake_free(struct fake *fake)
+{
     weir_free(fake->engine);
     fake->engine = NULL;
     if (fake->opened != 0) {

@@ -8,7 +8,7 @@
 
 #define FAKE_MS(n) ((uint64_t)(n) * 1000000u)
 
-enum { FAKE_LINKS = 256, FAKE_EVENTS = 4096, FAKE_ROWS = 8 };
+enum { FAKE_LINKS = 256, FAKE_EVENTS = 4096, FAKE_IDS = 32768, FAKE_PENDING = 16 };
 
 struct fake;
 
@@ -22,10 +22,22 @@ struct fake_answer {           /* what a segment is answered with; preset to suc
     bool heal;
     bool dirty;
     enum wr_xact xact;
+    bool survives;             /* lost or left alone on the wire, it takes effect all the same */
+    uint64_t in_progress_ns;   /* ... and pg_xact_status says "in progress" for so long */
+};
+
+struct fake_xid {              /* what became of a transaction, when the fake keeps books */
+    enum wr_xact end;
+    uint64_t end_at;
 };
 
 struct fake_link {
-    bool open, cancelled;
+    struct fake *fake;
+    bool open, cancelled;      /* cancelled: before the answer was ready */
+    bool dirty, want_xid;
+    uint64_t xid;
+    int pending[FAKE_PENDING]; /* statements of the open transaction, by number */
+    int pending_count;
     void *owner;
     int number;
     char transaction;
@@ -33,6 +45,8 @@ struct fake_link {
     enum wr_segment_kind kind;
     size_t statements;
     struct fake_answer answer;
+    int numbers[FAKE_PENDING]; /* of the segment on the wire */
+    int number_count;
     uint64_t due_at;           /* of the answer, 0: none */
 };
 
@@ -51,15 +65,22 @@ struct fake {
     char connect_sqlstate[6];  /* connects fail with this */
     bool identity;             /* connects fail because of the login */
     bool peek_fails;
+    bool send_fails;           /* every link turns out dead when something is sent */
+    bool watch_timeout;        /* statement_timeout is obeyed */
+    bool books;                /* keeps xids and counts effects; statements are "select <number>" */
     uint64_t system_id;
     uint32_t timeline;
     void (*answer)(struct fake *fake, struct fake_link *link, const struct wr_segment *segment, struct fake_answer *answer);
 
     /* what was seen */
     struct fake_link links[FAKE_LINKS];
-    struct fake_connect { void *owner; uint64_t due_at; bool used, fail; } connects[FAKE_LINKS];
+    struct fake_connect { struct fake *fake; void *owner; uint64_t due_at; bool used, fail; } connects[FAKE_LINKS];
     int opened, connects_begun, sends, cancels, begins, commits, singles, rollbacks, resets, probes, xact_questions;
     int statements_run;        /* of segments that were answered well */
+    int effects[FAKE_IDS];     /* per statement's number: how often it took effect */
+    struct fake_xid xids[FAKE_IDS];
+    uint64_t last_xid;
+    uint64_t trace;            /* hash of everything that happened, in order */
     int order[FAKE_EVENTS];    /* users (as ints) in the order their segments were sent */
     int order_count;
     void *user;
@@ -75,6 +96,10 @@ void fake_run(struct fake *fake, uint64_t ns);
 void fake_crash(struct fake *fake);
 /* Ends the engine; fails the test unless everything was given back. */
 void fake_close(struct fake *fake);
+/* Ends what is asked for, without looking whether anything is left. */
+void fake_free(struct fake *fake);
+/* A statement of the engine's counters, summed over all pools: {"calls":..., "closed":...} is searched for `name`. */
+long fake_counter(struct fake *fake, const char *group, const char *name);
 /* Asserts that no call, lease, waiter or call timer is left. */
 void fake_assert_at_rest(struct fake *fake);
 const weir_driver *fake_driver(struct fake *fake);

@@ -402,6 +402,12 @@ const char *server_conninfo_tcp(struct server *server, const char *more)
 
 /* ---- SQL ---- */
 
+static void silent(void *arg, const PGresult *notice)
+{
+    (void)arg;
+    (void)notice;
+}
+
 static PGconn *admin(struct server *server)
 {
     if (server->admin != NULL && PQstatus(server->admin) == CONNECTION_OK) return server->admin;
@@ -411,6 +417,7 @@ static PGconn *admin(struct server *server)
              "host=%s port=%d dbname=postgres user=postgres application_name=fixture connect_timeout=10", server->dir,
              server->port);
     server->admin = PQconnectdb(conninfo);
+    PQsetNoticeReceiver(server->admin, silent, NULL);
     return server->admin;
 }
 

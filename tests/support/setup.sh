@@ -3,8 +3,9 @@
 
 build=${WEIR_BUILD:-$root/build}
 
-build_packages="cmake ninja-build gcc libc6-dev pkg-config libpq-dev libuv1-dev lua5.4 liblua5.4-dev postgresql-15"
-test_packages="g++ libcmocka-dev lua-unit lua-dkjson"
+build_packages="cmake ninja-build gcc libc6-dev pkg-config libpq-dev libuv1-dev lua5.4 liblua5.4-dev lua-dkjson
+postgresql-15"
+test_packages="g++ libcmocka-dev lua-unit"
 valgrind_packages="valgrind libc6-dbg"
 
 say() {
@@ -24,7 +25,7 @@ quietly() {
         return 0
     fi
     printf 'This failed: %s\n' "$*" >&2
-    tail -n 60 "$quiet_log" >&2
+    grep -v '^\[[0-9]*/[0-9]*\] ' "$quiet_log" | tail -n 60 >&2 # without ninja's lines of what went well
     rm -f "$quiet_log"
     return 1
 }

@@ -26,8 +26,14 @@ static inline int area_set_up(void **state)
     struct area_fixture *f = calloc(1, sizeof *f);
     const char *tmp = getenv("TMPDIR");
     if (f == NULL) return -1;
-    f->shape = (struct wr_area_shape){.workers = 4, .pools = 3, .pool_bytes = 100, .labels = 8,
-                                      .calls = 16, .events = 16, .objects = 4, .object_bytes = 40};
+    f->shape = (struct wr_area_shape){.workers = 4,
+                                      .pools = 3,
+                                      .pool_bytes = 100,
+                                      .labels = 8,
+                                      .calls = 16,
+                                      .events = 16,
+                                      .objects = 4,
+                                      .object_bytes = 40};
     (void)snprintf(f->directory, sizeof f->directory, "%s/weir-area-XXXXXX", tmp != NULL ? tmp : "/tmp");
     if (mkdtemp(f->directory) == NULL) return -1;
     (void)snprintf(f->path, sizeof f->path, "%s/area", f->directory);
@@ -86,6 +92,14 @@ static inline uint32_t join_pool(struct wr_area *area, const char *name)
     assert_int_equal(wr_area_pool(area, name, &record, &index, &created), WEIR_OK);
     if (created) wr_area_pool_ready(area, index);
     return index;
+}
+
+/* What stands in a slot's gauge, whether the sums would count it or not. */
+static inline int64_t raw_gauge(const struct wr_area *area, uint32_t worker, uint32_t pool,
+                                enum wr_gauge gauge)
+{
+    struct wr_pool_meter *meter = (struct wr_pool_meter *)(void *)wr_worker_part(area, worker);
+    return atomic_load(&meter[pool].gauge[gauge]);
 }
 
 /* xorshift: the same numbers in every run. */

@@ -52,8 +52,14 @@ static void a_shape_out_of_bounds_is_refused_by_field(void **state)
 static void the_largest_shape_costs_only_what_is_used(void **state)
 {
     struct area_fixture *f = *state;
-    f->shape = (struct wr_area_shape){.workers = 256, .pools = 64, .pool_bytes = 65536, .labels = 4096,
-                                      .calls = 65536, .events = 65536, .objects = 1024, .object_bytes = 4096};
+    f->shape = (struct wr_area_shape){.workers = 256,
+                                      .pools = 64,
+                                      .pool_bytes = 65536,
+                                      .labels = 4096,
+                                      .calls = 65536,
+                                      .events = 65536,
+                                      .objects = 1024,
+                                      .object_bytes = 4096};
     struct wr_area *area = private_area(f);
     uint32_t pool = join_pool(area, "primary");
     wr_count(&wr_meter_series(area, pool, 4095)->ok, 1);
@@ -69,11 +75,14 @@ static uint32_t random_below(uint64_t *seed, uint32_t bound)
 
 static struct wr_area_shape random_shape(uint64_t *seed)
 {
-    return (struct wr_area_shape){
-        .workers = 1 + random_below(seed, 256), .pools = 1 + random_below(seed, 64),
-        .pool_bytes = 1 + random_below(seed, 9999), .labels = 2 + random_below(seed, 4095),
-        .calls = 16u << random_below(seed, 13), .events = 16u << random_below(seed, 13),
-        .objects = random_below(seed, 1025), .object_bytes = random_below(seed, 9999)};
+    return (struct wr_area_shape){.workers = 1 + random_below(seed, 256),
+                                  .pools = 1 + random_below(seed, 64),
+                                  .pool_bytes = 1 + random_below(seed, 9999),
+                                  .labels = 2 + random_below(seed, 4095),
+                                  .calls = 16u << random_below(seed, 13),
+                                  .events = 16u << random_below(seed, 13),
+                                  .objects = random_below(seed, 1025),
+                                  .object_bytes = random_below(seed, 9999)};
 }
 
 struct part {
@@ -93,25 +102,24 @@ static void the_parts_of_the_layout_do_not_overlap(void **state)
         struct wr_area_shape shape = random_shape(&seed);
         struct wr_layout at;
         wr_layout_compute(&at, &shape);
-        const struct part whole[] = {
-            {0, sizeof(struct wr_header)},
-            {at.shared, sizeof(struct wr_shared)},
-            {at.slots, shape.workers * sizeof(struct wr_slot)},
-            {at.pool_entries, shape.pools * sizeof(struct wr_entry)},
-            {at.pool_records, shape.pools * at.pool_stride},
-            {at.object_entries, shape.objects * sizeof(struct wr_entry)},
-            {at.object_records, shape.objects * at.object_stride},
-            {at.label_index, at.label_places * sizeof(uint32_t)},
-            {at.labels, shape.labels * sizeof(struct wr_label)},
-            {at.events, shape.events * sizeof(struct wr_event_cell)},
-            {at.workers, shape.workers * at.worker_stride},
-            {at.size, 0}};
-        const struct part worker[] = {
-            {0, shape.pools * sizeof(struct wr_pool_meter)},
-            {at.touched, shape.pools * at.touched_words * sizeof(uint64_t)},
-            {at.recorder, shape.calls * sizeof(struct wr_call_cell)},
-            {at.series, (uint64_t)shape.pools * shape.labels * sizeof(struct wr_series_meter)},
-            {at.worker_stride, 0}};
+        const struct part whole[] = {{0, sizeof(struct wr_header)},
+                                     {at.shared, sizeof(struct wr_shared)},
+                                     {at.slots, shape.workers * sizeof(struct wr_slot)},
+                                     {at.pool_entries, shape.pools * sizeof(struct wr_entry)},
+                                     {at.pool_records, shape.pools * at.pool_stride},
+                                     {at.object_entries, shape.objects * sizeof(struct wr_entry)},
+                                     {at.object_records, shape.objects * at.object_stride},
+                                     {at.label_index, at.label_places * sizeof(uint32_t)},
+                                     {at.labels, shape.labels * sizeof(struct wr_label)},
+                                     {at.events, shape.events * sizeof(struct wr_event_cell)},
+                                     {at.workers, shape.workers * at.worker_stride},
+                                     {at.size, 0}};
+        const struct part worker[] = {{0, shape.pools * sizeof(struct wr_pool_meter)},
+                                      {at.touched, shape.pools * at.touched_words * sizeof(uint64_t)},
+                                      {at.recorder, shape.calls * sizeof(struct wr_call_cell)},
+                                      {at.series,
+                                       (uint64_t)shape.pools * shape.labels * sizeof(struct wr_series_meter)},
+                                      {at.worker_stride, 0}};
         assert_in_order(whole, sizeof whole / sizeof whole[0]);
         assert_in_order(worker, sizeof worker / sizeof worker[0]);
         assert_int_equal((at.pool_records | at.pool_stride | at.object_records | at.object_stride) % 64, 0);

@@ -124,11 +124,26 @@ static void rewrite_header(const struct area_fixture *f, void (*change)(struct w
     poke(f, 0, &header, sizeof header);
 }
 
-static void from_another_boot(struct wr_header *header) { header->origin += 2; }
-static void of_unknown_origin(struct wr_header *header) { header->origin = 0; }
-static void of_a_wrong_size(struct wr_header *header) { header->size = UINT64_MAX; }
-static void with_huge_numbers(struct wr_header *header) { memset(&header->shape, 0xff, 32); }
-static void with_another_name(struct wr_header *header) { memset(header->name, 'x', sizeof header->name); }
+static void from_another_boot(struct wr_header *header)
+{
+    header->origin += 2;
+}
+static void of_unknown_origin(struct wr_header *header)
+{
+    header->origin = 0;
+}
+static void of_a_wrong_size(struct wr_header *header)
+{
+    header->size = UINT64_MAX;
+}
+static void with_huge_numbers(struct wr_header *header)
+{
+    memset(&header->shape, 0xff, 32);
+}
+static void with_another_name(struct wr_header *header)
+{
+    memset(header->name, 'x', sizeof header->name);
+}
 
 static void a_well_formed_header_of_another_world_is_replaced(void **state)
 {
@@ -284,10 +299,22 @@ static void random_bytes_are_replaced_or_borne_and_never_crash(void **state)
 
 /* ---- what is not a file of ours ---- */
 
-static void make_fifo(const char *path) { assert_int_equal(mkfifo(path, 0600), 0); }
-static void make_directory(const char *path) { assert_int_equal(mkdir(path, 0700), 0); }
-static void make_loop(const char *path) { assert_int_equal(symlink(path, path), 0); }
-static void make_link(const char *path) { assert_int_equal(symlink("/dev/null", path), 0); }
+static void make_fifo(const char *path)
+{
+    assert_int_equal(mkfifo(path, 0600), 0);
+}
+static void make_directory(const char *path)
+{
+    assert_int_equal(mkdir(path, 0700), 0);
+}
+static void make_loop(const char *path)
+{
+    assert_int_equal(symlink(path, path), 0);
+}
+static void make_link(const char *path)
+{
+    assert_int_equal(symlink("/dev/null", path), 0);
+}
 
 static void make_socket(const char *path)
 {
@@ -428,15 +455,17 @@ static void a_file_that_cannot_be_made_whole_leaves_nothing_behind(void **state)
 static void a_draft_left_by_a_killed_creator_is_used_up(void **state)
 {
     struct area_fixture *f = *state;
-    char draft[PATH_MAX + 8];
+    char draft[PATH_MAX + 8], half[8192];
     (void)snprintf(draft, sizeof draft, "%s.new", f->path);
-    write_file(f, "half an area, and rather more of it than there should be", 56);
+    memset(half, 0x7f, sizeof half);
+    write_file(f, half, sizeof half);
     assert_int_equal(rename(f->path, draft), 0);
     assert_int_equal(chmod(draft, 0666), 0);
     struct wr_area *area = open_area(f);
     struct stat found;
     assert_int_equal(stat(f->path, &found), 0);
     assert_int_equal(found.st_mode & 07777, 0600);
+    assert_int_equal(wr_slots_used(area), 1);
     assert_int_equal(wr_area_pool_count(area), 0);
     assert_int_equal(each_file(f, NULL), 1);
     wr_area_close(area);

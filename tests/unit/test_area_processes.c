@@ -203,8 +203,10 @@ static void a_killed_worker_is_reaped_once_and_its_counts_stay(void **state)
         assert_true(hear(child.said));
         kill_child(&child, collected != 0); /* a zombie is as dead as one that is gone */
         assert_false(wr_area_worker_alive(area, 2));
+        assert_int_equal(wr_meter_gauge(area, pool, WR_G_CONNECTIONS), 5); /* still held, as far as we know */
         assert_int_equal(wr_area_reap(area), 2);
         assert_int_equal(wr_meter_gauge(area, pool, WR_G_CONNECTIONS), 0);
+        assert_int_equal(raw_gauge(area, 2, pool, WR_G_CONNECTIONS), 0);
         assert_int_equal(wr_meter_counter(area, pool, WR_N_OK), 10 * (collected + 1));
         assert_int_equal(reap_all(area), 0);
         if (!collected) collect(child.pid);
@@ -240,7 +242,8 @@ static void reap_and_stay(struct area_fixture *f, int out, int in)
     struct wr_area *area = open_in_child(f);
     say(out);
     (void)hear(in);
-    while (wr_area_reap(area) != 2) {}
+    while (wr_area_reap(area) != 2) {
+    }
     say(out);
     (void)hear(in);
 }

@@ -316,7 +316,7 @@ static void a_steady_state_allocates_nothing(void **state)
             before = held.allocations;
         }
         weir_call *call = submit(f);
-        fake_run(&f->fake, FAKE_MS(2));
+        fake_run(&f->fake, FAKE_MS(5));
         weir_call_free(call);
     }
     weir_held held;

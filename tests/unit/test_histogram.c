@@ -96,11 +96,26 @@ static double uniform(uint64_t *seed)
     return (double)(*seed >> 11) / 9007199254740992.0;
 }
 
-static uint64_t uniform_ms(double u) { return 1000000 + (uint64_t)(u * 9e6); }
-static uint64_t exponential_ms(double u) { return 1000 + (uint64_t)(-log(1 - u) * 5e6); }
-static uint64_t two_humps(double u) { return (u < 0.9 ? 1000000 : 2000000000) + (uint64_t)(u * 1e5); }
-static uint64_t heavy_tail(double u) { return (uint64_t)(50000 / pow(1 - u + 1e-9, 1.5)); }
-static uint64_t constant(double u) { return u < 2 ? 7000000 : 0; }
+static uint64_t uniform_ms(double u)
+{
+    return 1000000 + (uint64_t)(u * 9e6);
+}
+static uint64_t exponential_ms(double u)
+{
+    return 1000 + (uint64_t)(-log(1 - u) * 5e6);
+}
+static uint64_t two_humps(double u)
+{
+    return (u < 0.9 ? 1000000 : 2000000000) + (uint64_t)(u * 1e5);
+}
+static uint64_t heavy_tail(double u)
+{
+    return (uint64_t)(50000 / pow(1 - u + 1e-9, 1.5));
+}
+static uint64_t constant(double u)
+{
+    return u < 2 ? 7000000 : 0;
+}
 
 static void quantiles_agree_with_a_sorted_array(void **state)
 {
@@ -133,6 +148,8 @@ static void merging_two_histograms_equals_recording_all_in_one(void **state)
         wr_histogram_record_fine(i % 3 == 0 ? &f->fine : &f->second, value);
         wr_histogram_record_fine(all, value);
     }
+    wr_histogram_record_fine(&f->fine, 2 * hour); /* the maximum comes from the one that is merged first */
+    wr_histogram_record_fine(all, 2 * hour);
     wr_histogram_view_init(&f->other, WR_FINE_BITS);
     wr_histogram_merge_fine(&f->other, &f->fine);
     wr_histogram_merge_fine(&f->other, &f->second);
@@ -170,6 +187,21 @@ static void a_quantile_is_never_above_the_maximum(void **state)
     struct fixture *f = *state;
     for (int i = 0; i < 10; i++) wr_histogram_record_fine(&f->fine, 1 << 20); /* the lowest of its bucket */
     assert_int_equal(wr_histogram_quantile(view_of(f, &f->fine), 0.5), 1 << 20);
+}
+
+static void the_rank_of_a_quantile_is_rounded_up(void **state)
+{
+    struct fixture *f = *state;
+    for (uint64_t i = 1; i <= 4; i++) wr_histogram_record_fine(&f->fine, i << 20);
+    static const struct {
+        double q;
+        uint64_t value;
+    } expected[] = {{0.24, 1}, {0.25, 1}, {0.26, 2}, {0.5, 2}, {0.51, 3}, {0.75, 3}, {0.76, 4}};
+    const struct wr_histogram_view *view = view_of(f, &f->fine);
+    for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
+        uint64_t found = wr_histogram_quantile(view, expected[i].q);
+        assert_true(relative_error(found, expected[i].value << 20) <= 0.01);
+    }
 }
 
 static void quantiles_grow_with_q(void **state)
@@ -263,6 +295,7 @@ int main(void)
         histogram_test(count_and_sum_and_max_are_exact),
         histogram_test(a_single_value_is_every_quantile),
         histogram_test(a_quantile_is_never_above_the_maximum),
+        histogram_test(the_rank_of_a_quantile_is_rounded_up),
         histogram_test(quantiles_grow_with_q),
         histogram_test(q_outside_its_range_is_clamped),
         histogram_test(an_empty_histogram_answers_zero),

@@ -112,6 +112,18 @@ static void a_text_place_lost_with_its_process_costs_one_label(void **state)
     wr_area_close(area);
 }
 
+/* What a handle keeps when another worker linked the same label first. */
+static void a_text_place_left_from_a_lost_race_is_used_for_the_next_label(void **state)
+{
+    struct wr_area *area = private_area(*state);
+    atomic_fetch_add(&wr_shared_of(area)->labels_added, 1);
+    area->spare_label = 1;
+    assert_int_equal(wr_area_label(area, "GET /a"), 1);
+    assert_int_equal(wr_area_label(area, "GET /b"), 2);
+    assert_int_equal(wr_area_label_count(area), 3);
+    wr_area_close(area);
+}
+
 static void a_damaged_index_gives_other_and_reads_nothing_outside(void **state)
 {
     struct wr_area *area = private_area(*state);
@@ -192,6 +204,7 @@ int main(void)
         area_test(an_index_out_of_range_has_no_text),
         area_test(a_label_linked_by_a_killed_process_is_finished_by_the_next_who_needs_it),
         area_test(a_text_place_lost_with_its_process_costs_one_label),
+        area_test(a_text_place_left_from_a_lost_race_is_used_for_the_next_label),
         area_test(a_damaged_index_gives_other_and_reads_nothing_outside),
         area_test(workers_that_add_the_same_labels_at_once_never_make_two_of_one),
     };

@@ -2,6 +2,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,6 +80,36 @@ static void reclaiming_returns_all_of_one_owner_and_no_others(void **state)
     assert_int_equal(acquired(limit, 3, 10), 6);
 }
 
+/* A limiter begins with its turn word: this is what a process leaves that was killed after it had taken its turn. */
+static void leave_unfinished(weir_limit *limit, uint64_t serial, uint32_t owner)
+{
+    atomic_store((_Atomic uint64_t *)(void *)limit, serial << 32 | (owner + 1));
+}
+
+static void an_acquisition_its_process_did_not_finish_is_finished_by_the_next(void **state)
+{
+    weir_limit *limit = *state;
+    begin(limit, 2);
+    assert_true(weir_limit_acquire(limit, 6));
+    weir_limit_release(limit, 6);
+    leave_unfinished(limit, 2, 5);
+    assert_true(weir_limit_acquire(limit, 4));
+    assert_int_equal(weir_limit_used(limit), 2);
+    assert_false(weir_limit_acquire(limit, 4));
+    weir_limit_reclaim(limit, 5);
+    assert_int_equal(weir_limit_used(limit), 1);
+}
+
+static void a_dead_owner_gets_nothing_after_it_was_reclaimed(void **state)
+{
+    weir_limit *limit = *state;
+    begin(limit, 2);
+    leave_unfinished(limit, 1, 0);
+    weir_limit_reclaim(limit, 0);
+    assert_true(weir_limit_acquire(limit, 1));
+    assert_int_equal(weir_limit_used(limit), 1);
+}
+
 static void an_owner_out_of_range_is_never_admitted(void **state)
 {
     weir_limit *limit = *state;
@@ -109,6 +140,8 @@ int main(void)
         CASE(a_release_makes_room_for_anyone),
         CASE(releasing_more_than_was_held_changes_nothing),
         CASE(reclaiming_returns_all_of_one_owner_and_no_others),
+        CASE(an_acquisition_its_process_did_not_finish_is_finished_by_the_next),
+        CASE(a_dead_owner_gets_nothing_after_it_was_reclaimed),
         CASE(an_owner_out_of_range_is_never_admitted),
         CASE(the_bounds_of_max_are_kept_and_told),
     };

@@ -70,9 +70,23 @@ static void a_worker_that_leaves_takes_its_gauges_along_and_leaves_its_counters(
     struct wr_histogram_view *view = malloc(sizeof *view);
     wr_meter_histogram(crew.worker[1], crew.pool, WR_H_DURATION, view);
     assert_int_equal(wr_meter_gauge(crew.worker[1], crew.pool, WR_G_BUSY), 0);
+    assert_int_equal(raw_gauge(crew.worker[1], 1, crew.pool, WR_G_BUSY), 0);
     assert_int_equal(wr_meter_counter(crew.worker[1], crew.pool, WR_N_OK), 9);
     assert_int_equal(view->count, 1);
     free(view);
+    dismiss(&crew);
+}
+
+/* What a reaper leaves that is killed before it has zeroed them. */
+static void gauges_in_a_slot_that_nobody_owns_do_not_count(void **state)
+{
+    struct crew crew = crew_of(*state);
+    (void)wr_meter_pool(crew.worker[2], crew.pool);
+    wr_area_close(crew.worker[2]);
+    crew.worker[2] = NULL;
+    struct wr_pool_meter *meter = (struct wr_pool_meter *)(void *)wr_worker_part(crew.worker[0], 3);
+    wr_gauge_add(&meter[crew.pool].gauge[WR_G_WAITING], 8);
+    assert_int_equal(wr_meter_gauge(crew.worker[0], crew.pool, WR_G_WAITING), 0);
     dismiss(&crew);
 }
 
@@ -140,8 +154,8 @@ static void a_series_is_summed_over_workers_for_its_pool_and_label_alone(void **
     fill_series(wr_meter_series(crew.worker[2], crew.pool, 6), 100);
     fill_series(wr_meter_series(crew.worker[2], other_pool, 7), 1000);
     wr_meter_series_sum(crew.worker[1], crew.pool, 7, sum);
-    const uint64_t found[] = {sum->ok, sum->failed, sum->refused, sum->timeout, sum->unknown, sum->cancelled,
-                              sum->retries};
+    const uint64_t found[] = {sum->ok,      sum->failed,    sum->refused, sum->timeout,
+                              sum->unknown, sum->cancelled, sum->retries};
     for (uint64_t i = 0; i < 7; i++) assert_int_equal(found[i], 11 * (i + 1));
     assert_int_equal(sum->duration.count, 2);
     assert_int_equal(sum->duration.sum_ns, 11000000);
@@ -187,6 +201,7 @@ int main(void)
         area_test(pools_are_counted_apart),
         area_test(a_gauge_goes_up_and_down_and_may_be_taken_below_another_workers),
         area_test(a_worker_that_leaves_takes_its_gauges_along_and_leaves_its_counters),
+        area_test(gauges_in_a_slot_that_nobody_owns_do_not_count),
         area_test(the_next_owner_of_a_slot_counts_on_and_starts_with_gauges_at_zero),
         area_test(each_histogram_of_a_pool_is_summed_apart),
         area_test(a_series_is_summed_over_workers_for_its_pool_and_label_alone),

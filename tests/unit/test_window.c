@@ -204,6 +204,21 @@ static void a_count_window_counts_across_the_wrap_of_its_generation(void **state
     assert_sums(wr_count_window_sum(&f->count, 1, 20), 1, 0, 0);
 }
 
+static void words_left_alone_for_any_number_of_generations_are_no_obstacle(void **state)
+{
+    static const uint32_t later[] = {1, 8191, 8192, 8193, 12000, 16383, 32768, 40000, 65535, 65536, 1u << 31};
+    struct fixture *f = *state;
+    for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
+        memset(f, 0, sizeof *f);
+        wr_slide_add(&f->slide, 5, 7);
+        wr_slide_add(&f->slide, 5 + later[i], 7 + WR_SLIDE_BUCKETS);
+        assert_int_equal(wr_slide_sum(&f->slide, 5 + later[i], 7 + WR_SLIDE_BUCKETS, 1), 1);
+        add_all(&f->count, 5, 64, "ffffffffffffffffffffffffffffffffffffffff");
+        add_all(&f->count, 5 + later[i], 64, "sfs");
+        assert_sums(wr_count_window_sum(&f->count, 5 + later[i], 64), 3, 1, 0);
+    }
+}
+
 int main(void)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -223,6 +238,7 @@ int main(void)
         CASE(a_count_window_starts_afresh_with_a_generation),
         CASE(an_older_generation_cannot_add_to_a_count_window),
         CASE(a_count_window_counts_across_the_wrap_of_its_generation),
+        CASE(words_left_alone_for_any_number_of_generations_are_no_obstacle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,23 +1,27 @@
--- The shell half of weir.testing: the program that starts a throw-away PostgreSQL, serves commands about it, and removes
--- every trace when the Lua process is gone. It comes to `sh -s` on its stdin, so that nothing of it shows in `ps`.
+-- The shell half of weir.testing: the program that starts a throw-away PostgreSQL, serves commands about
+-- it, and removes every trace when the Lua process is gone. It comes to `sh -s` on its stdin: nothing of it
+-- shows in `ps`.
 --
--- Two processes. The *guardian* reads the pipe that only the Lua process holds: its end means that Lua closed the server
--- or died in whatever way, and the guardian cleans up. The *keeper* is the parent of the postmaster (somebody must reap
--- it) and does what Lua asks through the FIFO "commands". Descriptors: 3 the replies, 5 the commands, 9 the lock.
+-- Two processes. The *guardian* reads the pipe that only the Lua process holds: its end means that Lua
+-- closed the server or died in whatever way, and the guardian cleans up. The *keeper* is the parent of the
+-- postmaster (somebody must reap it) and does what Lua asks through the FIFO "commands". Descriptors: 3 the
+-- replies, 5 the commands, 9 the lock.
 --
--- Set before this text runs: NAME BIN VERSION TEMPORARY SETTINGS HBA TCP (all single-quoted by testing.lua) and PATH.
+-- Set before this text runs, single-quoted by testing.lua: NAME BIN VERSION TEMPORARY SETTINGS HBA TCP
+-- DURABLE PATH.
 
 return [==[
 {
 set -u
 umask 077
 LC_ALL=C TZ=UTC; export LC_ALL TZ PATH
-# The server's life hangs on the Lua process alone: a Ctrl-C or a hang-up meant for that one is none of our business.
+# The server's life hangs on the Lua process alone: a Ctrl-C or hang-up meant for that one is none of our
+# business.
 trap '' INT HUP TERM PIPE
 
 reply() { printf '%s\n' "$*" >&3; }
 
-# ---- where the server's programs are -------------------------------------------------------------------------------
+# ---- where the server's programs are -----------------------------------------------------------------------
 
 version_of() { set -- $("$1/postgres" --version 2>/dev/null); printf %s "${3:-}"; }
 
@@ -37,19 +41,20 @@ find_server() {
         return
     fi
     program=$(command -v postgres) && bin=$(folder_of "$program") && is_server "$bin" && return
-    for bin in $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -t/ -k5,5nr) "$(pg_config --bindir 2>/dev/null)"; do
+    for bin in $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -t/ -k5,5nr) \
+               "$(pg_config --bindir 2>/dev/null)"; do
         is_server "$bin" && return
     done
     return 1
 }
 
 report_no_server() {
-    wanted=${VERSION:+$VERSION }
+    what="no PostgreSQL ${VERSION:+$VERSION }server binaries found"
     looked=${BIN:-"PATH, /usr/lib/postgresql/*/bin, pg_config"}
-    reply "0 error no PostgreSQL ${wanted}server binaries found (looked in $looked); install postgresql-${VERSION:-15}"
+    reply "0 error $what (looked in $looked); install postgresql-${VERSION:-15}"
 }
 
-# ---- the private directory -----------------------------------------------------------------------------------------
+# ---- the private directory ---------------------------------------------------------------------------------
 
 # A socket's path has to fit into 107 bytes and goes into postgresql.conf and into URLs, hence the limits.
 is_base() {
@@ -58,19 +63,29 @@ is_base() {
     [ ${#1} -le 60 ] && [ -d "$1" ] && [ -w "$1" ] && [ -x "$1" ]
 }
 
+# Files in memory are ten times as quick to make as on disk, and none of them is to last; but a gigabyte has to
+# be free both there and in the machine.
+is_roomy() {
+    is_base "$1" && [ "$(df -Pk "$1" | awk 'NR == 2 { print $4 }')" -ge 1048576 ] &&
+        [ "$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)" -ge 1048576 ]
+} 2>/dev/null
+
 make_directory() {
     base=${TEMPORARY%/}
     is_base "$base" || base=/tmp
-    dir=$(mktemp -d "$base/weir-$NAME.XXXXXX") || return 1
+    place=$base
+    [ -z "$TEMPORARY$DURABLE" ] && is_roomy /dev/shm && place=/dev/shm
+    dir=$(mktemp -d "$place/weir-$NAME.XXXXXX") || return 1
     data=$dir/data
     mkfifo "$dir/commands" && exec 5<>"$dir/commands" && cd "$dir" || return 1
     : >"$dir/log"
 }
 
-# ---- the template: initdb takes half a second, a copy of its work a tenth of that ---------------------------------------
+# ---- the template: initdb takes half a second, a copy of its work a tenth of that --------------------------
 
 run_initdb() {
-    "$bin/initdb" -N -D "$1" -A trust -U postgres -E UTF8 --locale=C --wal-segsize=1 </dev/null >"$dir/initdb.log" 2>&1
+    "$bin/initdb" -N -D "$1" -A trust -U postgres -E UTF8 --locale=C --wal-segsize=1 \
+        </dev/null >"$dir/initdb.log" 2>&1
 }
 
 # Others may have put something of their own at this well-known place, or a cleaner may have thinned it out.
@@ -118,7 +133,7 @@ host replication all 127.0.0.1/32 trust
 END
 }
 
-# ---- the server ------------------------------------------------------------------------------------------------------
+# ---- the server --------------------------------------------------------------------------------------------
 
 server=0 # pid of the postmaster, 0 before the first start
 port=5432
@@ -177,7 +192,8 @@ launch() {
 
 random_port() { echo $((10000 + $(od -An -N2 -tu2 /dev/urandom) % 22000)); }
 
-# The port is chosen once: an URL stays good over restarts. Whether it is free, the server finds out by binding it.
+# The port is chosen once: an URL stays good over restarts. Whether it is free, the server finds out by
+# binding it.
 launch_on_free_port() {
     attempts=20
     while [ $attempts -gt 0 ]; do
@@ -191,7 +207,8 @@ launch_on_free_port() {
 
 # The first complaint since the last launch, without its time.
 last_words() {
-    tail -n +$((said + 1)) "$dir/log" | grep -E -m 1 'FATAL|PANIC|ERROR|unrecognized|invalid' | sed 's/^[^]]*] //'
+    tail -n +$((said + 1)) "$dir/log" | grep -E -m 1 'FATAL|PANIC|ERROR|unrecognized|invalid' |
+        sed 's/^[^]]*] //'
 }
 
 start_server() {
@@ -220,7 +237,11 @@ stop_server() { # sequence mode seconds
 }
 
 signal_server() { # sequence signal
-    if alive "$server" && kill -s "$2" "$server"; then reply "$1 ok"; else reply "$1 error the server is not running"; fi
+    if alive "$server" && kill -s "$2" "$server"; then
+        reply "$1 ok"
+    else
+        reply "$1 error the server is not running"
+    fi
 }
 
 signal_backend() { # sequence pid signal
@@ -253,7 +274,7 @@ end_server() {
     clean_after_kill
 }
 
-# ---- the two processes ------------------------------------------------------------------------------------------------
+# ---- the two processes -------------------------------------------------------------------------------------
 
 prepare() {
     make_data || { reply "0 error initdb failed: $(tail -n 1 "$dir/initdb.log")"; return; }
@@ -284,8 +305,8 @@ keep() {
     end_server "$server"
 }
 
-# A child of the Lua process may have inherited the pipe and outlive it (a daemon, say), so its pid is watched as well,
-# twice a second. Where tail knows no --pid, the pipe alone has to do.
+# A child of the Lua process may have inherited the pipe and outlive it (a daemon, say), so its pid is
+# watched as well, twice a second. Where tail knows no --pid, the pipe alone has to do.
 watch() { tail --pid="$PPID" -s 0.5 -f /dev/null 2>/dev/null && kill -s USR1 $$; }
 
 await_orphanage() {
@@ -320,7 +341,7 @@ elif make_directory; then
     keeper=$!
     guard
 else
-    reply "0 error no private directory could be made under $base"
+    reply "0 error no private directory could be made under $place"
 fi
 exit
 }
