@@ -67,8 +67,9 @@ typedef struct weir_breaker_config {
     uint32_t consecutive;        /* n failures in a row trip; 0: off */
     bool rates_off;              /* only `consecutive` trips */
     uint64_t open_for_ns;        /* upper bound of one OPEN spell; > 0 */
-    uint64_t (*open_for)(void *ctx, uint32_t k); /* NULL, or ns for the k-th opening in a row (1, 2, ...). A pointer of
-                                  * this process: shared breakers keep open_for_ns, see weir_breaker_open_for */
+    uint64_t (*open_for)(void *ctx, uint32_t k); /* NULL, or ns for the k-th opening in a row (1, 2, ...); 0 means
+                                  * open_for_ns. A pointer of this program: when another one opens a shared breaker,
+                                  * open_for_ns counts */
     void *open_for_ctx;
     uint32_t permits;            /* half-open probes: 1 .. 64 */
     uint64_t half_open_wait_ns;  /* no judgement within this opens again; 0: wait without limit */
@@ -100,7 +101,8 @@ typedef struct weir_breaker_snapshot {
     uint64_t refused;                          /* since init or reset */
     uint32_t opened_count;                     /* since init or reset */
     uint32_t generation;
-    uint64_t retry_after_ns;                   /* until the next admission can be expected; 0 if now */
+    uint64_t retry_after_ns;                   /* until the next admission can be expected; 0 if now, UINT64_MAX
+                                                * if only an operator can tell (FORCED_OPEN) */
     weir_evidence evidence;                    /* of the last transition; rule NONE if there was none */
 } weir_breaker_snapshot;
 

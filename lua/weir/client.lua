@@ -1,4 +1,5 @@
---- Client handles (db:anon{...}, db:service()) and units of work: submit, park, collect, retry the unit's function.
+--- Client handles (db:anon{...}, db:service()) and units of work: submit, park, collect, retry the unit's
+-- function.
 
 local compat = require "weir.compat"
 local errors = require "weir.errors"
@@ -16,7 +17,7 @@ Transaction.__index = Transaction
 -- What tx:rollback() raises to leave the unit's function.
 local ROLLBACK = {}
 
--- ---- requests ---------------------------------------------------------------------------------------------------------
+-- ---- requests ---------------------------------------------------------------------------------------------
 
 local function claims_text(claims)
     if claims == nil then return nil end
@@ -29,7 +30,7 @@ local function claims_text(claims)
     elseif type(claims) ~= "string" then
         errors.misusef("the claims are a %s; they must be a table or a JSON object as text", type(claims))
     end
-    if not text:find("^%s*{") then errors.misuse("the claims must be a JSON object, like { sub = 'a user' }") end
+    if not text:find("^%s*{") then errors.misuse("the claims must be a JSON object, like { sub = 'ann' }") end
     return text
 end
 
@@ -48,7 +49,7 @@ local function merged(base, options)
     end
     for key, value in pairs(options) do
         if key == "client" or key == "claims" then
-            errors.misuse(key .. " is not an option of a call; take another handle with db:client(name, claims)")
+            errors.misuse(key .. " is not an option of a call; db:client(name, claims) gives another handle")
         end
         spec[key] = value
     end
@@ -69,18 +70,7 @@ function Handle:with(options)
     return new_handle(self.db, merged(self.spec, options))
 end
 
--- ---- single calls -------------------------------------------------------------------------------------------------------
-
-local function collected(call, null)
-    local failure = call:error()
-    if failure then
-        call:free()
-        return nil, errors.wrap(failure)
-    end
-    local result = call:result(1, null)
-    call:free()
-    return result
-end
+-- ---- single calls -----------------------------------------------------------------------------------------
 
 --- Runs one statement in one round trip, retried as the policy says.
 -- @return result, or nil and an error
@@ -88,7 +78,9 @@ function Handle:query(context, ...)
     local call, key = self.db.core:submit(self.request, context, ...)
     if not call then errors.misuse(key) end
     loop.await(call, key)
-    return collected(call, self.null)
+    local result, failure = call:collect(self.null)
+    if failure then return nil, errors.wrap(failure) end
+    return result
 end
 
 local function all_results(call, null)
@@ -110,15 +102,15 @@ function Handle:pipeline(context, statements)
     return results
 end
 
--- ---- units of work --------------------------------------------------------------------------------------------------------
+-- ---- units of work ----------------------------------------------------------------------------------------
 
 local function check_open(tx)
-    if tx.ended then errors.misuse("the transaction has ended; it lives only inside the function it was given to") end
+    if tx.ended then errors.misuse("the transaction has ended; it lives only inside its function") end
     if tx.failure then error(tx.failure, 0) end
 end
 
--- Waits for the answer to what was just sent; an error is raised, so that nobody can overlook it. The unit may have
--- ended while its function was doing something else: its deadline passed, or the engine was closed.
+-- Waits for the answer to what was just sent; an error is raised, so that nobody can overlook it. The unit
+-- may have ended while its function was doing something else: its deadline passed, or the engine was closed.
 local function await_reply(tx, sent, why)
     if not sent and tx.call:status() ~= "ended" then errors.misuse(why) end
     loop.await(tx.call, tx.key)
@@ -129,8 +121,8 @@ local function await_reply(tx, sent, why)
     end
 end
 
---- Runs one statement. Raises the error object if it fails; the unit is then rolled back, and retried if the policy
--- says so.
+--- Runs one statement. Raises the error object if it fails; the unit is then rolled back, and retried if the
+-- policy says so.
 function Transaction:query(...)
     check_open(self)
     await_reply(self, self.call:send(...))
@@ -171,7 +163,12 @@ local function verdict(tx, ok, raised)
 end
 
 local function attempt(unit, fn)
-    local tx = setmetatable({ call = unit.call, key = unit.key, null = unit.null, attempt = unit.call:attempt() }, Transaction)
+    local tx = setmetatable({
+        call = unit.call,
+        key = unit.key,
+        null = unit.null,
+        attempt = unit.call:attempt(),
+    }, Transaction)
     local results = compat.pack(pcall(fn, tx))
     tx.ended = true
     local how, own = verdict(tx, results[1], results[2])
@@ -201,7 +198,7 @@ end
 -- @return what fn returned, or nil and an error; an error fn raised itself is raised again
 function Handle:transaction(context, fn, options)
     if type(fn) ~= "function" then
-        errors.misusef("the unit's function is a %s; it must be a function that takes the transaction", type(fn))
+        errors.misusef("the unit's function is a %s; it must be a function taking the transaction", type(fn))
     end
     local handle = options and self:with(options) or self
     local call, key = handle.db.core:begin(handle.request, context)

@@ -15,7 +15,7 @@ if math.type then
     end
 else
     function compat.is_integer(value)
-        return type(value) == "number" and value % 1 == 0 and value >= -9007199254740992 and value <= 9007199254740992
+        return type(value) == "number" and value % 1 == 0 and math.abs(value) <= 9007199254740992
     end
 end
 

@@ -15,7 +15,7 @@ Db.__index = Db
 -- Key of an engine -> its db, for the health checks that fall due while somebody turns the loop.
 local open = setmetatable({}, { __mode = "v" })
 
--- ---- opening ------------------------------------------------------------------------------------------------------------
+-- ---- opening ----------------------------------------------------------------------------------------------
 
 -- The client that with_anon or with_service means: the one of that name, or the only one of that kind.
 local function default_client(clients, name, is_kind)
@@ -62,7 +62,7 @@ function db.open(options)
     return self
 end
 
--- ---- health checks of the program's own ------------------------------------------------------------------------------------
+-- ---- health checks of the program's own -------------------------------------------------------------------
 
 local function judge(protected, value, why)
     if protected and value then return true end
@@ -84,7 +84,7 @@ function loop.on_check(key, index)
     loop.spawn_daemon(run_check, self, index)
 end
 
--- ---- calls -------------------------------------------------------------------------------------------------------------------
+-- ---- calls ------------------------------------------------------------------------------------------------
 
 --- A handle for calls as the client `name`, for users (ANON clients) with their claims.
 function Db:client(name, claims)
@@ -93,7 +93,7 @@ end
 
 local function require_client(name, kind, with)
     if name then return name end
-    errors.misusef("there is no single %s client; name one 'anon' or 'service', or use db:%s(name, ...)", kind, with)
+    errors.misusef("no single %s client; name one 'anon' or 'service', or use db:%s(name, ...)", kind, with)
 end
 
 function Db:anon(claims)
@@ -119,7 +119,7 @@ function Db:with_service(context, fn, options)
     return self:with(require_client(self.service_client, "SERVICE", "with"), context, nil, fn, options)
 end
 
--- ---- seeing --------------------------------------------------------------------------------------------------------------------
+-- ---- seeing -----------------------------------------------------------------------------------------------
 
 local function document(text, why)
     if not text then errors.misuse(why) end
@@ -165,7 +165,7 @@ function Db:held()
     return self.core:held()
 end
 
--- ---- steering --------------------------------------------------------------------------------------------------------------------
+-- ---- steering ---------------------------------------------------------------------------------------------
 
 local Breaker = {}
 Breaker.__index = Breaker
@@ -179,7 +179,8 @@ local forced = { open = true, closed = true, disabled = true, metrics_only = tru
 --- "open", "closed", "disabled", "metrics_only", or nil to end forcing.
 function Breaker:force(state)
     if state ~= nil and not forced[state] then
-        errors.misusef("force(%s): 'open', 'closed', 'disabled', 'metrics_only', or nil to end forcing", tostring(state))
+        local known = "'open', 'closed', 'disabled', 'metrics_only', or nil to end forcing"
+        errors.misusef("force(%s): it must be %s", tostring(state), known)
     end
     checked(self.db.core:force(self.pool, state or "auto"))
 end

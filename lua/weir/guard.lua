@@ -1,5 +1,6 @@
---- The guards by themselves, for anything a script calls: breaker, backoff, retry budget, limit, rate; and weir.guard,
--- which puts them around a function. Their decisions are made by the same C code that guards PostgreSQL.
+--- The guards by themselves, for anything a script calls: breaker, backoff, retry budget, limit, rate; and
+-- weir.guard, which puts them around a function. Their decisions are made by the same C code that guards
+-- PostgreSQL.
 
 local core = require "weir.core"
 local errors = require "weir.errors"
@@ -28,7 +29,7 @@ local function made(what, object, why)
     return object
 end
 
--- ---- breaker ------------------------------------------------------------------------------------------------------------
+-- ---- breaker ----------------------------------------------------------------------------------------------
 
 local Breaker = { __name = "weir.breaker" }
 Breaker.__index = Breaker
@@ -36,7 +37,8 @@ guard.Breaker = Breaker
 
 local events = { transition = true, refused = true, rate_exceeded = true }
 
---- A breaker; the keys are those of weir.open's `breaker`, and `name`, `clock`, `initial`, `open_for` as a function.
+--- A breaker; the keys are those of weir.open's `breaker`, and `name`, `clock`, `initial`, `open_for` as a
+-- function.
 function guard.breaker(options)
     options = options or {}
     local clock = check_options("breaker", options)
@@ -69,8 +71,8 @@ local function moved(self, event)
     emit(self, event.from == event.to and "rate_exceeded" or "transition", event)
 end
 
---- Calls fn(event) whenever the breaker moves ("transition"), refuses ("refused"), or, in METRICS_ONLY, passes a threshold
--- for the first time ("rate_exceeded"). Returns the breaker.
+--- Calls fn(event) whenever the breaker moves ("transition"), refuses ("refused"), or, in METRICS_ONLY,
+-- passes a threshold for the first time ("rate_exceeded"). Returns the breaker.
 function Breaker:on(event, fn)
     if not events[event] then
         errors.misusef("on(%s): the events are transition, refused and rate_exceeded", tostring(event))
@@ -112,7 +114,8 @@ function Breaker:settle(permit, verdict, elapsed, code)
     moved(self, event)
 end
 
---- CLOSED, OPEN, HALF_OPEN, FORCED_OPEN, FORCED_CLOSED, DISABLED or METRICS_ONLY. Time alone may have moved it.
+--- CLOSED, OPEN, HALF_OPEN, FORCED_OPEN, FORCED_CLOSED, DISABLED or METRICS_ONLY. Time alone may have moved
+-- it.
 function Breaker:state()
     moved(self, self.core:tick(now(self)))
     return self.core:state(now(self))
@@ -137,8 +140,8 @@ function Breaker:probe_passed()
     return event ~= nil
 end
 
---- calls, failures, slow, failure_rate and slow_rate (nil below min_calls), refused, state, opened_count, retry_after,
--- evidence.
+--- calls, failures, slow, failure_rate and slow_rate (nil below min_calls), refused, state, opened_count,
+-- retry_after, evidence.
 function Breaker:snapshot()
     moved(self, self.core:tick(now(self)))
     local snapshot = self.core:snapshot(now(self))
@@ -147,26 +150,28 @@ function Breaker:snapshot()
     return snapshot
 end
 
--- ---- backoff -------------------------------------------------------------------------------------------------------------
+-- ---- backoff ----------------------------------------------------------------------------------------------
 
---- Delays: :next() gives one in seconds, :reset() starts over. Keys: kind ("full", "equal", "decorrelated", "exponential",
--- "constant"), base, cap, factor, seed.
+--- Delays: :next() gives one in seconds, :reset() starts over. Keys: kind ("full", "equal", "decorrelated",
+-- "exponential", "constant"), base, cap, factor, seed.
 function guard.backoff(options)
     options = options or {}
     check_options("backoff", options)
     return made("backoff", core.backoff(options))
 end
 
--- ---- retry budget ----------------------------------------------------------------------------------------------------------
+-- ---- retry budget -----------------------------------------------------------------------------------------
 
 local Budget = { __name = "weir.budget" }
 Budget.__index = Budget
 
---- A retry budget. Keys: per_success, floor, cap; kind = "ratio" with per_success as the share of requests, and window.
+--- A retry budget. Keys: per_success, floor, cap; kind = "ratio" with per_success as the share of requests,
+-- and window.
 function guard.budget(options)
     options = options or {}
     local clock = check_options("budget", options)
-    return setmetatable({ clock = clock, core = made("budget", core.budget(options, clock and clock())) }, Budget)
+    local object = made("budget", core.budget(options, clock and clock()))
+    return setmetatable({ clock = clock, core = object }, Budget)
 end
 
 --- A first attempt starts.
@@ -193,7 +198,7 @@ function Budget:cap()
     return self.core:cap()
 end
 
--- ---- rate limiter ------------------------------------------------------------------------------------------------------------
+-- ---- rate limiter -----------------------------------------------------------------------------------------
 
 local Rate = { __name = "weir.rate" }
 Rate.__index = Rate
@@ -210,14 +215,15 @@ function guard.rate(options)
     local clock = check_options("rate", options)
     local per_second = check_number("rate: per_second", options.per_second)
     local burst = check_number("rate: burst", options.burst or math.max(1, per_second))
-    return setmetatable({ clock = clock, core = made("rate", core.rate(per_second, burst, clock and clock())) }, Rate)
+    local object = made("rate", core.rate(per_second, burst, clock and clock()))
+    return setmetatable({ clock = clock, core = object }, Rate)
 end
 
 --- True, or nil and a refusal with retry_after.
 function Rate:take()
     local taken, wait = self.core:take(now(self))
     if taken then return true end
-    return nil, errors.new("rate_limited", "more than the rate allows", { class = "safe", retry_after = wait })
+    return nil, errors.new("rate_limited", "over the rate", { class = "safe", retry_after = wait })
 end
 
 --- Waits for its turn.
@@ -231,13 +237,15 @@ end
 
 guard.limit = limit.new
 
--- ---- all of them around a function ----------------------------------------------------------------------------------------------
+-- ---- all of them around a function ------------------------------------------------------------------------
 
 local Guard = { __name = "weir.guard" }
 Guard.__index = Guard
 
 local guard_keys = { breaker = true, timeout = true, retry = true, limit = true, budget = true, rate = true }
-local retry_keys = { retries = true, when = true, kind = true, base = true, cap = true, factor = true, seed = true }
+local backoff_keys = { "kind", "base", "cap", "factor", "seed" }
+local retry_keys = { retries = true, when = true }
+for _, key in ipairs(backoff_keys) do retry_keys[key] = true end
 
 local function check_keys(what, options, known)
     for key in pairs(options) do
@@ -266,13 +274,15 @@ local function read_retry(retry)
     if retry.when ~= nil and type(retry.when) ~= "function" then
         errors.misusef("guard: retry.when is a %s; it must be a function", type(retry.when))
     end
-    local backoff = { kind = retry.kind, base = retry.base, cap = retry.cap, factor = retry.factor, seed = retry.seed }
+    local backoff = {}
+    for _, key in ipairs(backoff_keys) do backoff[key] = retry[key] end
     guard.backoff(backoff)       -- so that a wrong knob is told now and not at the first failure
     return { retries = retries, when = retry.when, backoff = backoff }
 end
 
---- Guards around a function. Keys, all optional, each a table of options or an object made before: breaker, limit, budget,
--- rate; timeout (seconds, of one attempt); retry = { retries, base, cap, kind, factor, seed, when = function(err, attempt) }.
+--- Guards around a function. Keys, all optional, each a table of options or an object made before: breaker,
+-- limit, budget, rate; timeout (seconds, of one attempt); retry = { retries, base, cap, kind, factor, seed,
+-- when = function(err, attempt) }.
 function guard.guard(options)
     options = options or {}
     check_options("guard", options)
@@ -290,9 +300,9 @@ function guard.guard(options)
     }, Guard)
 end
 
---- Runs fn() behind the guards and returns what it returns. A failure is nil and an error, or a raised error: both
--- count for the breaker and are retried, and the last one is passed on as it came. A guard's own refusal, and a timeout, are
--- nil and an error. nil alone is a success.
+--- Runs fn() behind the guards and returns what it returns. A failure is nil and an error, or a raised error:
+-- both count for the breaker and are retried, and the last one is passed on as it came. A guard's own
+-- refusal, and a timeout, are nil and an error. nil alone is a success.
 function Guard:run(label, fn)
     if type(label) ~= "string" or label == "" then
         errors.misusef("guard: the label is %s; say in a string what this call is for", tostring(label))

@@ -1,12 +1,13 @@
---- JSON by dkjson, without losing digits: whole numbers too large for a Lua number are decoded as text, and floats
--- are encoded so that they read back the same (dkjson alone writes 14 digits).
+--- JSON by dkjson, without losing digits: whole numbers too large for a Lua number are decoded as text, and
+-- floats are encoded so that they read back the same (dkjson alone writes 14 digits).
 
 local dkjson = require "dkjson"
 local compat = require "weir.compat"
 
 local json = {}
 
---- JSON null, and SQL NULL where absence will not do. dkjson's own, so that what it decodes elsewhere is the same value.
+--- JSON null, and SQL NULL where absence will not do. dkjson's own, so that what it decodes elsewhere is the
+-- same value.
 json.null = dkjson.null
 
 local find, sub = string.find, string.sub
@@ -85,8 +86,8 @@ function exact(value, depth)
     return setmetatable({ compat.number_text(value) }, Exact)
 end
 
---- The JSON text of a value, or nil and why it has none. An empty table is an array unless its metatable says otherwise
--- (__jsontype = "object").
+--- The JSON text of a value, or nil and why it has none. An empty table is an array unless its metatable says
+-- otherwise (__jsontype = "object").
 function json.encode(value)
     local ok, text = pcall(dkjson.encode, exact(value, 0))
     if not ok then return nil, (tostring(text):gsub("^.-:%d+: ", "")) end

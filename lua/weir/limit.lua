@@ -23,7 +23,9 @@ function limit.new(options)
         errors.misusef("limit: the options are a %s; they must be a table", type(options))
     end
     for key in pairs(options) do
-        if key ~= "max" and key ~= "queue" then errors.misusef("limit: %s is not a known option", tostring(key)) end
+        if key ~= "max" and key ~= "queue" then
+            errors.misusef("limit: %s is not a known option", tostring(key))
+        end
     end
     local object, why = core.limit(check_whole("max", options.max, 1))
     if not object then errors.misuse("limit: " .. why) end
@@ -35,7 +37,8 @@ function limit.new(options)
 end
 
 local function refuse(self, code, message)
-    local evidence = ("%d of %d in use, %d of %d waiting"):format(self:used(), self:max(), self:waiting(), self.queue)
+    local format = "%d of %d in use, %d of %d waiting"
+    local evidence = format:format(self:used(), self:max(), self:waiting(), self.queue)
     return nil, errors.new(code, message, { class = "safe", evidence = evidence })
 end
 
@@ -51,7 +54,8 @@ local function wait_turn(waiter, seconds)
     return true
 end
 
---- Takes a place, waiting in the queue if there is room, at most `seconds` if given. True, or nil and a refusal.
+--- Takes a place, waiting in the queue if there is room, at most `seconds` if given. True, or nil and a
+-- refusal.
 function Limit:acquire(seconds)
     if #self.waiting_list == 0 and self.core:acquire() then return true end
     if #self.waiting_list >= self.queue then

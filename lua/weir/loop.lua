@@ -1,7 +1,8 @@
---- Tasks, and waiting. C hands out tickets; whoever waits for one is parked here, until the loop says it is done.
+--- Tasks, and waiting. C hands out tickets; whoever waits for one is parked here, until the loop says it is
+-- done.
 --
--- Inside a task waiting means yielding to the scheduler. Outside of any (a plain script, or a coroutine that somebody
--- else resumes) it means turning the loop on the spot; the tasks go on meanwhile.
+-- Inside a task waiting means yielding to the scheduler. Outside of any (a plain script, or a coroutine that
+-- somebody else resumes) it means turning the loop on the spot; the tasks go on meanwhile.
 
 local core = require "weir.core"
 local compat = require "weir.compat"
@@ -21,10 +22,12 @@ local tasks_alive = 0            -- not counting daemons, which nobody waits for
 local unheard = {}               -- tasks that failed and that nobody joined, in order
 local unheard_dropped = 0
 local depth = 0                  -- of turns inside turns
+local stirred = true             -- the loop has something for wake_callers or start_checks
 
 local UNHEARD_MAX = 100
--- A task that waits in a coroutine of its own turns the loop inside the scheduler's turn, and so may the task resumed
--- there. C allows some 200 nested calls; from here on inner turns serve the database only and resume nobody.
+-- A task that waits in a coroutine of its own turns the loop inside the scheduler's turn, and so may the task
+-- resumed there. C allows some 200 nested calls; from here on inner turns serve the database only and resume
+-- nobody.
 local DEPTH_MAX = 16
 -- How long the loop sleeps at most, so that Ctrl-C in a plain script is noticed.
 local TURN_MAX = 0.25
@@ -44,7 +47,7 @@ local function this_task()
 end
 loop.this_task = this_task
 
--- ---- waiting ------------------------------------------------------------------------------------------------------
+-- ---- waiting ----------------------------------------------------------------------------------------------
 
 local turn
 
@@ -87,7 +90,10 @@ function loop.await(call, key)
         calls_waited = calls_waited - 1
         return
     end
-    local ok, err = pcall(turn_until, has_answer, call)
+    local before = depth
+    depth = before + 1
+    local ok, err = pcall(spin, has_answer, call)
+    depth = before
     calls_waited = calls_waited - 1
     if not ok then error(err, 0) end
 end
@@ -142,8 +148,8 @@ function loop.sleep(seconds)
     if not ok then error(err, 0) end
 end
 
---- Waits for the signal, at most so long. True if it fired. When the time is over the signal counts as fired too, so it
--- must be one that only this caller waits for.
+--- Waits for the signal, at most so long. True if it fired. When the time is over the signal counts as fired
+-- too, so it must be one that only this caller waits for.
 function loop.wait_for(signal, seconds)
     local sleeper = sleepers.add(core.now() + seconds, { alarm_of = signal })
     local ok, err = pcall(loop.wait, signal)
@@ -152,7 +158,7 @@ function loop.wait_for(signal, seconds)
     return not signal.late
 end
 
--- ---- tasks -----------------------------------------------------------------------------------------------------------
+-- ---- tasks ------------------------------------------------------------------------------------------------
 
 local function note_failure(task, err)
     if task.heard then return end
@@ -245,8 +251,8 @@ function Task:join()
     return results_or_raise(self:wait())
 end
 
---- Asks the task to stop: the call it waits for is cancelled, a sleep or a wait raises. One that is at work hears
--- of it where it next waits.
+--- Asks the task to stop: the call it waits for is cancelled, a sleep or a wait raises. One that is at work
+-- hears of it where it next waits.
 function Task:cancel()
     if self.ended then return end
     if self.call then
@@ -279,8 +285,8 @@ local function as_tasks(...)
     return tasks
 end
 
---- Waits for all of the given tasks or functions (or one list of them). Returns a list with the packed results of each;
--- when all have ended, the first error is raised again.
+--- Waits for all of the given tasks or functions (or one list of them). Returns a list with the packed
+-- results of each; when all have ended, the first error is raised again.
 function loop.gather(...)
     local tasks, results, failed = as_tasks(...), {}, nil
     for i, task in ipairs(tasks) do
@@ -292,7 +298,7 @@ function loop.gather(...)
     return results
 end
 
--- ---- turning ----------------------------------------------------------------------------------------------------------
+-- ---- turning ----------------------------------------------------------------------------------------------
 
 local function wake_callers()
     local key = core.ready()
@@ -329,7 +335,8 @@ local function start_checks()
     end
 end
 
--- Runs who is runnable now; who becomes runnable meanwhile waits for the next round, so that the loop gets its turn.
+-- Runs who is runnable now; who becomes runnable meanwhile waits for the next round, so that the loop gets
+-- its turn.
 local function run_tasks()
     local stop = last
     while first <= stop do
@@ -351,20 +358,25 @@ local function patience()
     return seconds < 0 and 0 or seconds < TURN_MAX and seconds or TURN_MAX
 end
 
--- One round. It never sleeps after something has happened: whoever turns the loop may be waiting for just that.
+-- One round. It never sleeps after something has happened: whoever turns the loop may be waiting for just
+-- that.
 function turn()
-    local happened = wake_callers()
+    local happened = false
+    if stirred then
+        happened = wake_callers()
+        start_checks()
+        stirred = false
+    end
     happened = wake_sleepers() or happened
-    start_checks()
     if first <= last and depth <= DEPTH_MAX then
         run_tasks()
-        if first <= last then core.turn(0) end -- those who keep running must not starve the connections
+        if first <= last then stirred = core.turn(0) end -- who keeps running must not starve the connections
     elseif not happened then
-        core.turn(patience())
+        stirred = core.turn(patience())
     end
 end
 
--- ---- running a whole program --------------------------------------------------------------------------------------------
+-- ---- running a whole program ------------------------------------------------------------------------------
 
 -- `before` were alive when the program began: it may itself be part of one.
 local function all_ended(before)
@@ -404,9 +416,9 @@ local function conclude(protected, ok, ...)
     return ok, ...
 end
 
---- Runs main(...) as a task until it and all tasks it started have ended. Returns true and its results, or false and
--- what it raised (strings with a traceback), or false and nil if only tasks failed that nobody joined; those have been
--- written to stderr.
+--- Runs main(...) as a task until it and all tasks it started have ended. Returns true and its results, or
+-- false and what it raised (strings with a traceback), or false and nil if only tasks failed that nobody
+-- joined; those have been written to stderr.
 function loop.run(main, ...)
     local arguments, before = compat.pack(...), tasks_alive
     local task = make_task(false, function()

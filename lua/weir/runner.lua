@@ -7,14 +7,15 @@ local loop = require "weir.loop"
 
 local runner = {}
 
--- ---- one attempt: outcome = { raised, value..., err, verdict, elapsed } --------------------------------------------------
+-- ---- one attempt: outcome = { raised, value..., err, verdict, elapsed } -----------------------------------
 
 local function timed_out(label, seconds)
-    return errors.new("timeout", ("no answer within %g s"):format(seconds), { context = label, class = "unknown" })
+    local message = ("no answer within %g s"):format(seconds)
+    return errors.new("timeout", message, { context = label, class = "unknown" })
 end
 
--- In a task of its own, so that whoever waits can stop waiting. A function that never waits cannot be interrupted: it
--- is measured afterwards, and its value, late as it is, is passed on.
+-- In a task of its own, so that whoever waits can stop waiting. A function that never waits cannot be
+-- interrupted: it is measured afterwards, and its value, late as it is, is passed on.
 local function call_with_timeout(label, fn, seconds)
     local signal, results = {}, nil
     local task = loop.spawn_daemon(function()
@@ -54,7 +55,7 @@ local function try(self, label, fn)
     return results, verdict, err, elapsed
 end
 
--- ---- admission ------------------------------------------------------------------------------------------------------------
+-- ---- admission --------------------------------------------------------------------------------------------
 
 local function refused(label, refusal)
     refusal.context = label
@@ -88,7 +89,7 @@ local function settle(self, permit, verdict, err, elapsed)
     if self.budget and verdict == "success" then self.budget:success() end
 end
 
--- ---- again? ---------------------------------------------------------------------------------------------------------------
+-- ---- again? -----------------------------------------------------------------------------------------------
 
 local function wants_retry(self, attempt, verdict, err)
     local retry = self.retry
@@ -110,7 +111,7 @@ function runner.run(self, label, fn)
         attempt = attempt + 1
         local permit, refusal = admit(self, label)
         if not permit then
-            if results then return pass_on(results) end -- what went wrong says more than that no more may be tried
+            if results then return pass_on(results) end -- what went wrong says more than the refusal
             return nil, refusal
         end
         local verdict, err, elapsed

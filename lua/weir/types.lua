@@ -68,7 +68,7 @@ local function length_of(list, path)
         if type(key) == "number" and key % 1 == 0 and key >= 1 then
             if key > most then most = key end
         elseif key ~= "n" then
-            errors.misuse("weir.array: " .. path .. " has the key " .. tostring(key) .. "; a list has whole numbers only")
+            errors.misusef("weir.array: %s has the key %s; lists have whole numbers", path, tostring(key))
         end
     end
     return most
@@ -82,8 +82,8 @@ function array_text(list, path)
     return "{" .. table.concat(parts, ",") .. "}"
 end
 
---- A list as an array of the type the statement wants: weir.array{1, 2}, nested for more dimensions, weir.null or nil for
--- NULL (give n when the last is nil), weir.json(...) and weir.bytea(...) as elements.
+--- A list as an array of the type the statement wants: weir.array{1, 2}, nested for more dimensions,
+-- weir.null or nil for NULL (give n when the last is nil), weir.json(...) and weir.bytea(...) as elements.
 function types.array(list)
     if type(list) ~= "table" then
         errors.misusef("weir.array: the list is a %s; it must be a table", type(list))

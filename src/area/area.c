@@ -289,12 +289,25 @@ static int lock_draft(struct opening *opening)
     return -1;
 }
 
+/* A file that was never an area may be somebody's data under a mistyped path: it is moved aside, not replaced. */
+static const char *keep_foreign(struct opening *opening, char *reason)
+{
+    char kept[PATH_MAX];
+    if (strcmp(reason, WR_NOT_AN_AREA) != 0) return NULL;
+    int length = snprintf(kept, sizeof kept, "%s.kept", opening->path);
+    if (length < 0 || (size_t)length >= sizeof kept) return strerror(ENAMETOOLONG);
+    if (link(opening->path, kept) != 0) return errno == EEXIST ? "is no area, and its .kept exists already" : strerror(errno);
+    wr_text_format(reason, WEIR_WHY_MAX, "%s; kept as %.100s", WR_NOT_AN_AREA, kept);
+    return NULL;
+}
+
 /* Completes the locked draft, gives it the name and joins it. The reason for it stays in `replaced`. */
 static enum finding publish(struct opening *opening, int fd)
 {
     char reason[WEIR_WHY_MAX];
     wr_text_copy(reason, sizeof reason, opening->replaced);
     const char *fault = fill_draft(opening, fd);
+    if (fault == NULL) fault = keep_foreign(opening, reason);
     if (fault == NULL && rename(opening->draft, opening->path) != 0) fault = strerror(errno);
     if (fault != NULL) {
         (void)unlink(opening->draft);

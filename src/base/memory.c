@@ -28,24 +28,20 @@ void *wr_resize(const struct wr_memory *memory, void *old, size_t size)
 void *wr_alloc(const struct wr_memory *memory, size_t size)
 {
     void *fresh = wr_resize(memory, NULL, size);
-    if (fresh != NULL)
-        memset(fresh, 0, size);
+    if (fresh != NULL) memset(fresh, 0, size);
     return fresh;
 }
 
 void wr_free(const struct wr_memory *memory, void *old)
 {
-    if (old != NULL)
-        wr_resize(memory, old, 0);
+    if (old != NULL) wr_resize(memory, old, 0);
 }
 
 char *wr_strdup(const struct wr_memory *memory, const char *text)
 {
-    if (text == NULL)
-        return NULL;
+    if (text == NULL) return NULL;
     size_t size = strlen(text) + 1;
     char *copy = wr_resize(memory, NULL, size);
-    if (copy != NULL)
-        memcpy(copy, text, size);
+    if (copy != NULL) memcpy(copy, text, size);
     return copy;
 }

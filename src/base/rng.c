@@ -17,8 +17,7 @@ static uint64_t rotate_left(uint64_t x, unsigned bits)
 
 void wr_rng_seed(struct wr_rng *rng, uint64_t seed)
 {
-    for (int i = 0; i < 4; i++)
-        rng->word[i] = splitmix(&seed);
+    for (int i = 0; i < 4; i++) rng->word[i] = splitmix(&seed);
 }
 
 uint64_t wr_rng_next(struct wr_rng *rng)

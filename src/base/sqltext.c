@@ -1,5 +1,5 @@
-/* A scanner of words: it walks the text as PostgreSQL's own lexer would (standard_conforming_strings on, which the
- * greeting insists on), skips what is quoted, and hands out identifiers one by one. */
+/* A scanner of words: it walks the text as PostgreSQL's own lexer would (standard_conforming_strings on,
+ * which the greeting insists on), skips what is quoted, and hands out identifiers one by one. */
 #include "base/sqltext.h"
 
 #include <stddef.h>
@@ -105,7 +105,8 @@ static void keep_word(struct scan *scan, const char *from, const char *to)
     scan->word[length] = '\0';
 }
 
-/* A bare word, or a prefix of a literal (E'', B'', X'', N'', U&''), which is skipped with it. True for a word. */
+/* A bare word, or a prefix of a literal (E'', B'', X'', N'', U&''), which is skipped with it. True for a
+ * word. */
 static bool take_word(struct scan *scan)
 {
     const char *from = scan->at;
@@ -115,7 +116,8 @@ static bool take_word(struct scan *scan)
         scan->at = *from == 'e' || *from == 'E' ? past_escaped(scan->at) : past_quoted(scan->at, false);
         return false;
     }
-    if (single && (*from == 'u' || *from == 'U') && scan->at[0] == '&' && scan->at[1] == '"') scan->disguised = true;
+    if (single && (*from == 'u' || *from == 'U') && scan->at[0] == '&' && scan->at[1] == '"')
+        scan->disguised = true;
     keep_word(scan, from, scan->at);
     return true;
 }
@@ -216,8 +218,8 @@ enum wr_sql_kind wr_sql_classify(const char *sql)
 
 bool wr_sql_stands_alone(const char *sql)
 {
-    static const char *const alone[] = {"vacuum", "cluster", "reindex", "create", "drop", "alter",
-                                        "discard", "call", "do", NULL};
+    static const char *const alone[] = {"vacuum", "cluster", "reindex", "create", "drop",
+                                        "alter",  "discard", "call",    "do",     NULL};
     struct scan scan = {.at = beginning(sql)};
     if (!begins_word(*scan.at)) return false;
     next_word(&scan);
@@ -226,7 +228,8 @@ bool wr_sql_stands_alone(const char *sql)
 
 /* ---- what stays behind ---- */
 
-/* SET LOCAL, SET TRANSACTION and SET CONSTRAINTS end with their transaction; every other SET is the session's. */
+/* SET LOCAL, SET TRANSACTION and SET CONSTRAINTS end with their transaction; every other SET is the
+ * session's. */
 static bool set_lasts(struct scan scan)
 {
     static const char *const passing[] = {"local", "transaction", "constraints", NULL};
@@ -236,8 +239,8 @@ static bool set_lasts(struct scan scan)
 
 static bool dirty_from_its_start(const struct scan *first)
 {
-    static const char *const always[] = {"reset", "listen", "unlisten", "prepare", "execute", "deallocate", "discard",
-                                         "load", "call", "do", NULL};
+    static const char *const always[] = {"reset",   "listen", "unlisten", "prepare", "execute", "deallocate",
+                                         "discard", "load",   "call",     "do",      NULL};
     if (word_is(first, "set")) return set_lasts(*first);
     return is_one_of(first->word, always);
 }
@@ -251,9 +254,15 @@ static bool makes_temporary(const struct scan *scan, const char *before)
 
 bool wr_sql_may_dirty(const char *sql)
 {
-    static const char *const telling[] = {"set_config", "pg_advisory_lock", "pg_advisory_lock_shared",
-                                          "pg_try_advisory_lock", "pg_try_advisory_lock_shared", "pg_temp", "setseed",
-                                          "pg_replication_origin_session_setup", NULL};
+    static const char *const telling[] = {"set_config",
+                                          "pg_advisory_lock",
+                                          "pg_advisory_lock_shared",
+                                          "pg_try_advisory_lock",
+                                          "pg_try_advisory_lock_shared",
+                                          "pg_temp",
+                                          "setseed",
+                                          "pg_replication_origin_session_setup",
+                                          NULL};
     struct scan scan = {.at = beginning(sql)};
     char before[WORD_SIZE] = "";
     if (!next_word(&scan)) return false;

@@ -17,14 +17,10 @@ static bool is_continuation(unsigned char byte)
 /* Bytes that a lead byte promises, itself included; 0 if it cannot start a character. */
 static size_t promised_length(unsigned char lead)
 {
-    if (lead < 0x80)
-        return 1;
-    if (lead >= 0xc2 && lead <= 0xdf)
-        return 2;
-    if (lead >= 0xe0 && lead <= 0xef)
-        return 3;
-    if (lead >= 0xf0 && lead <= 0xf4)
-        return 4;
+    if (lead < 0x80) return 1;
+    if (lead >= 0xc2 && lead <= 0xdf) return 2;
+    if (lead >= 0xe0 && lead <= 0xef) return 3;
+    if (lead >= 0xf0 && lead <= 0xf4) return 4;
     return 0;
 }
 
@@ -49,13 +45,10 @@ static bool second_byte_fits(unsigned char lead, unsigned char second)
 static size_t character_length(const unsigned char *text)
 {
     size_t length = promised_length(text[0]);
-    if (length < 2)
-        return length;
-    if (!second_byte_fits(text[0], text[1]))
-        return 0;
+    if (length < 2) return length;
+    if (!second_byte_fits(text[0], text[1])) return 0;
     for (size_t i = 2; i < length; i++) {
-        if (!is_continuation(text[i]))
-            return 0;
+        if (!is_continuation(text[i])) return 0;
     }
     return length;
 }
@@ -64,10 +57,8 @@ static size_t character_length(const unsigned char *text)
 static size_t whole_characters(const char *text, size_t length)
 {
     size_t back = 0;
-    while (back < 3 && back < length && is_continuation((unsigned char)text[length - 1 - back]))
-        back++;
-    if (back == length)
-        return length;
+    while (back < 3 && back < length && is_continuation((unsigned char)text[length - 1 - back])) back++;
+    if (back == length) return length;
     size_t promised = promised_length((unsigned char)text[length - 1 - back]);
     return promised > back + 1 ? length - 1 - back : length;
 }
@@ -76,21 +67,17 @@ static size_t whole_characters(const char *text, size_t length)
 
 size_t wr_text_copy(char *to, size_t size, const char *from)
 {
-    if (size == 0)
-        return 0;
+    if (size == 0) return 0;
     size_t length = from == NULL ? 0 : strnlen(from, size);
-    if (length == size)
-        length = whole_characters(from, size - 1);
-    if (length > 0)
-        memcpy(to, from, length);
+    if (length == size) length = whole_characters(from, size - 1);
+    if (length > 0) memcpy(to, from, length);
     to[length] = '\0';
     return length;
 }
 
 size_t wr_text_format(char *to, size_t size, const char *format, ...)
 {
-    if (size == 0)
-        return 0;
+    if (size == 0) return 0;
     va_list args;
     va_start(args, format);
     int wanted = vsnprintf(to, size, format, args);
@@ -124,20 +111,16 @@ void wr_buffer_clear(struct wr_buffer *buffer)
 {
     buffer->length = 0;
     buffer->failed = false;
-    if (buffer->data != NULL)
-        buffer->data[0] = '\0';
+    if (buffer->data != NULL) buffer->data[0] = '\0';
 }
 
 /* Room for `more` bytes and a NUL behind them, which keeps `data` printable at any moment. */
 static bool make_room(struct wr_buffer *buffer, size_t more)
 {
-    if (buffer->failed)
-        return false;
-    if (more < buffer->room - buffer->length)
-        return true;
+    if (buffer->failed) return false;
+    if (more < buffer->room - buffer->length) return true;
     size_t room = buffer->room < FIRST_ROOM ? FIRST_ROOM : buffer->room;
-    while (room - buffer->length <= more && room <= SIZE_MAX / 2)
-        room *= 2;
+    while (room - buffer->length <= more && room <= SIZE_MAX / 2) room *= 2;
     char *wider = room - buffer->length <= more ? NULL : wr_resize(buffer->memory, buffer->data, room);
     if (wider == NULL) {
         buffer->failed = true;
@@ -151,10 +134,8 @@ static bool make_room(struct wr_buffer *buffer, size_t more)
 size_t wr_buffer_add(struct wr_buffer *buffer, const void *data, size_t length)
 {
     size_t offset = buffer->length;
-    if (!make_room(buffer, length))
-        return offset;
-    if (length > 0)
-        memcpy(buffer->data + offset, data, length);
+    if (!make_room(buffer, length)) return offset;
+    if (length > 0) memcpy(buffer->data + offset, data, length);
     buffer->length = offset + length;
     buffer->data[buffer->length] = '\0';
     return offset;
@@ -235,11 +216,9 @@ void wr_buffer_json_string(struct wr_buffer *buffer, const char *text)
     wr_buffer_add(buffer, "\"", 1);
     while (*at != '\0') {
         const unsigned char *plain = at;
-        while (stands_for_itself(*at))
-            at++;
+        while (stands_for_itself(*at)) at++;
         wr_buffer_add(buffer, plain, (size_t)(at - plain));
-        if (*at != '\0')
-            at += json_character(buffer, at);
+        if (*at != '\0') at += json_character(buffer, at);
     }
     wr_buffer_add(buffer, "\"", 1);
 }

@@ -10,7 +10,9 @@ void wr_breaker_refuse(struct weir_call *call, const weir_evidence *evidence)
     weir_breaker_snapshot snapshot;
     weir_breaker_snapshot_at(pool->breaker, pool->engine->now, &snapshot);
     if (evidence == NULL) evidence = &snapshot.evidence;
-    wr_call_refuse(call, WEIR_CALL_BREAKER_OPEN, WR_N_REFUSED_BREAKER, evidence, snapshot.retry_after_ns,
+    /* Forced open: until an operator says otherwise, which nobody can know. */
+    uint64_t retry_after = snapshot.retry_after_ns == UINT64_MAX ? 0 : snapshot.retry_after_ns;
+    wr_call_refuse(call, WEIR_CALL_BREAKER_OPEN, WR_N_REFUSED_BREAKER, evidence, retry_after,
                    "the breaker of %s is %s", pool->name, weir_breaker_state_name(snapshot.state));
 }
 

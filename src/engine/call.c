@@ -218,11 +218,9 @@ void wr_call_attempt(struct weir_call *call)
     call->server_ns = 0;
     call->phase = WEIR_PHASE_NOT_SENT;
     call->healed = call->begun = call->xid_asked = call->failed = call->overdue = call->dirty = false;
-    call->notifies = call->spoiled = false;
+    call->notifies = call->spoiled = call->faulted = false;
     call->transaction = 'I';
     call->xid = 0;
-    call->fault.sqlstate[0] = call->fault.message[0] = '\0';
-    call->fault.lost = false;
     if (call->attempt == 1) {   /* a call stays with its pool, so that what a pool started is what it ended */
         call->pool = route(call);
         wr_count(&call->pool->meter->counter[WR_N_STARTED], 1);
@@ -277,6 +275,12 @@ static struct wr_segment segment_of(const struct weir_call *call, enum wr_segmen
     return segment;
 }
 
+void wr_call_keep_fault(struct weir_call *call, const struct wr_fault *fault)
+{
+    call->fault = *fault;
+    call->faulted = true;
+}
+
 bool wr_call_send(struct weir_call *call, enum wr_segment_kind kind)
 {
     struct wr_segment segment = segment_of(call, kind);
@@ -287,8 +291,9 @@ bool wr_call_send(struct weir_call *call, enum wr_segment_kind kind)
     call->sent_at = call->engine->now;
     if (call->engine->driver->send(conn->server, &segment, &fault) != WEIR_OK) {
         fault.lost = true;
-        call->fault = fault;
+        wr_call_keep_fault(call, &fault);
         wr_conn_close(wr_call_detach(call), WR_N_CLOSED_ERROR);
+        wr_pool_grow(call->pool);   /* its place may be what somebody waits for */
         return false;
     }
     if (kind == WR_SEGMENT_COMMIT) {
@@ -423,7 +428,7 @@ void wr_call_settled(struct weir_call *call, struct wr_reply *reply)
         wr_resolve_settled(call, reply);
         return;
     }
-    if (reply->heal && !call->healed && call->state == WR_CALL_SENT) {
+    if (reply->heal && !reply->fault.lost && !call->healed && call->state == WR_CALL_SENT) {
         call->healed = true;
         call->dirty = call->dirty || reply->dirty;
         wr_count(&call->pool->meter->counter[WR_N_HEALS], 1);
@@ -507,7 +512,7 @@ void wr_call_say(struct weir_call *call, weir_class class_, weir_outcome outcome
     e->position = 0;
     e->retry_after_ns = 0;
     e->sqlstate[0] = e->severity[0] = e->detail[0] = e->hint[0] = e->evidence[0] = '\0';
-    wr_text_copy(e->message, sizeof e->message, message);
+    wr_text_copy(e->message, sizeof e->message, message[0] != '\0' ? message : "failed without a message");
 }
 
 void wr_call_refuse(struct weir_call *call, weir_code code, enum wr_counter counter, const weir_evidence *evidence,

@@ -61,7 +61,8 @@ struct weir_call {
     uint32_t xid_timeline;
     uint64_t xid_life;
     uint32_t resolve_step;
-    struct wr_fault fault;           /* unit: of the statement that failed */
+    struct wr_fault fault;           /* of the attempt's failure so far, if `faulted` */
+    bool faulted;
     weir_backoff backoff;
     uint32_t label;
     char label_text[WR_LABEL_MAX];
@@ -102,6 +103,7 @@ int wr_call_check_statements(const weir_statement *statements, size_t count, boo
 void wr_call_settle_permit(struct weir_call *call, weir_verdict verdict, const char *code);
 /* The connection goes back (or is abandoned when a segment is on the wire). */
 void wr_call_let_go(struct weir_call *call);
+void wr_call_keep_fault(struct weir_call *call, const struct wr_fault *fault);
 /* Takes the connection from the call; the caller closes it or gives it back. */
 struct wr_conn *wr_call_detach(struct weir_call *call);
 

@@ -209,7 +209,7 @@ static void connect_ended(struct wr_pool *pool, const struct wr_fault *fault)
         if (pool->connect_failing) wr_engine_event(pool->engine, WR_EVENT_CONNECT, pool, "connects again");
         pool->connect_failing = false;
         weir_backoff_reset(&pool->connect_backoff);
-        pool->connect_not_before = 0;
+        pool->connect_not_before = pool->fill_not_before = 0;
         return;
     }
     wr_count(&pool->meter->counter[WR_N_CONNECT_FAILED], 1);
@@ -319,7 +319,7 @@ void wr_conn_close(struct wr_conn *conn, enum wr_counter reason)
 {
     struct wr_pool *pool = conn->pool;
     struct weir_engine *engine = pool->engine;
-    if (conn->state == WR_CONN_CONNECTING) {
+    if (conn->server == NULL) {   /* still with the crew */
         if (reason != WR_COUNTERS) engine->driver->forget(engine->instance, conn);
     } else {
         wr_count(&pool->meter->counter[WR_N_CLOSED], 1);
@@ -399,7 +399,7 @@ void wr_conn_lost(void *owner, const struct wr_fault *fault)
     if (conn->state == WR_CONN_LEASED) {
         struct weir_call *call = conn->call;
         wr_call_detach(call);
-        call->fault = kept;   /* the unit hears of it at its next statement or at its end */
+        wr_call_keep_fault(call, &kept);   /* the unit hears of it at its next statement or at its end */
         call->transaction = 0;
         wr_conn_close(conn, WR_N_CLOSED_ERROR);
     } else {

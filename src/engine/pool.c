@@ -34,6 +34,8 @@ static int init_record(struct wr_pool *pool, bool created, char *why)
     const weir_options *o = &engine->config.options;
     if (!created) {
         place_guards(pool);
+        /* Our slot may have been a dead worker's, whose half-open permits nobody has taken back yet. */
+        weir_breaker_reclaim(pool->breaker, wr_area_worker(engine->area), engine->now);
         weir_breaker_reclaim(pool->breaker, wr_area_worker(engine->area), engine->now);   /* a dead owner of our slot */
         return weir_breaker_configure(pool->breaker, &o->breaker, engine->now, why);
     }
@@ -110,15 +112,27 @@ size_t wr_pool_total(const struct wr_pool *pool)
 
 /* ---- opening ------------------------------------------------------------------------------------------------ */
 
-static size_t connections_wanted(const struct wr_pool *pool)
+static size_t more_than(size_t wanted, size_t there)
 {
-    size_t wanted = pool->waiting;
-    size_t usable = pool->count[WR_CONN_CONNECTING];
-    size_t total = wr_pool_total(pool);
-    if (total < pool->client->min && pool->client->min - total + usable > wanted) {
-        wanted = pool->client->min - total + usable;
+    return wanted > there ? wanted - there : 0;
+}
+
+/* How many more connections are wanted now. Who waits is served by a connect of its own, whatever happened to those in
+ * the background: its attempt, and not the pool, decides when to try again. */
+static size_t connections_wanted(struct wr_pool *pool)
+{
+    struct weir_engine *engine = pool->engine;
+    size_t to_serve = more_than(pool->waiting, pool->count[WR_CONN_CONNECTING]);
+    size_t to_fill = more_than(pool->client->min, wr_pool_total(pool));
+    if (to_serve + to_fill > 0 && engine->now < pool->connect_not_before) {
+        wr_engine_arm(engine, &pool->grow_timer, pool->connect_not_before);
+        return 0;
     }
-    return wanted > usable ? wanted - usable : 0;
+    if (to_fill > to_serve && engine->now < pool->fill_not_before) {
+        wr_engine_arm(engine, &pool->grow_timer, pool->fill_not_before);
+        return to_serve;
+    }
+    return to_fill > to_serve ? to_fill : to_serve;
 }
 
 void wr_pool_grow(struct wr_pool *pool)
@@ -126,11 +140,6 @@ void wr_pool_grow(struct wr_pool *pool)
     struct weir_engine *engine = pool->engine;
     if (engine->state == WR_ENGINE_CLOSING || (engine->state == WR_ENGINE_DRAINING && pool->waiting == 0)) return;
     size_t wanted = connections_wanted(pool);
-    if (wanted == 0) return;
-    if (engine->now < pool->connect_not_before) {
-        wr_engine_arm(engine, &pool->grow_timer, pool->connect_not_before);
-        return;
-    }
     while (wanted > 0 && wr_pool_total(pool) < wr_pool_max(pool)) {
         if (wr_conn_open(pool, false) == NULL) {
             /* Another worker holds the places, or there is no memory: look again, nobody will call us. */

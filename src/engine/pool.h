@@ -67,7 +67,8 @@ struct wr_pool {
     struct wr_discipline discipline;
     uint64_t service_floor_ns;       /* decaying minimum of time on the server: nobody is faster */
 
-    uint64_t connect_not_before;     /* after 53300, or a failed connect nobody waits for */
+    uint64_t connect_not_before;     /* the server is out of slots (53300): wait for the connections we have */
+    uint64_t fill_not_before;        /* up to `min`: after a failed connect that nobody waited for */
     weir_backoff connect_backoff;
     struct wr_timer grow_timer;
     bool connect_failing;            /* for one event per outage */

@@ -167,7 +167,7 @@ void wr_queue_connect_failed(struct wr_pool *pool, const struct wr_fault *fault,
     struct weir_call *call = oldest_ordinary(pool);
     if (call == NULL || probe) {
         if (!probe) wr_breaker_tell(pool, WEIR_FAILURE, fault->sqlstate);
-        pool->connect_not_before = engine->now + backoff;
+        pool->fill_not_before = engine->now + backoff;
         wr_pool_grow(pool);
         return;
     }

@@ -268,7 +268,7 @@ static void pool_breaker(struct wr_buffer *b, const struct wr_pool *pool)
     if (s.evidence.rule != WEIR_RULE_NONE) weir_evidence_text(&s.evidence, text, sizeof text);
     wr_buffer_printf(b, "\"breaker\":{\"state\":\"%s\",\"calls\":%u,\"failures\":%u,\"slow\":%u,\"refused\":%llu,"
                      "\"opened\":%u,\"retry_after\":%.3f", weir_breaker_state_name(s.state), s.calls, s.failures, s.slow,
-                     (unsigned long long)s.refused, s.opened_count, (double)s.retry_after_ns / 1e9);
+                     (unsigned long long)s.refused, s.opened_count, s.retry_after_ns == UINT64_MAX ? 0 : (double)s.retry_after_ns / 1e9);
     if (s.failure_rate >= 0) wr_buffer_printf(b, ",\"failure_rate\":%.4f,\"slow_rate\":%.4f", s.failure_rate, s.slow_rate);
     wr_buffer_printf(b, ",\"evidence\":");
     wr_buffer_json_string(b, text);

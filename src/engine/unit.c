@@ -72,11 +72,8 @@ int weir_unit_send(weir_call *call, const weir_statement *statements, size_t cou
 /* The error that stood when the owner gave up, or a plain one if he swallowed or never had one. */
 static struct wr_fault standing_fault(const struct weir_call *call)
 {
-    struct wr_fault fault = call->fault;
-    if (fault.message[0] != '\0') return fault;
-    memset(&fault, 0, sizeof fault);
-    wr_text_copy(fault.message, sizeof fault.message, "the unit of work failed");
-    return fault;
+    struct wr_fault fault = {.message = "the unit of work failed"};
+    return call->faulted ? call->fault : fault;
 }
 
 static void finish_failed(struct weir_call *call)
@@ -91,7 +88,7 @@ static void finish_failed(struct weir_call *call)
 static struct wr_judgement what_the_server_showed(const struct weir_call *call)
 {
     struct wr_circumstances at = {call->phase, true, call->readonly, false};
-    if (call->fault.message[0] != '\0') return wr_outcome_judge(&call->fault, &at);
+    if (call->faulted) return wr_outcome_judge(&call->fault, &at);
     return (struct wr_judgement){.verdict = call->begun ? WEIR_SUCCESS : WEIR_NEUTRAL};
 }
 
@@ -160,7 +157,7 @@ int weir_unit_finish(weir_call *call, weir_finish how)
 
 static void connection_lost(struct weir_call *call, const struct wr_fault *fault)
 {
-    call->fault = *fault;
+    wr_call_keep_fault(call, fault);
     call->transaction = 0;
     wr_conn_close(wr_call_detach(call), WR_N_CLOSED_ERROR);
     wr_pool_grow(call->pool);
@@ -192,25 +189,19 @@ static void commit_settled(struct weir_call *call, struct wr_reply *reply)
     }
 }
 
-static void plain_fault(struct wr_fault *fault, const char *sqlstate, const char *message)
-{
-    memset(fault, 0, sizeof *fault);
-    wr_text_copy(fault->sqlstate, sizeof fault->sqlstate, sqlstate);
-    wr_text_copy(fault->message, sizeof fault->message, message);
-}
-
 /* "Current transaction is aborted" says nothing that the failure before it has not said better. */
 static void keep_fault(struct weir_call *call, const struct wr_fault *fault)
 {
-    bool echo = strcmp(fault->sqlstate, "25P02") == 0 && call->fault.message[0] != '\0';
-    if (!echo) call->fault = *fault;
+    bool echo = strcmp(fault->sqlstate, "25P02") == 0 && call->faulted;
+    if (!echo) wr_call_keep_fault(call, fault);
 }
 
 /* A statement must leave the transaction open. One that ended it may have committed what came before, and what came
  * after would run without role and on its own, so nothing more is sent and nobody claims to know the outcome. */
 static void escaped(struct weir_call *call)
 {
-    plain_fault(&call->fault, "25P01", "a statement ended the transaction of its unit of work");
+    struct wr_fault fault = {.sqlstate = "25P01", .message = "a statement ended the transaction of its unit of work"};
+    wr_call_keep_fault(call, &fault);
     call->spoiled = call->dirty = true;
     call->past = WEIR_OUTCOME_UNKNOWN;
 }
@@ -234,11 +225,12 @@ static bool statements_succeeded(struct weir_call *call, struct wr_reply *reply)
         return false;
     }
     if (!wr_call_take_results(call, reply)) {
-        plain_fault(&call->fault, "", "out of memory keeping the result");
+        struct wr_fault fault = {.message = "out of memory keeping the result"};
+        wr_call_keep_fault(call, &fault);
         call->spoiled = true;   /* the owner has not seen what its statements did: it must not commit them */
         return false;
     }
-    call->fault.sqlstate[0] = call->fault.message[0] = '\0';
+    call->faulted = false;
     return true;
 }
 

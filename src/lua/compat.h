@@ -1,5 +1,5 @@
-/* What Lua 5.4 has and LuaJIT lacks, as far as this binding uses it. The binding is written against 5.4; each shim
- * below gives LuaJIT's 5.1 API the same meaning. */
+/* What Lua 5.4 has and LuaJIT lacks, as far as this binding uses it. The binding is written against 5.4;
+ * each shim below gives LuaJIT's 5.1 API the same meaning. */
 #ifndef WL_COMPAT_H
 #define WL_COMPAT_H
 

@@ -1,11 +1,12 @@
-/* Arrays: '{1,2}', '{{a,b},{c,d}}', '{"with \"quotes\"",NULL}', '[0:2]={1,2,3}'. Elements become values as their type
- * says, NULL becomes weir.null (a hole would end the table), indices start at 1 whatever the bounds were. */
+/* Arrays: '{1,2}', '{{a,b},{c,d}}', '{"with \"quotes\"",NULL}', '[0:2]={1,2,3}'. Elements become values as
+ * their type says, NULL becomes weir.null (a hole would end the table), indices start at 1 whatever the
+ * bounds were. */
 #include "lua_weir.h"
 
 #include <string.h>
 #include <strings.h>
 
-enum { DEPTH_MAX = 8 };   /* the server's own limit is 6 dimensions */
+enum { DEPTH_MAX = 8 }; /* the server's own limit is 6 dimensions */
 
 struct array_reader {
     lua_State *L;
@@ -16,12 +17,15 @@ struct array_reader {
 
 uint32_t wl_array_element(uint32_t type)
 {
-    static const struct { uint32_t array, element; } known[] = {
-        {1000, 16}, {1001, 17}, {1005, 21}, {1007, 23}, {1016, 20}, {1021, 700}, {1022, 701}, {1231, 1700},
-        {199, 114}, {3807, 3802}, {1009, 25}, {1015, 25}, {1002, 25}, {1014, 25}, {1003, 25}, {1028, 25},
-        {2951, 25}, {1041, 25}, {651, 25}, {1040, 25}, {775, 25}, {1182, 25}, {1183, 25}, {1270, 25},
-        {1115, 25}, {1185, 25}, {1187, 25}, {791, 25}, {143, 25}, {2287, 25}, {1561, 25}, {1563, 25},
-        {1263, 25}, {3643, 25}, {3645, 25}, {3905, 25}, {3907, 25}, {3909, 25}, {3911, 25}, {3913, 25}, {3927, 25},
+    static const struct {
+        uint32_t array, element;
+    } known[] = {
+        {1000, 16},   {1001, 17}, {1005, 21},   {1007, 23}, {1016, 20}, {1021, 700}, {1022, 701},
+        {1231, 1700}, {199, 114}, {3807, 3802}, {1009, 25}, {1015, 25}, {1002, 25},  {1014, 25},
+        {1003, 25},   {1028, 25}, {2951, 25},   {1041, 25}, {651, 25},  {1040, 25},  {775, 25},
+        {1182, 25},   {1183, 25}, {1270, 25},   {1115, 25}, {1185, 25}, {1187, 25},  {791, 25},
+        {143, 25},    {2287, 25}, {1561, 25},   {1563, 25}, {1263, 25}, {3643, 25},  {3645, 25},
+        {3905, 25},   {3907, 25}, {3909, 25},   {3911, 25}, {3913, 25}, {3927, 25},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (known[i].array == type) return known[i].element;
@@ -62,8 +66,10 @@ static bool push_bare(struct array_reader *r)
     while (r->at < r->end && *r->at != ',' && *r->at != '}') r->at++;
     size_t length = (size_t)(r->at - start);
     if (length == 0 || r->at == r->end) return false;
-    if (length == 4 && strncasecmp(start, "NULL", 4) == 0) lua_pushvalue(r->L, r->decoder->null);
-    else wl_push_value(r->L, r->decoder, r->element, start, length);
+    if (length == 4 && strncasecmp(start, "NULL", 4) == 0)
+        lua_pushvalue(r->L, r->decoder->null);
+    else
+        wl_push_value(r->L, r->decoder, r->element, start, length);
     return true;
 }
 
@@ -90,7 +96,8 @@ static bool push_braced(struct array_reader *r, int depth)
     return false;
 }
 
-void wl_push_array(lua_State *L, const struct wl_decoder *decoder, uint32_t element, const char *text, size_t length)
+void wl_push_array(lua_State *L, const struct wl_decoder *decoder, uint32_t element, const char *text,
+                   size_t length)
 {
     int top = lua_gettop(L);
     struct array_reader reader = {L, decoder, element, text, text + length};
@@ -99,6 +106,6 @@ void wl_push_array(lua_State *L, const struct wl_decoder *decoder, uint32_t elem
         if (equals != NULL) reader.at = equals + 1;
     }
     if (push_braced(&reader, 1) && reader.at == reader.end) return;
-    lua_settop(L, top);   /* not a form known here: better the text than half an array */
+    lua_settop(L, top); /* not a form known here: better the text than half an array */
     lua_pushlstring(L, text, length);
 }

@@ -1,5 +1,5 @@
-/* A breaker for anything a script calls. Its memory lies inside the userdata; events come back as tables, for the Lua
- * face to hand to whoever asked with on(). */
+/* A breaker for anything a script calls. Its memory lies inside the userdata; events come back as tables,
+ * for the Lua face to hand to whoever asked with on(). */
 #include "lua_weir.h"
 
 #include <math.h>
@@ -7,18 +7,18 @@
 #include <string.h>
 
 #define WL_BREAKER_TYPE "weir.breaker"
-#define WL_PERMIT_TYPE "weir.permit"
+#define WL_PERMIT_TYPE  "weir.permit"
 
 struct wl_breaker {
-    weir_breaker *breaker;       /* in `room` below, on a cache line of its own */
-    lua_State *L;                /* of the method under way, whose stack holds the userdata at 1: for open_for */
-    char fault[128];             /* what was wrong with open_for's last answer, "" if nothing */
+    weir_breaker *breaker; /* in `room` below, on a cache line of its own */
+    lua_State *L;          /* of the method under way, whose stack holds the userdata at 1: for open_for */
+    char fault[128];       /* what was wrong with open_for's last answer, "" if nothing */
     unsigned char room[];
 };
 
 struct wl_permit {
     weir_permit permit;
-    const struct wl_breaker *from;   /* only compared, never followed */
+    const struct wl_breaker *from; /* only compared, never followed */
     bool settled;
 };
 
@@ -35,9 +35,10 @@ uint64_t wl_guard_now(lua_State *L, int index)
     return (uint64_t)(seconds * 1e9 + 0.5);
 }
 
-/* ---- open_for as a function -------------------------------------------------------------------------------------- */
+/* ---- open_for as a function ---------------------------------------------------------------------------- */
 
-/* The duration is on top, or the error message. What is no duration is noted, and the configured one serves. */
+/* The duration is on top, or the error message. What is no duration is noted, and the configured one serves.
+ */
 static uint64_t check_spell(lua_State *L, struct wl_breaker *self, bool raised)
 {
     double seconds = !raised && lua_type(L, -1) == LUA_TNUMBER ? lua_tonumber(L, -1) : -1;
@@ -46,10 +47,11 @@ static uint64_t check_spell(lua_State *L, struct wl_breaker *self, bool raised)
     if (raised && lua_type(L, -1) == LUA_TSTRING) {
         (void)snprintf(self->fault, sizeof self->fault, "open_for raised: %.100s", lua_tostring(L, -1));
     } else {
-        (void)snprintf(self->fault, sizeof self->fault, "open_for %s a %s; it must return seconds, more than 0",
+        (void)snprintf(self->fault, sizeof self->fault,
+                       "open_for %s a %s; it must return seconds, more than 0",
                        raised ? "raised" : "returned", luaL_typename(L, -1));
     }
-    return 0;   /* the guard falls back to open_for_ns */
+    return 0; /* the guard falls back to open_for_ns */
 }
 
 static uint64_t ask_open_for(void *ctx, uint32_t k)
@@ -61,13 +63,13 @@ static uint64_t ask_open_for(void *ctx, uint32_t k)
     wl_get_anchor(L, 1);
     lua_rawgeti(L, -1, 1);
     lua_pushinteger(L, (lua_Integer)k);
-    int status = lua_pcall(L, 1, 1, 0);   /* no error may pass through the guard */
+    int status = lua_pcall(L, 1, 1, 0); /* no error may pass through the guard */
     uint64_t spell = check_spell(L, self, status != LUA_OK);
     lua_settop(L, top);
     return spell;
 }
 
-/* ---- making ---------------------------------------------------------------------------------------------------------- */
+/* ---- making -------------------------------------------------------------------------------------------- */
 
 static int refuse(lua_State *L, const char *why)
 {
@@ -99,7 +101,7 @@ int wl_breaker_new(lua_State *L)
     }
     lua_rawseti(L, -2, 1);
     wl_set_anchor(L, -2);
-    lua_replace(L, 1);   /* where ask_open_for looks, should init ask: a breaker may start open */
+    lua_replace(L, 1); /* where ask_open_for looks, should init ask: a breaker may start open */
     lua_settop(L, 1);
     if (weir_breaker_init(self->breaker, &config, now_ns, why) != WEIR_OK) return refuse(L, why);
     luaL_setmetatable(L, WL_BREAKER_TYPE);
@@ -113,7 +115,7 @@ static struct wl_breaker *check_breaker(lua_State *L)
     return self;
 }
 
-/* ---- evidence ----------------------------------------------------------------------------------------------------------- */
+/* ---- evidence ------------------------------------------------------------------------------------------ */
 
 static void set_number(lua_State *L, const char *name, double value)
 {
@@ -135,8 +137,10 @@ static void set_text(lua_State *L, const char *name, const char *value)
 
 static const char *rule_name(weir_rule rule)
 {
-    static const char *const names[] = {"none", "failure_rate", "slow_rate", "consecutive", "open_ended", "probe",
-                                        "half_open_passed", "half_open_failed", "half_open_wait", "operator", "reset"};
+    static const char *const names[] = {
+        "none",  "failure_rate",     "slow_rate",        "consecutive",    "open_ended",
+        "probe", "half_open_passed", "half_open_failed", "half_open_wait", "operator",
+        "reset"};
     return (unsigned)rule < sizeof names / sizeof *names ? names[rule] : "?";
 }
 
@@ -175,7 +179,7 @@ static int push_event(lua_State *L, struct wl_breaker *self, bool moved, const w
     return 1;
 }
 
-/* ---- methods ------------------------------------------------------------------------------------------------------------ */
+/* ---- methods ------------------------------------------------------------------------------------------- */
 
 /* admit([now]) -> permit or false, and the event if time had moved the breaker. */
 static int breaker_admit(lua_State *L)
@@ -211,8 +215,9 @@ static int breaker_settle(lua_State *L)
     if (!(elapsed >= 0 && elapsed < 1e9)) return refuse(L, "elapsed must be a number of seconds, 0 or more");
     uint64_t now_ns = wl_guard_now(L, 6);
     permit->settled = true;
-    bool moved = weir_breaker_settle(self->breaker, permit->permit, (weir_verdict)verdict, (uint64_t)(elapsed * 1e9 + 0.5),
-                                     luaL_optstring(L, 5, NULL), now_ns, &event);
+    bool moved =
+        weir_breaker_settle(self->breaker, permit->permit, (weir_verdict)verdict,
+                            (uint64_t)(elapsed * 1e9 + 0.5), luaL_optstring(L, 5, NULL), now_ns, &event);
     lua_pushboolean(L, 1);
     return 1 + push_event(L, self, moved, &event);
 }
@@ -236,13 +241,18 @@ static int breaker_probe_passed(lua_State *L)
 /* force(state or nil[, now]) -> true, event | nil, why */
 static int breaker_force(lua_State *L)
 {
-    static const struct { const char *name; weir_breaker_state state; } known[] = {
-        {"auto", WEIR_CLOSED}, {"open", WEIR_FORCED_OPEN}, {"closed", WEIR_FORCED_CLOSED},
+    static const struct {
+        const char *name;
+        weir_breaker_state state;
+    } known[] = {
+        {"auto", WEIR_CLOSED},       {"open", WEIR_FORCED_OPEN},          {"closed", WEIR_FORCED_CLOSED},
         {"disabled", WEIR_DISABLED}, {"metrics_only", WEIR_METRICS_ONLY},
     };
     weir_evidence event;
     struct wl_breaker *self = check_breaker(L);
-    const char *wanted = lua_isnoneornil(L, 2) ? "auto" : lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
+    const char *wanted = lua_isnoneornil(L, 2)           ? "auto"
+                         : lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2)
+                                                         : "";
     uint64_t now_ns = wl_guard_now(L, 3);
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (strcmp(wanted, known[i].name) != 0) continue;
@@ -293,9 +303,15 @@ static int breaker_snapshot(lua_State *L)
 void wl_breaker_open(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"admit", breaker_admit}, {"settle", breaker_settle}, {"tick", breaker_tick},
-        {"probe_passed", breaker_probe_passed}, {"force", breaker_force}, {"reset", breaker_reset},
-        {"state", breaker_state}, {"snapshot", breaker_snapshot}, {NULL, NULL},
+        {"admit", breaker_admit},
+        {"settle", breaker_settle},
+        {"tick", breaker_tick},
+        {"probe_passed", breaker_probe_passed},
+        {"force", breaker_force},
+        {"reset", breaker_reset},
+        {"state", breaker_state},
+        {"snapshot", breaker_snapshot},
+        {NULL, NULL},
     };
     luaL_newmetatable(L, WL_PERMIT_TYPE);
     luaL_newmetatable(L, WL_BREAKER_TYPE);

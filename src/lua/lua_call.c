@@ -1,5 +1,5 @@
-/* Requests and calls. A request is what all calls of one client handle share, read from its table once; a call is
- * the ticket: submitted here, waited for in Lua, collected here, freed as soon as it is collected. */
+/* Requests and calls. A request is what all calls of one client handle share, read from its table once; a
+ * call is the ticket: submitted here, waited for in Lua, collected here, freed as soon as it is collected. */
 #include "lua_weir.h"
 
 #include <stdio.h>
@@ -8,7 +8,7 @@
 
 enum { SPARES_MAX = 256 };
 
-/* ---- requests --------------------------------------------------------------------------------------------------- */
+/* ---- requests ------------------------------------------------------------------------------------------ */
 
 struct request_options {
     struct wl_request common;
@@ -37,7 +37,8 @@ int wl_call_request(lua_State *L)
     struct request_options options = {.isolation = -1};
     struct wl_reader reader = {.L = L};
     luaL_checktype(L, 2, LUA_TTABLE);
-    if (!wl_read_fields(&reader, 2, request_fields, sizeof request_fields / sizeof *request_fields, &options)) {
+    if (!wl_read_fields(&reader, 2, request_fields, sizeof request_fields / sizeof *request_fields,
+                        &options)) {
         lua_pushnil(L);
         lua_pushstring(L, reader.why);
         return 2;
@@ -51,7 +52,7 @@ int wl_call_request(lua_State *L)
     return 1;
 }
 
-/* ---- the life of a call ------------------------------------------------------------------------------------------ */
+/* ---- the life of a call -------------------------------------------------------------------------------- */
 
 static void on_notify(void *user, weir_call *handle)
 {
@@ -62,8 +63,10 @@ static void on_notify(void *user, weir_call *handle)
     if (call->ready) return;
     call->ready = true;
     call->next = NULL;
-    if (loop->ready_last != NULL) loop->ready_last->next = call;
-    else loop->ready_first = call;
+    if (loop->ready_last != NULL)
+        loop->ready_last->next = call;
+    else
+        loop->ready_first = call;
     loop->ready_last = call;
 }
 
@@ -73,8 +76,10 @@ static void forget_ready(struct wl_call *call)
     struct wl_call *before = NULL;
     if (!call->ready) return;
     for (struct wl_call *at = loop->ready_first; at != call; at = at->next) before = at;
-    if (before != NULL) before->next = call->next;
-    else loop->ready_first = call->next;
+    if (before != NULL)
+        before->next = call->next;
+    else
+        loop->ready_first = call->next;
     if (loop->ready_last == call) loop->ready_last = before;
     call->ready = false;
 }
@@ -99,7 +104,7 @@ void wl_call_drop(struct wl_call *call)
     struct wl_engine *engine = call->engine;
     struct wl_loop *loop = engine->loop;
     forget_ready(call);
-    loop->busy++;   /* freeing an unfinished call may report it to policies */
+    loop->busy++; /* freeing an unfinished call may report it to policies */
     if (call->handle != NULL) weir_call_free(call->handle);
     loop->busy--;
     if (engine->spares < SPARES_MAX && engine->handle != NULL) {
@@ -123,7 +128,7 @@ static int call_free(lua_State *L)
         wl_call_drop(call);
         return 0;
     }
-    forget_ready(call);   /* a finaliser inside a policy: the engine is at work, so later */
+    forget_ready(call); /* a finaliser inside a policy: the engine is at work, so later */
     call->next = loop->retired_calls;
     loop->retired_calls = call;
     return 0;
@@ -144,7 +149,8 @@ static struct wl_call **push_call(lua_State *L)
     return box;
 }
 
-/* The engine at 1, the request at 2 and the context at 3 as what weir_submit wants. NULL, and nil with a sentence pushed. */
+/* The engine at 1, the request at 2 and the context at 3 as what weir_submit wants. NULL, and nil with a
+ * sentence pushed. */
 static struct wl_engine *prepare(lua_State *L, weir_request *request)
 {
     struct wl_engine *engine = wl_engine_enterable(L, 1);
@@ -159,14 +165,15 @@ static struct wl_engine *prepare(lua_State *L, weir_request *request)
     }
     size_t length = 0;
     request->context = lua_tolstring(L, 3, &length);
-    if (length == 0) return (void)refuse(L, "the context is empty; say what this call is for, like 'GET /contacts'"), NULL;
+    if (length == 0)
+        return (void)refuse(L, "the context is empty; say what this call is for, like 'GET /contacts'"), NULL;
     if (strlen(request->context) != length) return (void)refuse(L, "the context holds a zero byte"), NULL;
     request->notify = on_notify;
     return engine;
 }
 
-static int begin_call(lua_State *L, struct wl_engine *engine, weir_request *request, const weir_statement *statements,
-                      size_t count)
+static int begin_call(lua_State *L, struct wl_engine *engine, weir_request *request,
+                      const weir_statement *statements, size_t count)
 {
     char why[WEIR_WHY_MAX] = "";
     struct wl_call **box = push_call(L);
@@ -174,8 +181,9 @@ static int begin_call(lua_State *L, struct wl_engine *engine, weir_request *requ
     if (call == NULL) return refuse(L, "out of memory");
     request->user = call;
     engine->loop->busy++;
-    int code = statements != NULL ? weir_submit(engine->handle, request, statements, count, &call->handle, why)
-                                  : weir_begin(engine->handle, request, &call->handle, why);
+    int code = statements != NULL
+                   ? weir_submit(engine->handle, request, statements, count, &call->handle, why)
+                   : weir_begin(engine->handle, request, &call->handle, why);
     wl_loop_leave(engine->loop);
     if (code != WEIR_OK) {
         *box = NULL;
@@ -216,7 +224,7 @@ int wl_call_begin(lua_State *L)
     return engine == NULL ? 2 : begin_call(L, engine, &request, NULL, 0);
 }
 
-/* ---- methods ------------------------------------------------------------------------------------------------------ */
+/* ---- methods ------------------------------------------------------------------------------------------- */
 
 static struct wl_call *check_call(lua_State *L)
 {
@@ -233,7 +241,8 @@ static struct wl_call *check_active(lua_State *L)
     return call;
 }
 
-static int send_statements(lua_State *L, struct wl_call *call, const weir_statement *statements, size_t count, char *why)
+static int send_statements(lua_State *L, struct wl_call *call, const weir_statement *statements, size_t count,
+                           char *why)
 {
     if (statements == NULL) return refuse(L, why);
     if (call->engine->handle == NULL) return refuse(L, "the engine is closed");
@@ -313,18 +322,43 @@ static int call_count(lua_State *L)
     return 1;
 }
 
+static void push_result(lua_State *L, const weir_result *result, bool nulls)
+{
+    struct wl_decoder decoder;
+    if (result == NULL) {
+        lua_pushnil(L);
+        return;
+    }
+    wl_decoder_begin(L, &decoder, nulls);
+    wl_push_result(L, &decoder, result);
+}
+
 /* call:result(n, nulls) -> what the n-th statement gave. */
 static int call_result(lua_State *L)
 {
-    struct wl_decoder decoder;
     struct wl_call *call = check_call(L);
     lua_Integer number = luaL_checkinteger(L, 2);
     bool nulls = lua_toboolean(L, 3) != 0;
-    const weir_result *result = number < 1 ? NULL : weir_call_result(call->handle, (size_t)number - 1);
-    if (result == NULL) return 0;
-    wl_decoder_begin(L, &decoder, nulls);
-    wl_push_result(L, &decoder, result);
+    push_result(L, number < 1 ? NULL : weir_call_result(call->handle, (size_t)number - 1), nulls);
     return 1;
+}
+
+/* call:collect(nulls) -> what its one statement gave | nil, error; and the call is freed: the whole end of a
+ * single call in one step, as most calls are such. */
+static int call_collect(lua_State *L)
+{
+    struct wl_call *call = check_active(L);
+    bool nulls = lua_toboolean(L, 2) != 0;
+    const weir_error *error = weir_call_error(call->handle);
+    lua_settop(L, 1);
+    if (error != NULL) {
+        lua_pushnil(L);
+        wl_push_error(L, error);
+    } else {
+        push_result(L, weir_call_result(call->handle, 0), nulls);
+    }
+    (void)call_free(L);
+    return error != NULL ? 2 : 1;
 }
 
 static int call_attempt(lua_State *L)
@@ -352,10 +386,11 @@ void wl_call_open(lua_State *L)
 {
     static const luaL_Reg none[] = {{NULL, NULL}};
     static const luaL_Reg methods[] = {
-        {"send", call_send}, {"send_many", call_send_many}, {"finish", call_finish}, {"cancel", call_cancel},
-        {"status", call_status}, {"waiting", call_waiting}, {"error", call_error}, {"count", call_count},
-        {"result", call_result}, {"attempt", call_attempt}, {"remaining", call_remaining}, {"free", call_free},
-        {"__gc", call_free}, {NULL, NULL},
+        {"send", call_send},       {"send_many", call_send_many}, {"finish", call_finish},
+        {"cancel", call_cancel},   {"status", call_status},       {"waiting", call_waiting},
+        {"error", call_error},     {"count", call_count},         {"result", call_result},
+        {"collect", call_collect}, {"attempt", call_attempt},     {"remaining", call_remaining},
+        {"free", call_free},       {"__gc", call_free},           {NULL, NULL},
     };
     make_type(L, WL_REQUEST_TYPE, none);
     make_type(L, WL_CALL_TYPE, methods);

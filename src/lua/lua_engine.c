@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct uv_loop_s *uv_default_loop(void);   /* see lua_loop.c */
+struct uv_loop_s *uv_default_loop(void); /* see lua_loop.c */
 
-/* ---- the life of an engine ----------------------------------------------------------------------------------------- */
+/* ---- the life of an engine ----------------------------------------------------------------------------- */
 
 static void on_check(void *ctx, size_t index)
 {
@@ -79,7 +79,8 @@ static int engine_collect(lua_State *L)
         wl_engine_drop(engine);
         return 0;
     }
-    engine->next = engine->loop->retired_engines;   /* a finaliser inside a policy: when the engine has been left */
+    engine->next =
+        engine->loop->retired_engines; /* a finaliser inside a policy: when the engine has been left */
     engine->loop->retired_engines = engine;
     return 0;
 }
@@ -174,17 +175,22 @@ static int engine_close(lua_State *L)
     return 0;
 }
 
-/* ---- seeing ---------------------------------------------------------------------------------------------------------- */
+/* ---- seeing -------------------------------------------------------------------------------------------- */
 
 enum document { HEALTH, STATS, CALLS, EVENTS };
 
-static size_t write_document(weir_engine *engine, enum document which, uint64_t number, char *out, size_t size)
+static size_t write_document(weir_engine *engine, enum document which, uint64_t number, char *out,
+                             size_t size)
 {
     switch (which) {
-    case HEALTH: return weir_health_json(engine, out, size);
-    case STATS: return weir_stats_json(engine, out, size);
-    case CALLS: return weir_calls_json(engine, (size_t)number, out, size);
-    case EVENTS: return weir_events_json(engine, number, out, size);
+    case HEALTH:
+        return weir_health_json(engine, out, size);
+    case STATS:
+        return weir_stats_json(engine, out, size);
+    case CALLS:
+        return weir_calls_json(engine, (size_t)number, out, size);
+    case EVENTS:
+        return weir_events_json(engine, number, out, size);
     }
     return 0;
 }
@@ -264,7 +270,7 @@ static int engine_closed(lua_State *L)
     return 1;
 }
 
-/* ---- steering -------------------------------------------------------------------------------------------------------- */
+/* ---- steering ------------------------------------------------------------------------------------------ */
 
 /* Common end of force and pause: true, or nil and why. */
 static int answer(lua_State *L, struct wl_engine *engine, int code, const char *why)
@@ -278,8 +284,8 @@ static int answer(lua_State *L, struct wl_engine *engine, int code, const char *
 static int engine_force(lua_State *L)
 {
     static const char *const names[] = {"auto", "open", "closed", "disabled", "metrics_only", NULL};
-    static const weir_breaker_state states[] = {WEIR_CLOSED, WEIR_FORCED_OPEN, WEIR_FORCED_CLOSED, WEIR_DISABLED,
-                                                WEIR_METRICS_ONLY};
+    static const weir_breaker_state states[] = {WEIR_CLOSED, WEIR_FORCED_OPEN, WEIR_FORCED_CLOSED,
+                                                WEIR_DISABLED, WEIR_METRICS_ONLY};
     char why[WEIR_WHY_MAX] = "";
     struct wl_engine *engine = wl_engine_enterable(L, 1);
     const char *pool = luaL_optstring(L, 2, NULL);
@@ -329,7 +335,8 @@ static int engine_settle_check(lua_State *L)
     const char *message = luaL_optstring(L, 5, NULL);
     if (engine == NULL || index < 1) return 0;
     engine->loop->busy++;
-    weir_check_settle(engine->handle, (size_t)index - 1, ok, seconds > 0 ? (uint64_t)(seconds * 1e9) : 0, message);
+    weir_check_settle(engine->handle, (size_t)index - 1, ok, seconds > 0 ? (uint64_t)(seconds * 1e9) : 0,
+                      message);
     wl_loop_leave(engine->loop);
     return 0;
 }
@@ -337,11 +344,24 @@ static int engine_settle_check(lua_State *L)
 void wl_engine_open(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"request", wl_call_request}, {"submit", wl_call_submit}, {"submit_many", wl_call_submit_many},
-        {"begin", wl_call_begin}, {"close", engine_close}, {"closed", engine_closed}, {"health", engine_health},
-        {"stats", engine_stats}, {"calls", engine_calls}, {"events", engine_events}, {"held", engine_held},
-        {"force", engine_force}, {"pause", engine_pause}, {"drain", engine_drain}, {"drained", engine_drained},
-        {"settle_check", engine_settle_check}, {"__gc", engine_collect}, {NULL, NULL},
+        {"request", wl_call_request},
+        {"submit", wl_call_submit},
+        {"submit_many", wl_call_submit_many},
+        {"begin", wl_call_begin},
+        {"close", engine_close},
+        {"closed", engine_closed},
+        {"health", engine_health},
+        {"stats", engine_stats},
+        {"calls", engine_calls},
+        {"events", engine_events},
+        {"held", engine_held},
+        {"force", engine_force},
+        {"pause", engine_pause},
+        {"drain", engine_drain},
+        {"drained", engine_drained},
+        {"settle_check", engine_settle_check},
+        {"__gc", engine_collect},
+        {NULL, NULL},
     };
     luaL_newmetatable(L, WL_ENGINE_TYPE);
     luaL_setfuncs(L, methods, 0);

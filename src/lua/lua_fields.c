@@ -1,5 +1,5 @@
-/* Strict reading of option tables: every key is known, of the right type and in range, or one sentence says which is
- * not, by its full path. Values of strings are never quoted: one of them is a password. */
+/* Strict reading of option tables: every key is known, of the right type and in range, or one sentence says
+ * which is not, by its full path. Values of strings are never quoted: one of them is a password. */
 #include "lua_weir.h"
 
 #include <math.h>
@@ -11,7 +11,7 @@ static const double most_seconds = 366.0 * 24 * 3600;
 
 bool wl_complain(struct wl_reader *reader, const char *name, const char *format, ...)
 {
-    if (reader->why[0] != '\0') return false;   /* the first complaint stands */
+    if (reader->why[0] != '\0') return false; /* the first complaint stands */
     char said[160];
     va_list arguments;
     va_start(arguments, format);
@@ -48,10 +48,11 @@ static size_t distance(const char *a, const char *b)
     return row[n];
 }
 
-static bool complain_unknown(struct wl_reader *reader, const char *key, const struct wl_field *fields, size_t count)
+static bool complain_unknown(struct wl_reader *reader, const char *key, const struct wl_field *fields,
+                             size_t count)
 {
     const char *nearest = NULL;
-    size_t best = strlen(key) > 5 ? 4 : 3;   /* at most 3 slips in a long word, 2 in a short one */
+    size_t best = strlen(key) > 5 ? 4 : 3; /* at most 3 slips in a long word, 2 in a short one */
     for (size_t i = 0; i < count; i++) {
         size_t d = distance(key, fields[i].name);
         if (d < best) {
@@ -100,7 +101,8 @@ static bool read_string(struct wl_reader *reader, const struct wl_field *field, 
     if (lua_type(reader->L, -1) != LUA_TSTRING) return wrong_type(reader, field, "a string");
     size_t length = 0;
     const char *text = lua_tolstring(reader->L, -1, &length);
-    if (strlen(text) != length) return wl_complain(reader, field->name, "holds a zero byte, which no option may");
+    if (strlen(text) != length)
+        return wl_complain(reader, field->name, "holds a zero byte, which no option may");
     memcpy(into + field->offset, &text, sizeof text);
     return true;
 }
@@ -119,11 +121,11 @@ static bool read_seconds(struct wl_reader *reader, const struct wl_field *field,
     double seconds = lua_tonumber(reader->L, -1);
     bool positive = field->kind == WL_DURATION;
     if (!(seconds >= (positive ? 1e-9 : 0.0) && seconds <= most_seconds)) {
-        return wl_complain(reader, field->name, "is %.14g; it must be %s 0 and at most a year, in seconds", seconds,
-                           positive ? "more than" : "at least");
+        return wl_complain(reader, field->name, "is %.14g; it must be %s 0 and at most a year, in seconds",
+                           seconds, positive ? "more than" : "at least");
     }
-    uint64_t ns = (uint64_t)(seconds * 1e9 + 0.5);   /* 0.3 s is not one nanosecond short */
-    if (seconds > 0 && ns == 0) ns = 1;   /* 0 often means "off", which is not what a tiny number says */
+    uint64_t ns = (uint64_t)(seconds * 1e9 + 0.5); /* 0.3 s is not one nanosecond short */
+    if (seconds > 0 && ns == 0) ns = 1; /* 0 often means "off", which is not what a tiny number says */
     memcpy(into + field->offset, &ns, sizeof ns);
     return true;
 }
@@ -133,8 +135,8 @@ static bool read_whole(struct wl_reader *reader, const struct wl_field *field, c
     if (lua_type(reader->L, -1) != LUA_TNUMBER) return wrong_type(reader, field, "a whole number");
     double value = lua_tonumber(reader->L, -1);
     if (!(value >= field->least && value <= field->most) || floor(value) != value) {
-        return wl_complain(reader, field->name, "is %.14g; it must be a whole number from %.0f to %.0f", value, field->least,
-                           field->most);
+        return wl_complain(reader, field->name, "is %.14g; it must be a whole number from %.0f to %.0f",
+                           value, field->least, field->most);
     }
     uint32_t whole = (uint32_t)value;
     memcpy(into + field->offset, &whole, sizeof whole);
@@ -146,7 +148,8 @@ static bool read_number(struct wl_reader *reader, const struct wl_field *field, 
     if (lua_type(reader->L, -1) != LUA_TNUMBER) return wrong_type(reader, field, "a number");
     double value = lua_tonumber(reader->L, -1);
     if (!(value >= field->least && value <= field->most)) {
-        return wl_complain(reader, field->name, "is %.14g; it must be from %g to %g", value, field->least, field->most);
+        return wl_complain(reader, field->name, "is %.14g; it must be from %g to %g", value, field->least,
+                           field->most);
     }
     memcpy(into + field->offset, &value, sizeof value);
     return true;
@@ -164,26 +167,36 @@ static bool read_choice(struct wl_reader *reader, const struct wl_field *field, 
         size_t used = strlen(list);
         (void)snprintf(list + used, sizeof list - used, "%s%s", i > 0 ? ", " : "", field->choices[i]);
     }
-    if (value == NULL) return wl_complain(reader, field->name, "is a %s; it must be one of %s", luaL_typename(reader->L, -1), list);
+    if (value == NULL)
+        return wl_complain(reader, field->name, "is a %s; it must be one of %s", luaL_typename(reader->L, -1),
+                           list);
     return wl_complain(reader, field->name, "is '%.20s'; it must be one of %s", value, list);
 }
 
 static bool read_field(struct wl_reader *reader, const struct wl_field *field, void *into)
 {
     switch (field->kind) {
-    case WL_STRING: return read_string(reader, field, into);
-    case WL_BOOL: return read_bool(reader, field, into);
+    case WL_STRING:
+        return read_string(reader, field, into);
+    case WL_BOOL:
+        return read_bool(reader, field, into);
     case WL_SECONDS:
-    case WL_DURATION: return read_seconds(reader, field, into);
-    case WL_WHOLE: return read_whole(reader, field, into);
-    case WL_NUMBER: return read_number(reader, field, into);
-    case WL_CHOICE: return read_choice(reader, field, into);
-    case WL_NESTED: return true;
+    case WL_DURATION:
+        return read_seconds(reader, field, into);
+    case WL_WHOLE:
+        return read_whole(reader, field, into);
+    case WL_NUMBER:
+        return read_number(reader, field, into);
+    case WL_CHOICE:
+        return read_choice(reader, field, into);
+    case WL_NESTED:
+        return true;
     }
     return false;
 }
 
-bool wl_read_fields(struct wl_reader *reader, int index, const struct wl_field *fields, size_t count, void *into)
+bool wl_read_fields(struct wl_reader *reader, int index, const struct wl_field *fields, size_t count,
+                    void *into)
 {
     lua_State *L = reader->L;
     index = lua_absindex(L, index);
@@ -207,7 +220,8 @@ bool wl_enter_table(struct wl_reader *reader, int index, const char *name)
     lua_pushstring(L, name);
     lua_rawget(L, index);
     if (lua_type(L, -1) != LUA_TTABLE) {
-        if (!lua_isnil(L, -1)) (void)wl_complain(reader, name, "is a %s; it must be a table", luaL_typename(L, -1));
+        if (!lua_isnil(L, -1))
+            (void)wl_complain(reader, name, "is a %s; it must be a table", luaL_typename(L, -1));
         lua_pop(L, 1);
         return false;
     }
@@ -220,6 +234,8 @@ void wl_leave_table(struct wl_reader *reader)
 {
     lua_pop(reader->L, 1);
     char *dot = strrchr(reader->path, '.');
-    if (dot != NULL) *dot = '\0';
-    else reader->path[0] = '\0';
+    if (dot != NULL)
+        *dot = '\0';
+    else
+        reader->path[0] = '\0';
 }

@@ -5,9 +5,9 @@
 #include <sys/random.h>
 
 #define WL_BACKOFF_TYPE "weir.backoff"
-#define WL_BUDGET_TYPE "weir.budget"
-#define WL_LIMIT_TYPE "weir.limit"
-#define WL_RATE_TYPE "weir.rate"
+#define WL_BUDGET_TYPE  "weir.budget"
+#define WL_LIMIT_TYPE   "weir.limit"
+#define WL_RATE_TYPE    "weir.rate"
 
 uint64_t wl_seed(void)
 {
@@ -24,11 +24,11 @@ static int refuse(lua_State *L, const char *why)
     return 2;
 }
 
-/* ---- backoff ------------------------------------------------------------------------------------------------------ */
+/* ---- backoff ------------------------------------------------------------------------------------------- */
 
 struct backoff {
     weir_backoff backoff;
-    uint64_t random;             /* state of splitmix64 */
+    uint64_t random; /* state of splitmix64 */
 };
 
 /* splitmix64 (Steele, Lea, Flood 2014): one addition of state, good enough to spread delays. */
@@ -48,13 +48,17 @@ int wl_backoff_new(lua_State *L)
     struct wl_reader reader = {.L = L};
     luaL_checktype(L, 1, LUA_TTABLE);
     weir_options_defaults(&defaults);
-    struct wl_backoff given = {(int)defaults.backoff, defaults.backoff_base_ns, defaults.backoff_cap_ns,
-                               defaults.backoff_factor, 0, false};
+    struct wl_backoff given = {(int)defaults.backoff,
+                               defaults.backoff_base_ns,
+                               defaults.backoff_cap_ns,
+                               defaults.backoff_factor,
+                               0,
+                               false};
     if (!wl_backoff_read(&reader, 1, &given)) return refuse(L, reader.why);
     struct backoff *self = lua_newuserdatauv(L, sizeof *self, 0);
     self->random = given.seeded ? given.seed : wl_seed();
-    if (weir_backoff_init(&self->backoff, (weir_backoff_kind)given.kind, given.base_ns, given.cap_ns, given.factor, why) !=
-        WEIR_OK) {
+    if (weir_backoff_init(&self->backoff, (weir_backoff_kind)given.kind, given.base_ns, given.cap_ns,
+                          given.factor, why) != WEIR_OK) {
         return refuse(L, why);
     }
     luaL_setmetatable(L, WL_BACKOFF_TYPE);
@@ -75,7 +79,7 @@ static int backoff_reset(lua_State *L)
     return 0;
 }
 
-/* ---- retry budget --------------------------------------------------------------------------------------------------- */
+/* ---- retry budget -------------------------------------------------------------------------------------- */
 
 /* core.budget(options[, now]) -> budget | nil, why */
 int wl_budget_new(lua_State *L)
@@ -128,7 +132,7 @@ static int budget_cap(lua_State *L)
     return 1;
 }
 
-/* ---- limiter ----------------------------------------------------------------------------------------------------------- */
+/* ---- limiter ------------------------------------------------------------------------------------------- */
 
 /* core.limit(max) -> limit | nil, why */
 int wl_limit_new(lua_State *L)
@@ -171,7 +175,7 @@ static int limit_max(lua_State *L)
     return 1;
 }
 
-/* ---- rate limiter --------------------------------------------------------------------------------------------------------- */
+/* ---- rate limiter -------------------------------------------------------------------------------------- */
 
 /* core.rate(per_second, burst[, now]) -> rate | nil, why */
 int wl_rate_new(lua_State *L)
@@ -209,10 +213,14 @@ static void make_type(lua_State *L, const char *name, const luaL_Reg *methods)
 void wl_guard_open(lua_State *L)
 {
     static const luaL_Reg backoff[] = {{"next", backoff_next}, {"reset", backoff_reset}, {NULL, NULL}};
-    static const luaL_Reg budget[] = {{"request", budget_request}, {"success", budget_success}, {"withdraw", budget_withdraw},
-                                      {"level", budget_level}, {"cap", budget_cap}, {NULL, NULL}};
-    static const luaL_Reg limit[] = {{"acquire", limit_acquire}, {"release", limit_release}, {"used", limit_used},
-                                     {"max", limit_max}, {NULL, NULL}};
+    static const luaL_Reg budget[] = {{"request", budget_request},   {"success", budget_success},
+                                      {"withdraw", budget_withdraw}, {"level", budget_level},
+                                      {"cap", budget_cap},           {NULL, NULL}};
+    static const luaL_Reg limit[] = {{"acquire", limit_acquire},
+                                     {"release", limit_release},
+                                     {"used", limit_used},
+                                     {"max", limit_max},
+                                     {NULL, NULL}};
     static const luaL_Reg rate[] = {{"take", rate_take}, {NULL, NULL}};
     make_type(L, WL_BACKOFF_TYPE, backoff);
     make_type(L, WL_BUDGET_TYPE, budget);

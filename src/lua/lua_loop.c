@@ -1,5 +1,6 @@
-/* Turning the loop. Completions only mark calls as ready, so that no Lua code ever runs inside libuv or the engine
- * (policies aside); the scheduler in lua/weir/loop.lua asks afterwards who is ready and resumes them. */
+/* Turning the loop. Completions only mark calls as ready, so that no Lua code ever runs inside libuv or the
+ * engine (policies aside); the scheduler in lua/weir/loop.lua asks afterwards who is ready and resumes them.
+ */
 #include "lua_weir.h"
 
 #include "weir/uv.h"
@@ -7,8 +8,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* Both are libuv's, declared here because uv.h stays out of this directory. All Lua states of a process that use this host
- * must therefore live in one thread, as libuv's default loop does. */
+/* Both are libuv's, declared here because uv.h stays out of this directory. All Lua states of a process that
+ * use this host must therefore live in one thread, as libuv's default loop does. */
 struct uv_loop_s *uv_default_loop(void);
 int uv_loop_close(struct uv_loop_s *loop);
 
@@ -41,7 +42,7 @@ void wl_loop_release(struct wl_loop *loop)
     if (--loop->references > 0) return;
     loop->busy++;
     weir_uv_free(loop->uv);
-    (void)uv_loop_close(uv_default_loop());   /* if it is somebody else's too, libuv refuses, which is right */
+    (void)uv_loop_close(uv_default_loop()); /* if it is somebody else's too, libuv refuses, which is right */
     free(loop);
 }
 
@@ -91,7 +92,8 @@ static int loop_now(lua_State *L)
     return 1;
 }
 
-/* turn([seconds]): waits until a call is ready, a check is due or the time has passed; without seconds, for ever. */
+/* turn([seconds]) -> whether there is something for ready() or due(): waits for that, or until the time has
+ * passed; without seconds, for ever. */
 static int loop_turn(lua_State *L)
 {
     struct wl_loop *loop = wl_loop_of(L);
@@ -103,7 +105,8 @@ static int loop_turn(lua_State *L)
     loop->busy++;
     (void)weir_uv_run_until(loop->uv, &loop->wake, limit);
     wl_loop_leave(loop);
-    return 0;
+    lua_pushboolean(L, loop->ready_first != NULL || loop->due != NULL);
+    return 1;
 }
 
 /* ready() -> the key of a call that has got an answer since, or nil. */

@@ -13,10 +13,10 @@ static const char *const reset_names[] = {"auto", "always", "never", NULL};
 static const char *const queue_names[] = {"adaptive", "fifo", "codel", NULL};
 static const char *const backoff_names[] = {"full", "equal", "decorrelated", "exponential", "constant", NULL};
 static const char *const budget_names[] = {"tokens", "ratio", NULL};
-static const char *const state_names[] = {"closed", "open", "half_open", "forced_open",
+static const char *const state_names[] = {"closed",        "open",     "half_open",    "forced_open",
                                           "forced_closed", "disabled", "metrics_only", NULL};
 
-/* ---- guards ------------------------------------------------------------------------------------------------- */
+/* ---- guards -------------------------------------------------------------------------------------------- */
 
 #define AT(field) offsetof(weir_breaker_config, field)
 static const struct wl_field breaker_fields[] = {
@@ -50,7 +50,8 @@ static bool has(lua_State *L, int index, const char *name)
     return there;
 }
 
-/* open_for may also be a function of how often in a row the breaker opened; lua_breaker.c sees to that one. */
+/* open_for may also be a function of how often in a row the breaker opened; lua_breaker.c sees to that one.
+ */
 static bool read_open_for(struct wl_reader *reader, int index, weir_breaker_config *out)
 {
     lua_State *L = reader->L;
@@ -61,11 +62,13 @@ static bool read_open_for(struct wl_reader *reader, int index, weir_breaker_conf
     lua_pop(L, 1);
     if (type == LUA_TNIL || type == LUA_TFUNCTION) return true;
     if (type != LUA_TNUMBER) {
-        return wl_complain(reader, "open_for", "is a %s; it must be a number of seconds or a function giving one",
+        return wl_complain(reader, "open_for",
+                           "is a %s; it must be a number of seconds or a function giving one",
                            lua_typename(L, type));
     }
     if (!(seconds >= 1e-9 && seconds <= 366.0 * 24 * 3600)) {
-        return wl_complain(reader, "open_for", "is %.14g; it must be more than 0 and at most a year, in seconds", seconds);
+        return wl_complain(reader, "open_for",
+                           "is %.14g; it must be more than 0 and at most a year, in seconds", seconds);
     }
     out->open_for_ns = (uint64_t)(seconds * 1e9 + 0.5);
     return true;
@@ -141,7 +144,8 @@ static bool read_seed(struct wl_reader *reader, int index, uint64_t *seed, bool 
     double value = type == LUA_TNUMBER ? lua_tonumber(L, -1) : 0;
     lua_pop(L, 1);
     if (type == LUA_TNIL) return true;
-    if (type != LUA_TNUMBER) return wl_complain(reader, "seed", "is a %s; it must be a whole number", lua_typename(L, type));
+    if (type != LUA_TNUMBER)
+        return wl_complain(reader, "seed", "is a %s; it must be a whole number", lua_typename(L, type));
     if (!(value >= 0 && value <= 9007199254740992.0)) {
         return wl_complain(reader, "seed", "is %.14g; it must be a whole number from 0 to 2^53", value);
     }
@@ -157,7 +161,7 @@ bool wl_backoff_read(struct wl_reader *reader, int index, struct wl_backoff *out
            read_seed(reader, index, &out->seed, &out->seeded);
 }
 
-/* ---- members: backends, clients, checks ------------------------------------------------------------------------ */
+/* ---- members: backends, clients, checks ---------------------------------------------------------------- */
 
 static bool is_name(const char *name)
 {
@@ -173,7 +177,8 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* The keys of the table on top, sorted, since the order of a Lua table means nothing and may change between runs. */
+/* The keys of the table on top, sorted, since the order of a Lua table means nothing and may change between
+ * runs. */
 static bool read_names(struct wl_reader *reader, const char **names, size_t most, size_t *count)
 {
     lua_State *L = reader->L;
@@ -184,7 +189,8 @@ static bool read_names(struct wl_reader *reader, const char **names, size_t most
             (void)wl_complain(reader, "", "has the key '%.40s'; names are 1 to 31 letters, digits, - and _",
                               lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : luaL_typename(L, -2));
         } else if (*count == most) {
-            good = wl_complain(reader, "", "has more than %d members; it must have at most %d", (int)most, (int)most);
+            good = wl_complain(reader, "", "has more than %d members; it must have at most %d", (int)most,
+                               (int)most);
         }
         if (!good) {
             lua_pop(L, 2);
@@ -218,7 +224,8 @@ static bool read_backend(struct wl_reader *reader, const char *name, weir_backen
     lua_pop(L, 1);
     if (!wl_enter_table(reader, -1, name)) {
         reader->why[0] = '\0';
-        return wl_complain(reader, name, "is a %s; it must be a connection string or a table with conninfo", type);
+        return wl_complain(reader, name, "is a %s; it must be a connection string or a table with conninfo",
+                           type);
     }
     bool good = wl_read_fields(reader, -1, backend_fields, COUNT(backend_fields), backend) &&
                 (backend->conninfo != NULL || wl_complain(reader, "conninfo", "is missing"));
@@ -230,7 +237,8 @@ static bool read_backend(struct wl_reader *reader, const char *name, weir_backen
 static bool order_backends(struct wl_reader *reader, const char **names, size_t count, bool routed)
 {
     if (count == 0) {
-        return wl_complain(reader, "", "is empty; it must have at least one backend (is an environment variable unset?)");
+        return wl_complain(reader, "",
+                           "is empty; it must have at least one backend (is an environment variable unset?)");
     }
     for (size_t i = 0; i < count; i++) {
         if (strcmp(names[i], "primary") != 0) continue;
@@ -240,7 +248,8 @@ static bool order_backends(struct wl_reader *reader, const char **names, size_t 
         return true;
     }
     if (count == 1 || routed) return true;
-    return wl_complain(reader, "", "has %d members and none is named primary; name one so, or give a route function",
+    return wl_complain(reader, "",
+                       "has %d members and none is named primary; name one so, or give a route function",
                        (int)count);
 }
 
@@ -249,7 +258,8 @@ static bool read_backends(struct wl_reader *reader, int index, bool routed, stru
     const char *names[WL_BACKENDS_MAX];
     size_t count = 0;
     if (!wl_enter_table(reader, index, "backends")) return wl_complain(reader, "backends", "is missing");
-    bool good = read_names(reader, names, WL_BACKENDS_MAX, &count) && order_backends(reader, names, count, routed);
+    bool good =
+        read_names(reader, names, WL_BACKENDS_MAX, &count) && order_backends(reader, names, count, routed);
     for (size_t i = 0; good && i < count; i++) good = read_backend(reader, names[i], &out->backends[i]);
     out->engine.backends = out->backends;
     out->engine.backend_count = count;
@@ -273,10 +283,13 @@ static bool read_client(struct wl_reader *reader, const char *name, weir_client 
     if (!wl_enter_table(reader, -1, name)) return wl_complain(reader, name, "must be a table");
     bool good = wl_read_fields(reader, -1, client_fields, COUNT(client_fields), client);
     if (good && client->role != NULL && client->bypass_rls) {
-        good = wl_complain(reader, "", "has both role and bypass_rls; a client is ANON (role) or SERVICE (bypass_rls = true), "
-                           "never both");
+        good = wl_complain(
+            reader, "",
+            "has both role and bypass_rls; a client is ANON (role) or SERVICE (bypass_rls = true), "
+            "never both");
     } else if (good && client->role == NULL && !client->bypass_rls) {
-        good = wl_complain(reader, "", "needs role = '...' (ANON: users under row-level security) or bypass_rls = true "
+        good = wl_complain(reader, "",
+                           "needs role = '...' (ANON: users under row-level security) or bypass_rls = true "
                            "(SERVICE: admin work)");
     } else if (good && client->min > client->max) {
         good = wl_complain(reader, "min", "is %u; it must be at most max, which is %u", (unsigned)client->min,
@@ -328,7 +341,7 @@ static bool read_check(struct wl_reader *reader, const char *name, weir_check *c
     return good;
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------------------- */
+/* ---- the whole ----------------------------------------------------------------------------------------- */
 
 #define AT(field) offsetof(struct wl_options, engine.field)
 static const struct wl_field health_fields[] = {
@@ -384,7 +397,8 @@ static int type_of(lua_State *L, int index, const char *name)
     return type;
 }
 
-static const struct wl_field retry_field = {"retry", WL_WHOLE, offsetof(struct wl_options, engine.retries), 0, 1000, NULL};
+static const struct wl_field retry_field = {"retry", WL_WHOLE, offsetof(struct wl_options, engine.retries),
+                                            0,       1000,     NULL};
 
 static bool read_policies(struct wl_reader *reader, int index, struct wl_options *out)
 {
@@ -397,7 +411,7 @@ static bool read_policies(struct wl_reader *reader, int index, struct wl_options
             return wl_complain(reader, names[i], "is a %s; it must be a function%s", lua_typename(L, type),
                                i == 0 ? ", or a number of retries" : "");
         }
-        lua_createtable(L, 0, 1);   /* retry = 5 is short for retries = 5, and read by the same rules */
+        lua_createtable(L, 0, 1); /* retry = 5 is short for retries = 5, and read by the same rules */
         lua_pushliteral(L, "retry");
         lua_pushvalue(L, -1);
         lua_rawget(L, index);
@@ -443,7 +457,8 @@ static bool read_checks(struct wl_reader *reader, struct wl_options *out)
 static bool read_health(struct wl_reader *reader, int index, struct wl_options *out)
 {
     if (!wl_enter_table(reader, index, "health")) return reader->why[0] == '\0';
-    bool good = wl_read_fields(reader, -1, health_fields, COUNT(health_fields), out) && read_checks(reader, out);
+    bool good =
+        wl_read_fields(reader, -1, health_fields, COUNT(health_fields), out) && read_checks(reader, out);
     wl_leave_table(reader);
     return good;
 }
@@ -451,8 +466,12 @@ static bool read_health(struct wl_reader *reader, int index, struct wl_options *
 static bool read_backoff(struct wl_reader *reader, int index, struct wl_options *out)
 {
     weir_options *engine = &out->engine;
-    struct wl_backoff backoff = {(int)engine->backoff, engine->backoff_base_ns, engine->backoff_cap_ns,
-                                 engine->backoff_factor, 0, false};
+    struct wl_backoff backoff = {(int)engine->backoff,
+                                 engine->backoff_base_ns,
+                                 engine->backoff_cap_ns,
+                                 engine->backoff_factor,
+                                 0,
+                                 false};
     if (!wl_enter_table(reader, index, "backoff")) return reader->why[0] == '\0';
     bool good = wl_backoff_read(reader, -1, &backoff);
     wl_leave_table(reader);
@@ -467,7 +486,8 @@ static bool read_guards(struct wl_reader *reader, int index, struct wl_options *
 {
     if (wl_enter_table(reader, index, "breaker")) {
         if (type_of(reader->L, lua_gettop(reader->L), "open_for") == LUA_TFUNCTION) {
-            (void)wl_complain(reader, "open_for", "is a function; the breakers of pools are shared between processes and "
+            (void)wl_complain(reader, "open_for",
+                              "is a function; the breakers of pools are shared between processes and "
                               "take a number of seconds");
         }
         (void)wl_breaker_read(reader, -1, &out->engine.breaker);
@@ -486,8 +506,9 @@ bool wl_options_read(struct wl_reader *reader, int index, struct wl_options *out
     weir_options_defaults(&out->engine);
     out->policy_slice_ns = 10 * 1000000u;
     bool routed = type_of(reader->L, index, "route") == LUA_TFUNCTION;
-    return wl_read_fields(reader, index, top_fields, COUNT(top_fields), out) && read_policies(reader, index, out) &&
-           read_backends(reader, index, routed, out) && read_clients(reader, index, out) && read_queue(reader, index, out) &&
+    return wl_read_fields(reader, index, top_fields, COUNT(top_fields), out) &&
+           read_policies(reader, index, out) && read_backends(reader, index, routed, out) &&
+           read_clients(reader, index, out) && read_queue(reader, index, out) &&
            read_guards(reader, index, out) && read_health(reader, index, out) &&
            read_seed(reader, index, &out->seed, &out->seeded);
 }

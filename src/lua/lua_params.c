@@ -1,5 +1,5 @@
-/* Lua values as parameters of statements. Strings are passed by pointer; numbers are written into the scratch, which is
- * kept from call to call, so that the steady state allocates nothing here. */
+/* Lua values as parameters of statements. Strings are passed by pointer; numbers are written into the
+ * scratch, which is kept from call to call, so that the steady state allocates nothing here. */
 #include "lua_weir.h"
 
 #include <locale.h>
@@ -28,8 +28,10 @@ static bool reserve_parameters(struct wl_scratch *s, size_t count)
 {
     if (count <= s->room) return true;
     size_t room = s->room * 2 > count ? s->room * 2 : count + 16;
-    if (!grow((void **)&s->values, room, sizeof *s->values) || !grow((void **)&s->lengths, room, sizeof *s->lengths) ||
-        !grow((void **)&s->formats, room, sizeof *s->formats) || !grow((void **)&s->digits, room, sizeof *s->digits)) {
+    if (!grow((void **)&s->values, room, sizeof *s->values) ||
+        !grow((void **)&s->lengths, room, sizeof *s->lengths) ||
+        !grow((void **)&s->formats, room, sizeof *s->formats) ||
+        !grow((void **)&s->digits, room, sizeof *s->digits)) {
         return false;
     }
     s->room = room;
@@ -54,8 +56,8 @@ void wl_scratch_free(struct wl_scratch *scratch)
     *scratch = (struct wl_scratch){0};
 }
 
-/* The shortest text that reads back as the same number. Whole numbers never get an exponent: the server would not
- * take 1e+15 for an integer. */
+/* The shortest text that reads back as the same number. Whole numbers never get an exponent: the server
+ * would not take 1e+15 for an integer. */
 static void write_double(char *out, double value)
 {
     if (isnan(value)) {
@@ -70,7 +72,7 @@ static void write_double(char *out, double value)
             if (strtod(out, NULL) == value) break;
         }
         char *point = strchr(out, localeconv()->decimal_point[0]);
-        if (point != NULL) *point = '.';   /* the server knows nothing of a locale the script may have set */
+        if (point != NULL) *point = '.'; /* the server knows nothing of a locale the script may have set */
     }
 }
 
@@ -101,14 +103,15 @@ static bool add_string(lua_State *L, struct wl_scratch *s, int index, bool binar
 static bool add_wrapper(lua_State *L, struct wl_scratch *s, int index, char *why)
 {
     if (!wl_is_parameter(L, index)) {
-        return say(why, "is a plain table; wrap it in weir.json(t) or weir.array(t) to say what it should become");
+        return say(why,
+                   "is a plain table; wrap it in weir.json(t) or weir.array(t) to say what it should become");
     }
     index = lua_absindex(L, index);
     lua_rawgeti(L, index, 2);
     bool binary = lua_toboolean(L, -1) != 0;
     lua_rawgeti(L, index, 1);
     bool good = lua_type(L, -1) == LUA_TSTRING && add_string(L, s, -1, binary, why);
-    lua_pop(L, 2);   /* the wrapper still holds the string */
+    lua_pop(L, 2); /* the wrapper still holds the string */
     return good;
 }
 
@@ -136,8 +139,10 @@ static bool add_value(lua_State *L, struct wl_scratch *s, int index, char *why)
         if (!wl_is_null(L, index)) good = add_wrapper(L, s, index, why);
         break;
     default:
-        (void)snprintf(why, WEIR_WHY_MAX, "is a %s; it must be nil, a boolean, a number, a string, weir.null, weir.json, "
-                       "weir.array or weir.bytea", luaL_typename(L, index));
+        (void)snprintf(why, WEIR_WHY_MAX,
+                       "is a %s; it must be nil, a boolean, a number, a string, weir.null, weir.json, "
+                       "weir.array or weir.bytea",
+                       luaL_typename(L, index));
         good = false;
     }
     s->used++;
@@ -148,8 +153,11 @@ static bool name_parameter(char *why, size_t statement, size_t parameter)
 {
     char said[WEIR_WHY_MAX];
     memcpy(said, why, sizeof said);
-    if (statement == 0) (void)snprintf(why, WEIR_WHY_MAX, "parameter $%zu %.220s", parameter, said);
-    else (void)snprintf(why, WEIR_WHY_MAX, "parameter $%zu of statement %zu %.200s", parameter, statement, said);
+    if (statement == 0)
+        (void)snprintf(why, WEIR_WHY_MAX, "parameter $%zu %.220s", parameter, said);
+    else
+        (void)snprintf(why, WEIR_WHY_MAX, "parameter $%zu of statement %zu %.200s", parameter, statement,
+                       said);
     return false;
 }
 
@@ -190,7 +198,8 @@ const weir_statement *wl_params_one(lua_State *L, struct wl_scratch *s, int firs
     return s->statements;
 }
 
-/* How many elements { sql, ... } has: its field n, or its largest index, so that a nil in the middle counts. */
+/* How many elements { sql, ... } has: its field n, or its largest index, so that a nil in the middle counts.
+ */
 static size_t members(lua_State *L, int index)
 {
     size_t most = lua_rawlen(L, index);
@@ -212,7 +221,7 @@ static bool add_statement(lua_State *L, struct wl_scratch *s, size_t number, cha
     size_t count = members(L, table);
     weir_statement *statement = &s->statements[number - 1];
     lua_rawgeti(L, table, 1);
-    bool good = read_sql(L, -1, statement, why);   /* the table holds the string */
+    bool good = read_sql(L, -1, statement, why); /* the table holds the string */
     lua_pop(L, 1);
     if (!good) {
         char said[WEIR_WHY_MAX];
@@ -236,8 +245,11 @@ static bool count_parameters(lua_State *L, int index, size_t count, size_t *para
     for (size_t i = 1; i <= count; i++) {
         lua_rawgeti(L, index, (int)i);
         bool table = lua_type(L, -1) == LUA_TTABLE;
-        if (table) *parameters += members(L, lua_gettop(L));
-        else (void)snprintf(why, WEIR_WHY_MAX, "statement %zu is a %s; it must be a table { sql, ... }", i, luaL_typename(L, -1));
+        if (table)
+            *parameters += members(L, lua_gettop(L));
+        else
+            (void)snprintf(why, WEIR_WHY_MAX, "statement %zu is a %s; it must be a table { sql, ... }", i,
+                           luaL_typename(L, -1));
         lua_pop(L, 1);
         if (!table) return false;
     }
@@ -252,16 +264,19 @@ const weir_statement *wl_params_many(lua_State *L, struct wl_scratch *s, int ind
     index = lua_absindex(L, index);
     luaL_checkstack(L, 8, "parameters");
     if (lua_type(L, index) != LUA_TTABLE) {
-        (void)snprintf(why, WEIR_WHY_MAX, "the statements are a %s; they must be a list of { sql, ... }", luaL_typename(L, index));
+        (void)snprintf(why, WEIR_WHY_MAX, "the statements are a %s; they must be a list of { sql, ... }",
+                       luaL_typename(L, index));
         return NULL;
     }
     *count = lua_rawlen(L, index);
     if (*count == 0 || *count > STATEMENTS_MAX) {
-        (void)snprintf(why, WEIR_WHY_MAX, "a pipeline of %zu statements; it must have 1 to %d", *count, STATEMENTS_MAX);
+        (void)snprintf(why, WEIR_WHY_MAX, "a pipeline of %zu statements; it must have 1 to %d", *count,
+                       STATEMENTS_MAX);
         return NULL;
     }
     if (!count_parameters(L, index, *count, &parameters, why)) return NULL;
-    if (!reserve_statements(s, *count) || !reserve_parameters(s, parameters)) return say(why, "out of memory"), NULL;
+    if (!reserve_statements(s, *count) || !reserve_parameters(s, parameters))
+        return say(why, "out of memory"), NULL;
     for (size_t i = 1; i <= *count; i++) {
         lua_rawgeti(L, index, (int)i);
         bool good = add_statement(L, s, i, why);

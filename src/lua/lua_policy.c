@@ -1,9 +1,10 @@
-/* The operator's hooks: retry, route, label. Each runs on a Lua thread of its own, under lua_pcall (so it can neither
- * raise into the engine nor yield), watched by a count hook that stops it when its time slice is over.
+/* The operator's hooks: retry, route, label. Each runs on a Lua thread of its own, under lua_pcall (so it
+ * can neither raise into the engine nor yield), watched by a count hook that stops it when its time slice is
+ * over.
  *
- * What the hook cannot stop, and README says so: a finaliser, the message handler of xpcall, one long call into C, and a
- * coroutine that was made outside and never saw the hook. One made inside inherits it. Having fired once, the hook fires at
- * every instruction, so that a pcall inside the policy cannot swallow it. */
+ * What the hook cannot stop, and README says so: a finaliser, the message handler of xpcall, one long call
+ * into C, and a coroutine that was made outside and never saw the hook. One made inside inherits it. Having
+ * fired once, the hook fires at every instruction, so that a pcall inside the policy cannot swallow it. */
 #include "lua_weir.h"
 
 #include <math.h>
@@ -12,30 +13,31 @@
 #include <string.h>
 
 enum { HOOK_EVERY = 1000 };
-enum hook { HOOK_RETRY = 1, HOOK_ROUTE, HOOK_LABEL };   /* also where its closure sits on the policy's stack */
+enum hook { HOOK_RETRY = 1, HOOK_ROUTE, HOOK_LABEL }; /* also where its closure sits on the policy's stack */
 
 struct wl_policy {
-    lua_State *L;                 /* the thread; anchored by the engine's userdata */
+    lua_State *L; /* the thread; anchored by the engine's userdata */
     uint64_t slice_ns, deadline_ns;
     bool tripped;
-    /* Of the call under way: the closures reach it through their first upvalue, so that calling one pushes nothing
-     * that could run out of memory outside the protected call. */
+    /* Of the call under way: the closures reach it through their first upvalue, so that calling one pushes
+     * nothing that could run out of memory outside the protected call. */
     const weir_failure *failure;
     const weir_request *request;
     const char *context;
-    char *text;                   /* answer of route and label */
+    char *text; /* answer of route and label */
     size_t text_size;
-    uint64_t delay_ns;            /* answer of retry */
+    uint64_t delay_ns; /* answer of retry */
     bool again;
 };
 
-/* The hook gets only the coroutine it fires in, hence this. Policies do not nest: none may call the engine. */
+/* The hook gets only the coroutine it fires in, hence this. Policies do not nest: none may call the engine.
+ */
 static _Thread_local struct wl_policy *running;
 
 static void watch_policy(lua_State *L, lua_Debug *activation)
 {
     (void)activation;
-    if (running == NULL) {        /* a coroutine made by a policy that has returned since */
+    if (running == NULL) { /* a coroutine made by a policy that has returned since */
         if (lua_gethookcount(L) != HOOK_EVERY) (void)lua_sethook(L, watch_policy, LUA_MASKCOUNT, HOOK_EVERY);
         return;
     }
@@ -46,12 +48,14 @@ static void watch_policy(lua_State *L, lua_Debug *activation)
     luaL_error(L, "ran longer than its time slice of %f seconds", (lua_Number)running->slice_ns / 1e9);
 }
 
-/* ---- what a policy sees --------------------------------------------------------------------------------------------- */
+/* ---- what a policy sees -------------------------------------------------------------------------------- */
 
 static void set_text(lua_State *L, const char *name, const char *value)
 {
-    if (value != NULL && value[0] != '\0') lua_pushstring(L, value);
-    else lua_pushnil(L);
+    if (value != NULL && value[0] != '\0')
+        lua_pushstring(L, value);
+    else
+        lua_pushnil(L);
     lua_setfield(L, -2, name);
 }
 
@@ -111,7 +115,7 @@ static int failure_backoff(lua_State *L)
     return 1;
 }
 
-/* ---- inside the protected call ---------------------------------------------------------------------------------------- */
+/* ---- inside the protected call ------------------------------------------------------------------------- */
 
 static struct wl_policy *policy_of(lua_State *L)
 {
@@ -132,7 +136,8 @@ static int run_retry(lua_State *L)
     policy->again = lua_toboolean(L, -1) != 0;
     if (!policy->again) return 0;
     if (lua_type(L, -1) != LUA_TNUMBER) {
-        return luaL_error(L, "returned a %s; it must return nil, false, or a delay in seconds", luaL_typename(L, -1));
+        return luaL_error(L, "returned a %s; it must return nil, false, or a delay in seconds",
+                          luaL_typename(L, -1));
     }
     double seconds = lua_tonumber(L, -1);
     if (!(seconds >= 0 && seconds <= 1e9)) {
@@ -172,19 +177,24 @@ static int run_label(lua_State *L)
     }
     const char *label = lua_tostring(L, -1);
     if (label[0] == '\0') return luaL_error(L, "returned an empty string");
-    (void)snprintf(policy->text, policy->text_size, "%s", label);   /* cut to what the area's table holds */
+    (void)snprintf(policy->text, policy->text_size, "%s", label); /* cut to what the area's table holds */
     return 0;
 }
 
-/* ---- from the engine ---------------------------------------------------------------------------------------------------- */
+/* ---- from the engine ----------------------------------------------------------------------------------- */
 
 #if WL_LUAJIT
-/* The hook is the whole VM's here, so it is set for the length of one policy call and whatever was there put back. */
-struct former_hook { lua_Hook function; int mask, count; };
+/* The hook is the whole VM's here, so it is set for the length of one policy call and whatever was there put
+ * back. */
+struct former_hook {
+    lua_Hook function;
+    int mask, count;
+};
 
 static void begin_watch(struct wl_policy *policy, struct former_hook *former)
 {
-    *former = (struct former_hook){lua_gethook(policy->L), lua_gethookmask(policy->L), lua_gethookcount(policy->L)};
+    *former =
+        (struct former_hook){lua_gethook(policy->L), lua_gethookmask(policy->L), lua_gethookcount(policy->L)};
     (void)lua_sethook(policy->L, watch_policy, LUA_MASKCOUNT, HOOK_EVERY);
 }
 
@@ -193,11 +203,13 @@ static void end_watch(struct wl_policy *policy, const struct former_hook *former
     (void)lua_sethook(policy->L, former->function, former->mask, former->count);
 }
 #else
-struct former_hook { int unused; };
+struct former_hook {
+    int unused;
+};
 
 static void begin_watch(struct wl_policy *policy, struct former_hook *former)
 {
-    former->unused = 0;           /* the hook stays on the policy's thread for good */
+    former->unused = 0; /* the hook stays on the policy's thread for good */
     if (policy->tripped) (void)lua_sethook(policy->L, watch_policy, LUA_MASKCOUNT, HOOK_EVERY);
 }
 
@@ -267,10 +279,11 @@ static weir_decision on_label(void *ctx, const char *context, char *label, size_
     return run(policy, HOOK_LABEL, why) ? WEIR_RETRY : WEIR_POLICY_FAULT;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------------------------------------- */
 
 /* Pushes the closure for the option `name`, or nil if it is no function. True if it is one. */
-static bool push_hook(lua_State *L, int options, const char *name, lua_CFunction runner, struct wl_policy *policy)
+static bool push_hook(lua_State *L, int options, const char *name, lua_CFunction runner,
+                      struct wl_policy *policy)
 {
     lua_pushlightuserdata(L, policy);
     lua_pushstring(L, name);
@@ -281,7 +294,8 @@ static bool push_hook(lua_State *L, int options, const char *name, lua_CFunction
         return false;
     }
 #if WL_LUAJIT
-    (void)luaJIT_setmode(L, lua_gettop(L), LUAJIT_MODE_ALLFUNC | LUAJIT_MODE_OFF);   /* no hook stops compiled code */
+    (void)luaJIT_setmode(L, lua_gettop(L),
+                         LUAJIT_MODE_ALLFUNC | LUAJIT_MODE_OFF); /* no hook stops compiled code */
 #endif
     lua_createtable(L, 0, 8);
     lua_createtable(L, 0, 1);
@@ -293,7 +307,8 @@ static bool push_hook(lua_State *L, int options, const char *name, lua_CFunction
     return true;
 }
 
-void wl_policy_open(lua_State *L, int index, int anchor, uint64_t slice_ns, struct wl_policy **out, weir_policy *hooks)
+void wl_policy_open(lua_State *L, int index, int anchor, uint64_t slice_ns, struct wl_policy **out,
+                    weir_policy *hooks)
 {
     luaL_checkstack(L, 12, "policies");
     *out = calloc(1, sizeof **out);
@@ -314,5 +329,5 @@ void wl_policy_open(lua_State *L, int index, int anchor, uint64_t slice_ns, stru
 
 void wl_policy_free(struct wl_policy *policy)
 {
-    free(policy);   /* the thread is the garbage collector's */
+    free(policy); /* the thread is the garbage collector's */
 }

@@ -88,7 +88,7 @@ struct row_reader {
     const struct wl_decoder *decoder;
     const weir_result *result;
     size_t columns;
-    uint32_t types[TYPES_KEPT];   /* of the first columns; asked for once, not once per row */
+    uint32_t types[TYPES_KEPT]; /* of the first columns; asked for once, not once per row */
 };
 
 static uint32_t column_type(const struct row_reader *reader, size_t column)
@@ -103,9 +103,12 @@ static void push_row(lua_State *L, const struct row_reader *reader, size_t row)
         size_t length = 0;
         const char *text = weir_result_value(reader->result, row, column, &length);
         lua_pushvalue(L, reader->decoder->names + (int)column);
-        if (text != NULL) wl_push_value(L, reader->decoder, column_type(reader, column), text, length);
-        else if (reader->decoder->nulls) lua_pushvalue(L, reader->decoder->null);
-        else lua_pushnil(L);   /* of two columns of one name the last wins, also with NULL */
+        if (text != NULL)
+            wl_push_value(L, reader->decoder, column_type(reader, column), text, length);
+        else if (reader->decoder->nulls)
+            lua_pushvalue(L, reader->decoder->null);
+        else
+            lua_pushnil(L); /* of two columns of one name the last wins, also with NULL */
         lua_rawset(L, -3);
     }
 }
@@ -152,8 +155,10 @@ void wl_push_result(lua_State *L, const struct wl_decoder *decoder, const weir_r
         lua_pushboolean(L, 1);
         return;
     }
-    if (has_rows) push_rows(L, decoder, result);
-    else lua_createtable(L, 0, 1);
+    if (has_rows)
+        push_rows(L, decoder, result);
+    else
+        lua_createtable(L, 0, 1);
     if (!has_rows || changes_rows(tag)) {
         lua_pushinteger(L, (lua_Integer)weir_result_affected(result));
         lua_setfield(L, -2, "affected_rows");
@@ -161,7 +166,7 @@ void wl_push_result(lua_State *L, const struct wl_decoder *decoder, const weir_r
     set_notices(L, result);
 }
 
-/* ---- errors --------------------------------------------------------------------------------------------------------- */
+/* ---- errors -------------------------------------------------------------------------------------------- */
 
 static void set_text(lua_State *L, const char *name, const char *value)
 {

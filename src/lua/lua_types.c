@@ -1,4 +1,5 @@
-/* The server's text forms as Lua values. No value changes on the way: what a Lua number cannot hold stays text.
+/* The server's text forms as Lua values. No value changes on the way: what a Lua number cannot hold stays
+ * text.
  *
  *   bool            boolean
  *   int2 int4 int8  integer; on LuaJIT, whose numbers are doubles, int8 beyond 2^53 stays text
@@ -17,8 +18,16 @@
 #include <string.h>
 
 enum type_oid {
-    OID_BOOL = 16, OID_BYTEA = 17, OID_INT8 = 20, OID_INT2 = 21, OID_INT4 = 23, OID_JSON = 114, OID_FLOAT4 = 700,
-    OID_FLOAT8 = 701, OID_NUMERIC = 1700, OID_JSONB = 3802
+    OID_BOOL = 16,
+    OID_BYTEA = 17,
+    OID_INT8 = 20,
+    OID_INT2 = 21,
+    OID_INT4 = 23,
+    OID_JSON = 114,
+    OID_FLOAT4 = 700,
+    OID_FLOAT8 = 701,
+    OID_NUMERIC = 1700,
+    OID_JSONB = 3802
 };
 
 static bool read_whole(const char *text, size_t length, int64_t *out)
@@ -26,7 +35,7 @@ static bool read_whole(const char *text, size_t length, int64_t *out)
     bool negative = length > 0 && text[0] == '-';
     uint64_t value = 0;
     size_t i = negative ? 1 : 0;
-    if (i == length || length - i > 19) return false;   /* 19 digits cannot overflow 64 bits */
+    if (i == length || length - i > 19) return false; /* 19 digits cannot overflow 64 bits */
     for (; i < length; i++) {
         unsigned digit = (unsigned)(text[i] - '0');
         if (digit > 9) return false;
@@ -74,10 +83,10 @@ static bool push_double(lua_State *L, const char *text, size_t length)
     return true;
 }
 
-enum { DIGITS_KEPT = 17 };   /* no double needs more to be told from all others */
+enum { DIGITS_KEPT = 17 }; /* no double needs more to be told from all others */
 
-/* The significant digits of a number as text: without sign, point, exponent and the zeros at both ends. Returns how many
- * there are, more than DIGITS_KEPT meaning too many to keep. */
+/* The significant digits of a number as text: without sign, point, exponent and the zeros at both ends.
+ * Returns how many there are, more than DIGITS_KEPT meaning too many to keep. */
 static size_t significant(const char *text, size_t length, char digits[DIGITS_KEPT])
 {
     size_t count = 0, zeros = 0;
@@ -114,8 +123,9 @@ static bool push_numeric(lua_State *L, const char *text, size_t length)
     if (push_whole(L, text, length)) return true;
     if (!read_double(text, length, &value)) return false;
     if (isfinite(value) && !survives(text, length, value)) return false;
-    if (isinf(value) && memchr(text, 'I', length) == NULL) return false;   /* too large, as opposed to Infinity */
-    if (value == 0 && significant(text, length, (char[DIGITS_KEPT]){0}) > 0) return false;   /* too small */
+    if (isinf(value) && memchr(text, 'I', length) == NULL)
+        return false; /* too large, as opposed to Infinity */
+    if (value == 0 && significant(text, length, (char[DIGITS_KEPT]){0}) > 0) return false; /* too small */
     lua_pushnumber(L, value);
     return true;
 }
@@ -156,7 +166,8 @@ static void push_escaped(lua_State *L, const char *text, size_t length)
         if (text[i] != '\\') {
             luaL_addchar(&buffer, text[i]);
         } else if (is_octal(text + i, length - i)) {
-            luaL_addchar(&buffer, (char)((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 + (text[i + 3] - '0')));
+            luaL_addchar(&buffer,
+                         (char)((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 + (text[i + 3] - '0')));
             i += 3;
         } else {
             i++;
@@ -168,8 +179,10 @@ static void push_escaped(lua_State *L, const char *text, size_t length)
 
 static bool push_bytes(lua_State *L, const char *text, size_t length)
 {
-    if (length >= 2 && text[0] == '\\' && text[1] == 'x') push_hex(L, text + 2, length - 2);
-    else push_escaped(L, text, length);
+    if (length >= 2 && text[0] == '\\' && text[1] == 'x')
+        push_hex(L, text + 2, length - 2);
+    else
+        push_escaped(L, text, length);
     return true;
 }
 
@@ -181,7 +194,8 @@ static bool push_json(lua_State *L, const struct wl_decoder *decoder, const char
     return true;
 }
 
-void wl_push_value(lua_State *L, const struct wl_decoder *decoder, uint32_t type, const char *text, size_t length)
+void wl_push_value(lua_State *L, const struct wl_decoder *decoder, uint32_t type, const char *text,
+                   size_t length)
 {
     bool pushed = false;
     switch (type) {
@@ -190,13 +204,23 @@ void wl_push_value(lua_State *L, const struct wl_decoder *decoder, uint32_t type
         return;
     case OID_INT2:
     case OID_INT4:
-    case OID_INT8: pushed = push_whole(L, text, length); break;
+    case OID_INT8:
+        pushed = push_whole(L, text, length);
+        break;
     case OID_FLOAT4:
-    case OID_FLOAT8: pushed = push_double(L, text, length); break;
-    case OID_NUMERIC: pushed = push_numeric(L, text, length); break;
-    case OID_BYTEA: pushed = push_bytes(L, text, length); break;
+    case OID_FLOAT8:
+        pushed = push_double(L, text, length);
+        break;
+    case OID_NUMERIC:
+        pushed = push_numeric(L, text, length);
+        break;
+    case OID_BYTEA:
+        pushed = push_bytes(L, text, length);
+        break;
     case OID_JSON:
-    case OID_JSONB: pushed = push_json(L, decoder, text, length); break;
+    case OID_JSONB:
+        pushed = push_json(L, decoder, text, length);
+        break;
     default:
         if (wl_array_element(type) != 0) {
             wl_push_array(L, decoder, wl_array_element(type), text, length);

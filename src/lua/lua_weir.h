@@ -2,11 +2,11 @@
  *
  *  - No C function yields. C submits and collects; the Lua modules beside it park.
  *  - A userdata is born closed, gets its metatable, and only then acquires what it stands for.
- *  - Misuse by the caller of the public API comes back as nil and a sentence, because only the Lua face knows which
- *    line is the caller's. luaL_error is for misuse of this module by its own Lua face.
+ *  - Misuse by the caller of the public API comes back as nil and a sentence, because only the Lua face
+ *    knows which line is the caller's. luaL_error is for misuse of this module by its own Lua face.
  *  - No Lua error crosses the engine: policies run under lua_pcall on a thread of their own.
- *  - A finaliser may run inside a policy, that is inside the engine. What it would free then goes to the loop's
- *    retired list and is freed when the engine has been left. */
+ *  - A finaliser may run inside a policy, that is inside the engine. What it would free then goes to the
+ *    loop's retired list and is freed when the engine has been left. */
 #ifndef WL_WEIR_H
 #define WL_WEIR_H
 
@@ -26,8 +26,8 @@ struct wl_loop {
     unsigned references;         /* the Lua state's one, and one per engine: finalisers come in any order */
     struct weir_uv *uv;          /* turns the loop when no engine is open */
     volatile bool wake;          /* a call ended or a check fell due: back to Lua */
-    unsigned busy;               /* depth inside the engine or the loop: no frees, no engine calls from policies */
-    struct wl_call *ready_first, *ready_last;      /* ended or replied, not yet told to Lua; through call->next */
+    unsigned busy;               /* depth inside engine or loop: no frees, no engine calls from policies */
+    struct wl_call *ready_first, *ready_last;      /* with an answer Lua has not heard of; call->next */
     struct wl_call *retired_calls;                 /* through call->next */
     struct wl_engine *retired_engines;             /* through engine->next */
     struct wl_engine *due;                         /* engines with checks to run; through engine->next_due */
@@ -41,7 +41,7 @@ void wl_loop_leave(struct wl_loop *loop);    /* busy--, and at zero frees what f
 uint64_t wl_now_ns(void);
 const luaL_Reg *wl_loop_functions(void);
 
-/* ---- options (lua_fields.c, lua_options.c) -------------------------------------------------------------- */
+/* ---- options (lua_fields.c, lua_options.c) ------------------------------------------------------------- */
 
 enum wl_kind {
     WL_STRING,       /* const char *; no NUL inside */
@@ -68,18 +68,20 @@ struct wl_reader {
     char why[WEIR_WHY_MAX];      /* the first complaint, "" if none */
 };
 
-/* Fills `into` from the table at index; absent keys leave their field alone. False, with reader->why set, at the first
- * unknown key, wrong type or value out of range. Strings point into the Lua table and live as long as it does. */
-bool wl_read_fields(struct wl_reader *reader, int index, const struct wl_field *fields, size_t count, void *into);
+/* Fills `into` from the table at index; absent keys leave their field alone. False, with reader->why set, at
+ * the first unknown key, wrong type or value out of range. Strings point into the Lua table and live as long
+ * as it does. */
+bool wl_read_fields(struct wl_reader *reader, int index, const struct wl_field *fields, size_t count,
+                    void *into);
 /* Complains about `name` in the table being read ("" for the table itself); always false. */
 bool wl_complain(struct wl_reader *reader, const char *name, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-/* Steps into the nested table `name`; wl_leave_table undoes it. Afterwards the nested table is on top of the stack.
- * False if absent (nothing pushed, why empty) or no table (nothing pushed, why set). */
+/* Steps into the nested table `name`; wl_leave_table undoes it. Afterwards the nested table is on top of the
+ * stack. False if absent (nothing pushed, why empty) or no table (nothing pushed, why set). */
 bool wl_enter_table(struct wl_reader *reader, int index, const char *name);
 void wl_leave_table(struct wl_reader *reader);
 
-struct wl_options {              /* everything weir_open needs; strings live in the Lua table it was read from */
+struct wl_options {              /* all that weir_open needs; strings live in the Lua table they come from */
     weir_options engine;
     weir_backend backends[WL_BACKENDS_MAX];
     weir_client clients[WL_CLIENTS_MAX];
@@ -96,16 +98,17 @@ bool wl_budget_read(struct wl_reader *reader, int index, weir_budget_config *out
 struct wl_backoff { int kind; uint64_t base_ns, cap_ns; double factor; uint64_t seed; bool seeded; };
 bool wl_backoff_read(struct wl_reader *reader, int index, struct wl_backoff *out);
 
-/* ---- policies (lua_policy.c) -------------------------------------------------------------------------------- */
+/* ---- policies (lua_policy.c) --------------------------------------------------------------------------- */
 
 struct wl_policy;
 
-/* Takes the functions retry, route, label from the options at index and anchors them in the table at anchor, which
- * must live as long as the policy. *out is NULL if there are none. Raises only for lack of memory. */
-void wl_policy_open(lua_State *L, int index, int anchor, uint64_t slice_ns, struct wl_policy **out, weir_policy *hooks);
+/* Takes the functions retry, route, label from the options at index and anchors them in the table at anchor,
+ * which must live as long as the policy. *out is NULL if there are none. Raises only for lack of memory. */
+void wl_policy_open(lua_State *L, int index, int anchor, uint64_t slice_ns, struct wl_policy **out,
+                    weir_policy *hooks);
 void wl_policy_free(struct wl_policy *policy);
 
-/* ---- engines and calls (lua_engine.c, lua_call.c, lua_params.c) -------------------------------------------- */
+/* ---- engines and calls (lua_engine.c, lua_call.c, lua_params.c) ---------------------------------------- */
 
 struct wl_scratch {              /* parameter arrays, reused from call to call */
     weir_statement *statements;
@@ -162,14 +165,16 @@ int wl_call_submit_many(lua_State *L);       /* engine:submit_many(request, cont
 int wl_call_begin(lua_State *L);             /* engine:begin(request, context) */
 
 /* Fills the scratch from the SQL at `first` and the parameters after it up to `last`, or from a list of such
- * statements at `index`. The pointers live as long as the stack and the list do. NULL or a sentence in why. */
+ * statements at `index`. The pointers live as long as the stack and the list do. NULL or a sentence in why.
+ */
 const weir_statement *wl_params_one(lua_State *L, struct wl_scratch *scratch, int first, int last, char *why);
-const weir_statement *wl_params_many(lua_State *L, struct wl_scratch *scratch, int index, size_t *count, char *why);
+const weir_statement *wl_params_many(lua_State *L, struct wl_scratch *scratch, int index, size_t *count,
+                                     char *why);
 void wl_scratch_free(struct wl_scratch *scratch);
 
-/* ---- values (lua_result.c, lua_types.c, lua_array.c) --------------------------------------------------------- */
+/* ---- values (lua_result.c, lua_types.c, lua_array.c) --------------------------------------------------- */
 
-struct wl_decoder {              /* set up by wl_decoder_begin: three values on the stack below everything else */
+struct wl_decoder {              /* set up by wl_decoder_begin */
     int null, json, names;       /* stack indices: weir.null, the JSON decoder, the first column name */
     bool nulls;                  /* SQL NULL as weir.null instead of absent */
 };
@@ -177,16 +182,18 @@ struct wl_decoder {              /* set up by wl_decoder_begin: three values on 
 /* Pushes what the decoder needs; the caller restores the stack. */
 void wl_decoder_begin(lua_State *L, struct wl_decoder *decoder, bool nulls);
 void wl_push_result(lua_State *L, const struct wl_decoder *decoder, const weir_result *result);
-void wl_push_value(lua_State *L, const struct wl_decoder *decoder, uint32_t type, const char *text, size_t length);
-void wl_push_array(lua_State *L, const struct wl_decoder *decoder, uint32_t element, const char *text, size_t length);
-uint32_t wl_array_element(uint32_t type);    /* type OID of the elements, 0 if `type` is no array known here */
+void wl_push_value(lua_State *L, const struct wl_decoder *decoder, uint32_t type, const char *text,
+                   size_t length);
+void wl_push_array(lua_State *L, const struct wl_decoder *decoder, uint32_t element, const char *text,
+                   size_t length);
+uint32_t wl_array_element(uint32_t type);    /* the elements' type, 0 if `type` is no array known here */
 void wl_push_error(lua_State *L, const weir_error *error);
 int wl_values_setup(lua_State *L);           /* core.setup(null, decode, parameter metatable) */
 bool wl_is_parameter(lua_State *L, int index); /* a table made by weir.json, weir.array or weir.bytea */
 bool wl_is_null(lua_State *L, int index);      /* weir.null itself */
 int wl_values_decode(lua_State *L);          /* core.decode(oid, text), for tests */
 
-/* ---- guards alone (lua_breaker.c, lua_guard.c) -------------------------------------------------------------- */
+/* ---- guards alone (lua_breaker.c, lua_guard.c) --------------------------------------------------------- */
 
 void wl_breaker_open(lua_State *L);
 void wl_guard_open(lua_State *L);

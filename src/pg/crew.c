@@ -1,5 +1,5 @@
-/* Two queues, two kinds of threads, one bell. The lock guards the lists, `stopping`, and each errand's owner while a
- * connector works on it; nothing blocking is done while it is held. */
+/* Two queues, two kinds of threads, one bell. The lock guards the lists, `stopping`, and each errand's owner
+ * while a connector works on it; nothing blocking is done while it is held. */
 #include "pg/crew.h"
 
 #include <errno.h>
@@ -14,23 +14,23 @@
 
 enum { PATIENCE_AT_STOP_S = 2 };
 
-struct hand {                    /* one thread */
+struct hand { /* one thread */
     struct wr_crew *crew;
     pthread_t thread;
-    int poke_fd;                 /* connectors: look up from poll() */
-    struct wr_errand *errand;    /* connectors: what it works on */
+    int poke_fd;              /* connectors: look up from poll() */
+    struct wr_errand *errand; /* connectors: what it works on */
     bool made, gone;
 };
 
 struct wr_crew {
     pthread_mutex_t lock;
     pthread_cond_t work, cancel_work, leaving;
-    struct wr_list waiting, arrived;      /* errands */
-    struct wr_list to_cancel, cancelled;  /* cancels */
+    struct wr_list waiting, arrived;     /* errands */
+    struct wr_list to_cancel, cancelled; /* cancels */
     struct hand connectors[WR_CREW_MOST], canceller;
     unsigned limit, made, busy;
     int bell_fd;
-    bool stopping, orphaned;              /* orphaned: the last thread out frees it all */
+    bool stopping, orphaned; /* orphaned: the last thread out frees it all */
 };
 
 static void ring(int fd)
@@ -151,7 +151,8 @@ static struct wr_cancel *take_cancel(struct wr_crew *crew)
     return cancel;
 }
 
-/* Whether the request could be made does not matter here: when PQcancel is back, nothing can hit the link late. */
+/* Whether the request could be made does not matter here: when PQcancel is back, nothing can hit the link
+ * late. */
 static void *canceller(void *arg)
 {
     struct hand *hand = arg;
@@ -186,7 +187,8 @@ static int start_hand(struct wr_crew *crew, struct hand *hand, void *(*body)(voi
     return WEIR_ESYS;
 }
 
-/* One more connector if all are busy and more are allowed. With at least one at work a failure does no harm. */
+/* One more connector if all are busy and more are allowed. With at least one at work a failure does no
+ * harm. */
 static int enough_connectors(struct wr_crew *crew, unsigned waiting)
 {
     pthread_mutex_lock(&crew->lock);
@@ -326,7 +328,8 @@ static void free_cancel(struct wr_cancel *cancel)
     free(cancel);
 }
 
-/* A cancel that still waits its turn is sent all the same: the statement would else run on, holding its locks. */
+/* A cancel that still waits its turn is sent all the same: the statement would else run on, holding its
+ * locks. */
 void wr_crew_abandon(struct wr_crew *crew, struct wr_cancel *cancel)
 {
     pthread_mutex_lock(&crew->lock);
@@ -391,8 +394,8 @@ static bool all_gone(const struct wr_crew *crew)
     return gone;
 }
 
-/* False if some thread is still not back after all patience: it is stuck where nothing can call it off, and takes the
- * crew along when it ends. */
+/* False if some thread is still not back after all patience: it is stuck where nothing can call it off, and
+ * takes the crew along when it ends. */
 static bool send_home(struct wr_crew *crew)
 {
     struct timespec until;

@@ -30,7 +30,8 @@ static void on_bell(void *arg, unsigned events)
     (void)events;
     wr_crew_heard(pg->crew);
     for (struct wr_errand *errand; (errand = wr_crew_next_arrival(pg->crew)) != NULL;) deliver(pg, errand);
-    for (struct wr_cancel *cancel; (cancel = wr_crew_next_cancelled(pg->crew)) != NULL;) wr_link_cancelled(cancel->link);
+    for (struct wr_cancel *cancel; (cancel = wr_crew_next_cancelled(pg->crew)) != NULL;)
+        wr_link_cancelled(cancel->link);
     for (struct wr_list *first; (first = wr_list_first(&pg->doomed)) != NULL;) {
         wr_link_report_doomed(WR_CONTAINER(first, struct wr_link, doomed));
     }
@@ -46,7 +47,8 @@ static int start(void **instance, const struct wr_driver_env *env, uint32_t conn
     pg->env = env;
     wr_list_init(&pg->doomed);
     int code = PQisthreadsafe() ? wr_crew_make(&pg->crew, connect_at_once) : WEIR_ESYS;
-    if (code == WEIR_OK && env->watch(env->engine, wr_crew_fd(pg->crew), WEIR_READ, on_bell, pg) != 0) code = WEIR_ESYS;
+    if (code == WEIR_OK && env->watch(env->engine, wr_crew_fd(pg->crew), WEIR_READ, on_bell, pg) != 0)
+        code = WEIR_ESYS;
     if (code != WEIR_OK) {
         if (why != NULL) wr_text_copy(why, WEIR_WHY_MAX, "the connector crew could not be made");
         wr_crew_free(pg->crew);
@@ -95,9 +97,19 @@ static uint32_t pid(const struct wr_link *link)
 const weir_driver *weir_driver_pg(void)
 {
     static const struct weir_driver driver = {
-        .name = "pg", .start = start, .stop = stop, .target = target, .target_free = wr_target_drop,
-        .connect = start_connect, .forget = forget, .set_owner = set_owner, .send = wr_link_send,
-        .cancel = wr_link_cancel, .peek = wr_link_peek, .close = wr_link_close, .pid = pid,
+        .name = "pg",
+        .start = start,
+        .stop = stop,
+        .target = target,
+        .target_free = wr_target_drop,
+        .connect = start_connect,
+        .forget = forget,
+        .set_owner = set_owner,
+        .send = wr_link_send,
+        .cancel = wr_link_cancel,
+        .peek = wr_link_peek,
+        .close = wr_link_close,
+        .pid = pid,
     };
     return &driver;
 }

@@ -1,6 +1,6 @@
-/* The first words on a new connection: who the server is, whether this login may be what the pool says it is, and the
- * settings the session starts with. Each question is a pipeline segment of its own, so that one the login may not ask
- * takes none of the others with it. */
+/* The first words on a new connection: who the server is, whether this login may be what the pool says it is,
+ * and the settings the session starts with. Each question is a pipeline segment of its own, so that one the
+ * login may not ask takes none of the others with it. */
 #include "pg/handshake.h"
 
 #include "base/text.h"
@@ -15,7 +15,7 @@ struct question {
     const char *sql;
     int count;
     const char *values[3];
-    PGresult *answer;   /* the first result; NULL if the connection went before */
+    PGresult *answer; /* the first result; NULL if the connection went before */
 };
 
 struct greeter {
@@ -58,12 +58,14 @@ static bool ran_out(struct greeter *greeter, enum wr_wait wait)
 {
     struct wr_fault *fault = &greeter->arrival->fault;
     bool timeout = wait == WR_WAIT_TIMEOUT;
-    wr_pgfault_say(fault, timeout ? "the server did not answer the greeting in time" : "the connect was called off");
+    wr_pgfault_say(fault,
+                   timeout ? "the server did not answer the greeting in time" : "the connect was called off");
     fault->unreachable = timeout;
     return false;
 }
 
-/* False, with the fault, if the answers did not come; a question refused by the server has its error as answer. */
+/* False, with the fault, if the answers did not come; a question refused by the server has its error as
+ * answer. */
 static bool ask(struct greeter *greeter, struct question *questions, size_t count)
 {
     PGconn *conn = greeter->arrival->conn;
@@ -116,22 +118,27 @@ static uint64_t number(const struct question *question, int column)
 
 /* ---- who the server is, and whether the login may be used ---- */
 
-/* On a primary the name of the WAL file tells the timeline at once; the control file lags behind a promotion. */
+/* On a primary the name of the WAL file tells the timeline at once; the control file lags behind a
+ * promotion. */
 static const char system_sql[] = "select system_identifier from pg_catalog.pg_control_system()";
 static const char timeline_sql[] =
-    "select case when pg_catalog.pg_is_in_recovery() then (select timeline_id from pg_catalog.pg_control_checkpoint()) "
-    "else ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int "
+    "select case when pg_catalog.pg_is_in_recovery() then (select timeline_id from "
+    "pg_catalog.pg_control_checkpoint()) "
+    "else ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, "
+    "8))::bit(32)::int "
     "end";
 /* Statistics are kept over an orderly stop and start anew after a crash, also one the postmaster survives. */
 static const char life_sql[] =
-    "select pg_catalog.hashtextextended(pg_catalog.concat(extract(epoch from pg_catalog.pg_postmaster_start_time()), ' ',"
+    "select pg_catalog.hashtextextended(pg_catalog.concat(extract(epoch from "
+    "pg_catalog.pg_postmaster_start_time()), ' ',"
     " (select extract(epoch from stats_reset) from pg_catalog.pg_stat_bgwriter)), 0)";
 static const char state_sql[] = "select pg_catalog.pg_is_in_recovery(), session_user";
 static const char timeout_sql[] =
     "select (extract(epoch from pg_catalog.current_setting('statement_timeout')::interval) * 1000)::bigint";
 
-/* The first reason that applies, or NULL. A role one is a member of counts like oneself: SET ROLE is open to it, inside
- * the very transaction that runs under the pool's role. CREATEROLE before 16 could make itself a member of any. */
+/* The first reason that applies, or NULL. A role one is a member of counts like oneself: SET ROLE is open to
+ * it, inside the very transaction that runs under the pool's role. CREATEROLE before 16 could make itself a
+ * member of any. */
 static const char identity_sql[] =
     "with held as (select r.* from pg_catalog.pg_roles r"
     " where pg_catalog.pg_has_role(session_user, r.oid, 'MEMBER'))"
@@ -142,15 +149,18 @@ static const char identity_sql[] =
     "   || case when rolsuper then 'is a superuser' else 'has BYPASSRLS' end"
     "   from held where rolsuper or rolbypassrls order by rolname limit 1),"
     "(select case when rolname = session_user then 'it has CREATEROLE' else 'it is a member of '"
-    "   || pg_catalog.quote_ident(rolname) || ', which has CREATEROLE' end || ', and could grant itself any role'"
+    "   || pg_catalog.quote_ident(rolname) || ', which has CREATEROLE' end || ', and could grant itself any "
+    "role'"
     "   from held where rolcreaterole and pg_catalog.current_setting('server_version_num')::int < 160000"
     "   order by rolname limit 1),"
     "(select 'role ' || pg_catalog.quote_ident($1::text) || ' does not exist'"
     "   where not exists (select from pg_catalog.pg_roles where rolname = $1::text)),"
     "(select 'it is not a member of role ' || pg_catalog.quote_ident($1::text)"
     "   where not exists (select from held where rolname = $1::text)),"
-    "(select case when held.rolname = session_user then 'it' else 'its role ' || pg_catalog.quote_ident(held.rolname) end"
-    "   || ' owns ' || c.oid::pg_catalog.regclass::text || ', whose row-level security is enabled but not forced'"
+    "(select case when held.rolname = session_user then 'it' else 'its role ' || "
+    "pg_catalog.quote_ident(held.rolname) end"
+    "   || ' owns ' || c.oid::pg_catalog.regclass::text || ', whose row-level security is enabled but not "
+    "forced'"
     "   from pg_catalog.pg_class c join held on held.oid = c.relowner"
     "   where c.relrowsecurity and not c.relforcerowsecurity order by c.oid limit 1))";
 
@@ -231,11 +241,13 @@ static bool keep_setting(struct wr_settings *settings, const char *name, const c
     return true;
 }
 
-/* Tries one; what this login may not set is left out, as PostgreSQL itself does with a warning at login. Behind a
- * pooler a session setting would become some stranger's, so there it is tried for one transaction only. */
+/* Tries one; what this login may not set is left out, as PostgreSQL itself does with a warning at login.
+ * Behind a pooler a session setting would become some stranger's, so there it is tried for one transaction
+ * only. */
 static bool try_setting(struct greeter *greeter, const char *name, const char *text)
 {
-    struct question q = {.sql = "select pg_catalog.set_config($1, $2, $3)", .count = 3,
+    struct question q = {.sql = "select pg_catalog.set_config($1, $2, $3)",
+                         .count = 3,
                          .values = {name, text, greeter->target->pooler ? "true" : "false"}};
     bool ok = ask(greeter, &q, 1);
     if (ok && has_row(&q) && !keep_setting(&greeter->arrival->settings, name, text)) {
@@ -272,7 +284,8 @@ static bool understand(struct greeter *greeter, const struct question *questions
     arrival->greeting.system_id = number(&questions[ASK_SYSTEM], 0);
     arrival->greeting.timeline = (uint32_t)number(&questions[ASK_TIMELINE], 0);
     arrival->greeting.life = number(&questions[ASK_LIFE], 0);
-    if (arrival->greeting.life == 0) arrival->greeting.life = UINT64_MAX - (uint64_t)PQbackendPID(arrival->conn);
+    if (arrival->greeting.life == 0)
+        arrival->greeting.life = UINT64_MAX - (uint64_t)PQbackendPID(arrival->conn);
     arrival->greeting.in_recovery = strcmp(value(state, 0), "t") == 0;
     arrival->greeting.server_version = (uint32_t)PQserverVersion(arrival->conn);
     arrival->greeting.backend_pid = (uint32_t)PQbackendPID(arrival->conn);
@@ -314,8 +327,8 @@ bool wr_greet(struct wr_arrival *arrival, const struct wr_target *target, const 
         [ASK_SETTINGS] = {.sql = settings_sql, .count = 1, .values = {target->role}},
     };
     size_t count = anon ? ASK_SETTINGS + 1 : ASK_TIMEOUT + 1;
-    bool ok = check_server(&greeter) && ask(&greeter, questions, count) && understand(&greeter, questions, anon) &&
-              settle_session(&greeter, anon);
+    bool ok = check_server(&greeter) && ask(&greeter, questions, count) &&
+              understand(&greeter, questions, anon) && settle_session(&greeter, anon);
     forget_answers(questions, count);
     return ok;
 }

@@ -38,7 +38,8 @@ static void drain(int fd)
 enum wr_wait wr_wait_for(const PGconn *conn, short events, const struct wr_patience *patience)
 {
     for (;;) {
-        struct pollfd fds[2] = {{.fd = PQsocket(conn), .events = events}, {.fd = patience->poke_fd, .events = POLLIN}};
+        struct pollfd fds[2] = {{.fd = PQsocket(conn), .events = events},
+                                {.fd = patience->poke_fd, .events = POLLIN}};
         int ready = poll(fds, 2, left_ms(patience->deadline_ns));
         if (ready > 0 && fds[1].revents != 0) drain(patience->poke_fd);
         if (patience->called_off(patience->arg)) return WR_WAIT_CALLED_OFF;
@@ -62,8 +63,9 @@ static bool has_spoken(const PGconn *conn)
     return recv(PQsocket(conn), &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
-/* With sslmode=prefer libpq answers a refusal by trying again without TLS. A refused password will not be better there
- * and would count twice with whoever counts; a missing pg_hba line (28000) or a starting server (57P03) may. */
+/* With sslmode=prefer libpq answers a refusal by trying again without TLS. A refused password will not be
+ * better there and would count twice with whoever counts; a missing pg_hba line (28000) or a starting server
+ * (57P03) may. */
 static bool is_final(const PGconn *conn)
 {
     const char *code = wr_pgfault_connect_sqlstate(PQerrorMessage(conn));
@@ -89,8 +91,8 @@ static bool poll_until_connected(PGconn *conn, const struct wr_patience *patienc
     return wants == PGRES_POLLING_OK;
 }
 
-static void explain(struct wr_fault *fault, const PGconn *conn, const struct progress *progress, uint64_t timeout_ns,
-                    const struct wr_secrets *secrets)
+static void explain(struct wr_fault *fault, const PGconn *conn, const struct progress *progress,
+                    uint64_t timeout_ns, const struct wr_secrets *secrets)
 {
     wr_pgfault_from_connect(fault, PQerrorMessage(conn), secrets);
     if (progress->timed_out) {

@@ -1,12 +1,13 @@
-/* A connect from start to a usable session, on a thread of its own: it may block, but only in poll() against its own
- * deadline, in name resolution (which libpq offers no way to bound) and in the arithmetic of SCRAM and TLS. */
+/* A connect from start to a usable session, on a thread of its own: it may block, but only in poll() against
+ * its own deadline, in name resolution (which libpq offers no way to bound) and in the arithmetic of SCRAM
+ * and TLS. */
 #ifndef WR_HANDSHAKE_H
 #define WR_HANDSHAKE_H
 
 #include "pg/target.h"
 
-/* Settings every session, or behind a pooler every transaction, must start with: name, value, name, value, each with
- * its NUL. libc's memory. */
+/* Settings every session, or behind a pooler every transaction, must start with: name, value, name, value,
+ * each with its NUL. libc's memory. */
 enum { WR_SETTINGS_MAX = 64 };
 
 struct wr_settings {
@@ -14,18 +15,18 @@ struct wr_settings {
     size_t length, count;
 };
 
-struct wr_arrival {             /* what a connect came to; without conn, the fault tells why */
-    PGconn *conn;               /* non-blocking, in pipeline mode, idle */
+struct wr_arrival { /* what a connect came to; without conn, the fault tells why */
+    PGconn *conn;   /* non-blocking, in pipeline mode, idle */
     PGcancel *cancel;
     struct wr_greeting greeting;
     struct wr_settings settings;
-    uint64_t timeout_cap_ms;    /* statement_timeout as the session found it: never raised; 0 none */
+    uint64_t timeout_cap_ms; /* statement_timeout as the session found it: never raised; 0 none */
     struct wr_fault fault;
 };
 
-struct wr_patience {            /* how long, and who may call it off */
+struct wr_patience { /* how long, and who may call it off */
     uint64_t deadline_ns;
-    int poke_fd;                /* readable: look at called_off again */
+    int poke_fd; /* readable: look at called_off again */
     bool (*called_off)(void *arg);
     void *arg;
 };
@@ -36,14 +37,14 @@ uint64_t wr_monotonic_ns(void);
 void wr_handshake(struct wr_arrival *arrival, const struct wr_target *target, uint64_t timeout_ns,
                   struct wr_patience *patience);
 
-void wr_arrival_discard(struct wr_arrival *arrival);  /* closes and frees whatever is there */
+void wr_arrival_discard(struct wr_arrival *arrival); /* closes and frees whatever is there */
 
 /* For greeting.c: waits for `events` (of poll) on the socket, or for the patience to end. */
 enum wr_wait { WR_WAIT_READY = 0, WR_WAIT_TIMEOUT, WR_WAIT_CALLED_OFF };
 enum wr_wait wr_wait_for(const PGconn *conn, short events, const struct wr_patience *patience);
 
-/* greeting.c: asks who the server is and whether this login may be used, and sets the session up. False with the
- * fault filled. The connection is in pipeline mode. */
+/* greeting.c: asks who the server is and whether this login may be used, and sets the session up. False with
+ * the fault filled. The connection is in pipeline mode. */
 bool wr_greet(struct wr_arrival *arrival, const struct wr_target *target, const struct wr_patience *patience,
               const struct wr_secrets *secrets);
 

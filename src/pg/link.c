@@ -17,7 +17,8 @@ extern int SSL_pending(const void *ssl) __attribute__((weak));
 
 /* ---- notices ---- */
 
-/* A FATAL while nothing is under way comes as a notice; so does the 57P02 by which a crash of the server is told. */
+/* A FATAL while nothing is under way comes as a notice; so does the 57P02 by which a crash of the server is
+ * told. */
 static void keep_last_words(struct wr_link *link, const PGresult *notice)
 {
     struct wr_fault said;
@@ -79,7 +80,8 @@ void wr_link_abandon(struct wr_link *link)
 
 /* ---- readiness ---- */
 
-/* A TLS record larger than libpq's free buffer leaves bytes inside OpenSSL, of which the socket says nothing. */
+/* A TLS record larger than libpq's free buffer leaves bytes inside OpenSSL, of which the socket says
+ * nothing. */
 static bool consume(PGconn *conn)
 {
     bool ok = PQconsumeInput(conn) == 1;
@@ -93,7 +95,8 @@ void wr_link_drop_notifications(struct wr_link *link)
     for (PGnotify *note; (note = PQnotifies(link->conn)) != NULL;) PQfreemem(note);
 }
 
-/* With nothing under way only notices, notifications and parameter reports may come; all three are dropped. */
+/* With nothing under way only notices, notifications and parameter reports may come; all three are
+ * dropped. */
 static bool hear_idle(struct wr_link *link)
 {
     bool ok = consume(link->conn);
@@ -133,8 +136,9 @@ bool wr_link_peek(struct wr_link *link)
 
 /* ---- cancelling ---- */
 
-/* A request that arrives before the backend has begun the statement finds nothing to end and is lost, which on a quick
- * network is not rare at all. So it is repeated, each time later, while the statement has not ended. */
+/* A request that arrives before the backend has begun the statement finds nothing to end and is lost, which
+ * on a quick network is not rare at all. So it is repeated, each time later, while the statement has not
+ * ended. */
 static void request_cancel(struct wr_link *link)
 {
     uint64_t delay_ns = link->cancel_tries == 0 ? 0 : (uint64_t)CANCEL_AGAIN_NS << link->cancel_tries;
@@ -244,7 +248,8 @@ void wr_link_close(struct wr_link *link)
     if (link->delivering) return;
     wr_link_abandon(link);
     for (size_t i = 0; i < link->reply.count; i++) {
-        if (link->results != NULL && link->results[i].ops != NULL) link->results[i].ops->release(link->results[i].handle);
+        if (link->results != NULL && link->results[i].ops != NULL)
+            link->results[i].ops->release(link->results[i].handle);
     }
     wr_notices_drop(link->notices);
     wr_crew_abandon(link->pg->crew, link->cancel);

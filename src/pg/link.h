@@ -1,10 +1,10 @@
-/* One PGconn, in pipeline mode, as a state machine. A segment is a list of steps, each one command on the wire; answers
- * come back in the same order, so the step at hand always tells what a result means.
+/* One PGconn, in pipeline mode, as a state machine. A segment is a list of steps, each one command on the
+ * wire; answers come back in the same order, so the step at hand always tells what a result means.
  *
- *   IDLE -> RUNNING -> IDLE                  the ordinary segment
- *           RUNNING -> HEALING -> IDLE       a BEGIN that met a stale statement: rolled back here, to be sent again
- *           RUNNING -> HELD -> IDLE          its results are there, the cancel's end is not
- *   any -> OVER                              lost, and reported; only close() is left
+ * - IDLE -> RUNNING -> IDLE: the ordinary segment
+ * - RUNNING -> HEALING -> IDLE: a BEGIN that met a stale statement; rolled back here, to be sent again
+ * - RUNNING -> HELD -> IDLE: its results are there, the cancel's end is not
+ * - any -> OVER: lost, and reported; only close() is left
  *
  * Who frees: wr_link_close, at any time; inside settled() the memory goes when settled() has returned. */
 #ifndef WR_LINK_H
@@ -19,12 +19,12 @@ enum wr_link_state { WR_LINK_IDLE = 0, WR_LINK_RUNNING, WR_LINK_HEALING, WR_LINK
 
 enum wr_step_kind {
     WR_STEP_SYNC = 0,
-    WR_STEP_PREAMBLE,      /* role, claims, timeout, name: one select of set_configs */
-    WR_STEP_PLAIN,         /* BEGIN, ROLLBACK, the parts of a reset: only success counts */
+    WR_STEP_PREAMBLE, /* role, claims, timeout, name: one select of set_configs */
+    WR_STEP_PLAIN,    /* BEGIN, ROLLBACK, the parts of a reset: only success counts */
     WR_STEP_PREPARE,
     WR_STEP_DEALLOCATE,
     WR_STEP_DEALLOCATE_ALL,
-    WR_STEP_STATEMENT,     /* the caller's */
+    WR_STEP_STATEMENT, /* the caller's */
     WR_STEP_XID,
     WR_STEP_COMMIT,
     WR_STEP_XACT
@@ -32,18 +32,24 @@ enum wr_step_kind {
 
 struct wr_step {
     enum wr_step_kind kind;
-    bool lenient;                    /* housekeeping ahead of the caller's own Sync: its failure is not the caller's */
-    struct wr_statement *statement;  /* PREPARE, DEALLOCATE: which; else the one executed by name, or NULL */
+    bool lenient; /* housekeeping ahead of the caller's own Sync: its failure is not the caller's */
+    struct wr_statement *statement; /* PREPARE, DEALLOCATE: which; else the one executed by name, or NULL */
 };
 
 enum { WR_APPLICATION = 64, WR_PREAMBLES = 32 };
 
 /* What the preamble may hold; also the index of its text. */
-enum { WR_SHAPE_ROLE = 1, WR_SHAPE_CLAIMS = 2, WR_SHAPE_TIMEOUT = 4, WR_SHAPE_APPLICATION = 8, WR_SHAPE_SESSION = 16 };
+enum {
+    WR_SHAPE_ROLE = 1,
+    WR_SHAPE_CLAIMS = 2,
+    WR_SHAPE_TIMEOUT = 4,
+    WR_SHAPE_APPLICATION = 8,
+    WR_SHAPE_SESSION = 16
+};
 
-struct wr_context {                  /* the two settings that change from call to call */
-    uint64_t timeout_ms;             /* 0: none, or not known */
-    bool named;                      /* application is known */
+struct wr_context {      /* the two settings that change from call to call */
+    uint64_t timeout_ms; /* 0: none, or not known */
+    bool named;          /* application is known */
     char application[WR_APPLICATION];
 };
 
@@ -54,59 +60,60 @@ struct wr_link {
     struct wr_target *target;
     void *owner;
     PGconn *conn;
-    int fd;                          /* a duplicate of libpq's, which closes its own without asking; this one is ours */
+    int fd; /* a duplicate of libpq's, which closes its own without asking; this one is ours */
     unsigned watched;
     enum wr_link_state state;
-    struct wr_list doomed;           /* on the driver's list while a loss is to be reported from the loop */
-    bool delivering, closed;         /* inside settled(); and close() was called there */
+    struct wr_list doomed;   /* on the driver's list while a loss is to be reported from the loop */
+    bool delivering, closed; /* inside settled(); and close() was called there */
 
     struct wr_cancel *cancel;
-    bool canceling;                  /* the crew has not confirmed yet */
-    unsigned cancel_tries;           /* for this segment */
+    bool canceling;        /* the crew has not confirmed yet */
+    unsigned cancel_tries; /* for this segment */
 
     struct wr_statements statements;
     struct wr_statement *preambles[WR_PREAMBLES], *xid_question, *probe;
     struct wr_settings settings;
     uint64_t timeout_cap_ms;
-    struct wr_context baseline, session, wanted, local; /* of a fresh session; now; once this segment is through;
-                                                         * of the open transaction */
-    bool user_prepared;              /* SQL-level PREPARE was seen: a reset must clear those too */
+    struct wr_context baseline, session, wanted, local; /* of a fresh session; now; once this segment is
+                                                         * through; of the open transaction */
+    bool user_prepared; /* SQL-level PREPARE was seen: a reset must clear those too */
 
-    uint64_t segment;                /* number of the one under way */
+    uint64_t segment; /* number of the one under way */
     enum wr_segment_kind kind;
     struct wr_step *steps;
     size_t step_count, step_room, step_at;
-    bool answered;                   /* the step at hand has had its result */
-    bool called;                     /* a CALL or DO came through, which may have committed by itself */
+    bool answered; /* the step at hand has had its result */
+    bool called;   /* a CALL or DO came through, which may have committed by itself */
     struct weir_result *results, *spare;
     size_t result_room, spare_room;
-    struct wr_reply reply;           /* grows while results come */
+    struct wr_reply reply; /* grows while results come */
     struct wr_notices *notices;
-    struct wr_buffer text;           /* of SQL made up here */
-    struct wr_fault last_words;      /* a FATAL, or the 57P02 a crash sends as a warning, that came as a notice */
+    struct wr_buffer text;      /* of SQL made up here */
+    struct wr_fault last_words; /* a FATAL, or the 57P02 a crash sends as a warning, that came as a notice */
     bool fatal_heard;
-    bool stale, stale_all;           /* the error is about our statement cache, not the caller's SQL; all of it */
+    bool stale, stale_all; /* the error is about our statement cache, not the caller's SQL; all of it */
 };
 
-struct wr_pg {                       /* one instance of the driver */
+struct wr_pg { /* one instance of the driver */
     const struct wr_driver_env *env;
     struct wr_crew *crew;
     struct wr_list doomed;
 };
 
 /* link.c */
-struct wr_link *wr_link_make(struct wr_pg *pg, struct wr_errand *errand);  /* takes the arrival; NULL: no memory, nothing taken */
+/* Takes the arrival; NULL: no memory. */
+struct wr_link *wr_link_make(struct wr_pg *pg, struct wr_errand *errand);
 void wr_link_close(struct wr_link *link);
 void wr_link_ready(void *link, unsigned events);
 void wr_link_cancel(struct wr_link *link);
-void wr_link_cancelled(struct wr_link *link);         /* the crew has confirmed */
-bool wr_link_uncancelled(struct wr_link *link);       /* true: no cancel is on its way, nor will one be sent */
+void wr_link_cancelled(struct wr_link *link);   /* the crew has confirmed */
+bool wr_link_uncancelled(struct wr_link *link); /* true: no cancel is on its way, nor will one be sent */
 bool wr_link_peek(struct wr_link *link);
 void wr_link_drop_notifications(struct wr_link *link);
-void wr_link_doom(struct wr_link *link);              /* report the loss from the loop */
-void wr_link_abandon(struct wr_link *link);           /* over, without a report: the caller knows */
+void wr_link_doom(struct wr_link *link);    /* report the loss from the loop */
+void wr_link_abandon(struct wr_link *link); /* over, without a report: the caller knows */
 void wr_link_report_doomed(struct wr_link *link);
-bool wr_link_push(struct wr_link *link);              /* flushes, and watches what is needed; false: doomed */
+bool wr_link_push(struct wr_link *link); /* flushes, and watches what is needed; false: doomed */
 struct wr_secrets wr_link_secrets(const struct wr_link *link);
 
 /* segment.c */
@@ -116,9 +123,9 @@ void wr_link_forget_statements(struct wr_link *link); /* the book is empty, the 
 char wr_link_transaction(const struct wr_link *link); /* 'I', 'T', 'E', or 0 */
 
 /* reply.c */
-bool wr_link_read(struct wr_link *link);              /* all that has arrived; false: reported, hands off the link */
-void wr_link_lose(struct wr_link *link);              /* reports the loss, as what the state asks for */
-void wr_link_settle(struct wr_link *link);            /* hands the reply over */
+bool wr_link_read(struct wr_link *link);   /* all that has arrived; false: reported, hands off the link */
+void wr_link_lose(struct wr_link *link);   /* reports the loss, as what the state asks for */
+void wr_link_settle(struct wr_link *link); /* hands the reply over */
 bool wr_link_open_results(struct wr_link *link, size_t count);
 
 #endif

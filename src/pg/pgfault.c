@@ -1,5 +1,5 @@
-/* Messages are rewritten from their source text, never patched in place: a secret cut in two by the end of a buffer
- * would be a secret half told. */
+/* Messages are rewritten from their source text, never patched in place: a secret cut in two by the end of a
+ * buffer would be a secret half told. */
 #include "pg/pgfault.h"
 
 #include "base/text.h"
@@ -8,8 +8,8 @@
 #include <string.h>
 
 enum {
-    DRAFT = 2048,     /* of a message before it is cut to the fault's size */
-    SECRET_MIN = 3    /* replacing every "a" of a text tells more than it hides */
+    DRAFT = 2048,  /* of a message before it is cut to the fault's size */
+    SECRET_MIN = 3 /* replacing every "a" of a text tells more than it hides */
 };
 
 /* ---- one line, no secrets ---- */
@@ -75,21 +75,24 @@ void wr_pgfault_from_result(struct wr_fault *fault, const PGresult *result, cons
     const char *primary = field(result, PG_DIAG_MESSAGE_PRIMARY);
     wr_text_copy(fault->sqlstate, sizeof fault->sqlstate, field(result, PG_DIAG_SQLSTATE));
     wr_text_copy(fault->severity, sizeof fault->severity, field(result, PG_DIAG_SEVERITY_NONLOCALIZED));
-    wr_redact(fault->message, sizeof fault->message, *primary != '\0' ? primary : PQresultErrorMessage(result), secrets);
+    wr_redact(fault->message, sizeof fault->message,
+              *primary != '\0' ? primary : PQresultErrorMessage(result), secrets);
     wr_redact(fault->detail, sizeof fault->detail, field(result, PG_DIAG_MESSAGE_DETAIL), secrets);
     wr_redact(fault->hint, sizeof fault->hint, field(result, PG_DIAG_MESSAGE_HINT), secrets);
     fault->position = (uint32_t)strtoul(field(result, PG_DIAG_STATEMENT_POSITION), NULL, 10);
     fault->lost = fault->sqlstate[0] == '\0' || strcmp(fault->severity, "FATAL") == 0 ||
                   strcmp(fault->severity, "PANIC") == 0;
     fault->identity = fault->unreachable = false;
-    if (fault->message[0] == '\0') wr_text_copy(fault->message, sizeof fault->message, "the connection was lost");
+    if (fault->message[0] == '\0')
+        wr_text_copy(fault->message, sizeof fault->message, "the connection was lost");
 }
 
 void wr_pgfault_from_conn(struct wr_fault *fault, const PGconn *conn, const struct wr_secrets *secrets)
 {
     const char *message = PQerrorMessage(conn);
     *fault = (struct wr_fault){.lost = true};
-    wr_redact(fault->message, sizeof fault->message, *message != '\0' ? message : "the connection was lost", secrets);
+    wr_redact(fault->message, sizeof fault->message, *message != '\0' ? message : "the connection was lost",
+              secrets);
 }
 
 /* ---- connecting ---- */
@@ -102,7 +105,8 @@ static bool is_sqlstate(const char *text)
     return true;
 }
 
-/* "...: FATAL:  28P01: password ..."; the severity's name is the server's language, so the shape alone tells. */
+/* "...: FATAL:  28P01: password ..."; the severity's name is the server's language, so the shape alone
+ * tells. */
 static const char *next_sqlstate(const char *text)
 {
     while ((text = strstr(text, ":  ")) != NULL) {
@@ -160,6 +164,7 @@ void wr_pgfault_from_connect(struct wr_fault *fault, const char *message, const 
         memcpy(fault->severity, "FATAL", 6);
     }
     wr_redact(fault->message, sizeof fault->message,
-              plain.data != NULL && plain.length > 0 ? plain.data : "the connection could not be made", secrets);
+              plain.data != NULL && plain.length > 0 ? plain.data : "the connection could not be made",
+              secrets);
     wr_buffer_release(&plain);
 }

@@ -1,6 +1,6 @@
-/* The common result has no notices and is the PGresult itself: no memory of ours. One with notices is a small pair.
- * Every index is checked here, because libpq answers a bad one through the notice receiver of a connection that may
- * be long gone. */
+/* The common result has no notices and is the PGresult itself: no memory of ours. One with notices is a small
+ * pair. Every index is checked here, because libpq answers a bad one through the notice receiver of a
+ * connection that may be long gone. */
 #include "pg/pgresult.h"
 
 #include "base/text.h"
@@ -67,8 +67,15 @@ static void plain_release(void *handle)
 }
 
 static const struct wr_result_ops plain_ops = {
-    .rows = plain_rows, .columns = plain_columns, .name = plain_name, .type = plain_type, .value = plain_value,
-    .tag = plain_tag, .affected = plain_affected, .notices = plain_notices, .notice = plain_notice,
+    .rows = plain_rows,
+    .columns = plain_columns,
+    .name = plain_name,
+    .type = plain_type,
+    .value = plain_value,
+    .tag = plain_tag,
+    .affected = plain_affected,
+    .notices = plain_notices,
+    .notice = plain_notice,
     .release = plain_release,
 };
 
@@ -140,8 +147,15 @@ static void pair_release(void *handle)
 }
 
 static const struct wr_result_ops pair_ops = {
-    .rows = pair_rows, .columns = pair_columns, .name = pair_name, .type = pair_type, .value = pair_value,
-    .tag = pair_tag, .affected = pair_affected, .notices = pair_notices, .notice = pair_notice,
+    .rows = pair_rows,
+    .columns = pair_columns,
+    .name = pair_name,
+    .type = pair_type,
+    .value = pair_value,
+    .tag = pair_tag,
+    .affected = pair_affected,
+    .notices = pair_notices,
+    .notice = pair_notice,
     .release = pair_release,
 };
 
@@ -179,8 +193,8 @@ void wr_notices_add(struct wr_notices *notices, const PGresult *notice)
     if (notices->count < WR_NOTICES - 1) {
         const char *severity = PQresultErrorField(notice, PG_DIAG_SEVERITY);
         const char *message = PQresultErrorField(notice, PG_DIAG_MESSAGE_PRIMARY);
-        wr_text_format(notices->text[notices->count++], WR_NOTICE_SIZE, "%s: %s", severity == NULL ? "NOTICE" : severity,
-                       message == NULL ? "" : message);
+        wr_text_format(notices->text[notices->count++], WR_NOTICE_SIZE, "%s: %s",
+                       severity == NULL ? "NOTICE" : severity, message == NULL ? "" : message);
         return;
     }
     notices->count = WR_NOTICES;

@@ -16,9 +16,9 @@ struct wr_notices {
     char text[WR_NOTICES][WR_NOTICE_SIZE];
 };
 
-struct wr_notices *wr_notices_make(const struct wr_memory *memory);   /* NULL: out of memory */
+struct wr_notices *wr_notices_make(const struct wr_memory *memory); /* NULL: out of memory */
 void wr_notices_add(struct wr_notices *notices, const PGresult *notice);
-void wr_notices_drop(struct wr_notices *notices);                     /* accepts NULL */
+void wr_notices_drop(struct wr_notices *notices); /* accepts NULL */
 
 /* Takes the PGresult over. */
 struct weir_result wr_pgresult(PGresult *result);

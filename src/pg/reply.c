@@ -25,14 +25,16 @@ bool wr_link_open_results(struct wr_link *link, size_t count)
 /* From what the server says it did, for what the text alone did not show. */
 static void heed_tag(struct wr_link *link, const char *tag)
 {
-    static const char *const dirty[] = {"LISTEN",  "UNLISTEN", "PREPARE", "DEALLOCATE", "DEALLOCATE ALL", "RESET",
-                                        "DISCARD", "LOAD",     "CALL",    "DO",         NULL};
+    static const char *const dirty[] = {"LISTEN",         "UNLISTEN", "PREPARE", "DEALLOCATE",
+                                        "DEALLOCATE ALL", "RESET",    "DISCARD", "LOAD",
+                                        "CALL",           "DO",       NULL};
     for (const char *const *at = dirty; *at != NULL; at++) {
         if (strcmp(tag, *at) == 0) link->reply.dirty = true;
     }
     if (strcmp(tag, "PREPARE") == 0) link->user_prepared = true;
     if (strcmp(tag, "CALL") == 0 || strcmp(tag, "DO") == 0) link->called = true;
-    /* By the caller's own hand: ours are gone too. Later steps still point into the book, so it is emptied at the end. */
+    /* By the caller's own hand: ours are gone too. Later steps still point into the book, so it is emptied at
+     * the end. */
     if (strcmp(tag, "DEALLOCATE ALL") == 0 || strcmp(tag, "DISCARD ALL") == 0) link->stale_all = true;
 }
 
@@ -116,8 +118,8 @@ void wr_link_forget_statements(struct wr_link *link)
     link->statements.drop_all = true;
 }
 
-/* Whether the error is about our book rather than the caller's SQL, and the book put right. The same SQLSTATEs come
- * from statements that use PREPARE and EXECUTE themselves, so the code alone is not enough. */
+/* Whether the error is about our book rather than the caller's SQL, and the book put right. The same
+ * SQLSTATEs come from statements that use PREPARE and EXECUTE themselves, so the code alone is not enough. */
 static bool is_stale(struct wr_link *link, const struct wr_step *step, const PGresult *result)
 {
     if (step->statement == NULL) return false;
@@ -127,11 +129,12 @@ static bool is_stale(struct wr_link *link, const struct wr_step *step, const PGr
         return taken;
     }
     if (says(result, PG_DIAG_SQLSTATE, "26000")) return names(result, step->statement);
-    return says(result, PG_DIAG_SQLSTATE, "0A000") && says(result, PG_DIAG_SOURCE_FUNCTION, "RevalidateCachedQuery");
+    return says(result, PG_DIAG_SQLSTATE, "0A000") &&
+           says(result, PG_DIAG_SOURCE_FUNCTION, "RevalidateCachedQuery");
 }
 
-/* The part of the book this one step is about. What concerns all of it waits until the segment is through: later steps
- * still point into it. */
+/* The part of the book this one step is about. What concerns all of it waits until the segment is through:
+ * later steps still point into it. */
 static void step_undone(struct wr_link *link, const struct wr_step *step, const PGresult *error)
 {
     bool unknown = error != NULL && says(error, PG_DIAG_SQLSTATE, "26000");
@@ -192,8 +195,8 @@ static void settle_book(struct wr_link *link)
 /* Nothing had effect, and the same segment would go through now. */
 static bool is_healed(const struct wr_link *link)
 {
-    return link->stale && (link->kind == WR_SEGMENT_SINGLE || link->kind == WR_SEGMENT_BEGIN) && !link->called &&
-           link->reply.transaction == 'I';
+    return link->stale && (link->kind == WR_SEGMENT_SINGLE || link->kind == WR_SEGMENT_BEGIN) &&
+           !link->called && link->reply.transaction == 'I';
 }
 
 static bool conclude(struct wr_link *link)
@@ -218,7 +221,8 @@ static bool conclude(struct wr_link *link)
 
 static void attach_notices(struct wr_reply *reply, struct wr_notices *notices)
 {
-    for (size_t i = 0; notices != NULL && i < reply->count; i++) wr_pgresult_attach(&reply->results[i], notices);
+    for (size_t i = 0; notices != NULL && i < reply->count; i++)
+        wr_pgresult_attach(&reply->results[i], notices);
     wr_notices_drop(notices);
 }
 
@@ -229,8 +233,8 @@ static void release_left(struct weir_result *results, size_t count)
     }
 }
 
-/* The engine may send on inside, so the reply it reads is a copy and the results an array of their own, which trades
- * places with the next segment's. */
+/* The engine may send on inside, so the reply it reads is a copy and the results an array of their own, which
+ * trades places with the next segment's. */
 void wr_link_settle(struct wr_link *link)
 {
     struct wr_reply reply = link->reply;
@@ -268,7 +272,8 @@ static void explain_loss(struct wr_link *link, struct wr_fault *fault)
     fault->lost = true;
 }
 
-/* What a segment in HELD came to is known, and is told first; the loss shows on the next look at the socket. */
+/* What a segment in HELD came to is known, and is told first; the loss shows on the next look at the
+ * socket. */
 void wr_link_lose(struct wr_link *link)
 {
     struct wr_reply *reply = &link->reply;
@@ -327,8 +332,8 @@ static bool take_result(struct wr_link *link, PGresult *result)
     return alive;
 }
 
-/* What a deferred constraint has to say comes at the Sync, where the implicit transaction commits: an error first, then
- * the Sync itself. Otherwise a Sync where none belongs, or none where one does, means that we
+/* What a deferred constraint has to say comes at the Sync, where the implicit transaction commits: an error
+ * first, then the Sync itself. Otherwise a Sync where none belongs, or none where one does, means that we
  * have lost count: nothing read after it could be trusted to belong to whom we think. */
 static bool out_of_step(struct wr_link *link, PGresult *result)
 {
@@ -342,8 +347,10 @@ static bool take(struct wr_link *link, PGresult *result)
     bool at_sync = link->steps[link->step_at].kind == WR_STEP_SYNC;
     if (result == NULL) {
         if (!link->answered) return out_of_step(link, NULL);
-        if (at_sync) link->answered = false;
-        else next_step(link);
+        if (at_sync)
+            link->answered = false;
+        else
+            next_step(link);
         return true;
     }
     bool is_sync = PQresultStatus(result) == PGRES_PIPELINE_SYNC;

@@ -1,4 +1,5 @@
-/* Writing a segment: everything goes into libpq's buffer and leaves with the Sync, in one write if it is small. */
+/* Writing a segment: everything goes into libpq's buffer and leaves with the Sync, in one write if it is
+ * small. */
 #include "pg/link.h"
 
 #include "base/check.h"
@@ -46,8 +47,8 @@ static bool send_unnamed(struct wr_link *link, const struct command *command)
 {
     if (!room_for_steps(link, 1)) return false;
     push_step(link, command->kind, NULL);
-    return PQsendQueryParams(link->conn, command->sql, (int)command->count, NULL, command->values, command->lengths,
-                             command->formats, 0) == 1;
+    return PQsendQueryParams(link->conn, command->sql, (int)command->count, NULL, command->values,
+                             command->lengths, command->formats, 0) == 1;
 }
 
 static bool send_text(struct wr_link *link, enum wr_step_kind kind, const char *sql)
@@ -64,8 +65,8 @@ static bool send_named(struct wr_link *link, const struct command *command, stru
         if (PQsendPrepare(link->conn, statement->name, statement->sql, 0, NULL) != 1) return false;
     }
     push_step(link, command->kind, statement);
-    return PQsendQueryPrepared(link->conn, statement->name, (int)command->count, command->values, command->lengths,
-                               command->formats, 0) == 1;
+    return PQsendQueryPrepared(link->conn, statement->name, (int)command->count, command->values,
+                               command->lengths, command->formats, 0) == 1;
 }
 
 /* The driver's own texts are worth a name from the first time on. */
@@ -106,7 +107,8 @@ static bool send_housekeeping(struct wr_link *link)
 
 /* ---- the preamble ---- */
 
-/* What the server would make of it, so that the book compares like with like and no byte can be invalid UTF-8. */
+/* What the server would make of it, so that the book compares like with like and no byte can be invalid
+ * UTF-8. */
 static void clean_application(char *to, const char *from)
 {
     size_t length = 0;
@@ -116,16 +118,19 @@ static void clean_application(char *to, const char *from)
     to[length] = '\0';
 }
 
-/* The server's or role's own statement_timeout is a limit somebody set on purpose: ours only ever lowers it. */
+/* The server's or role's own statement_timeout is a limit somebody set on purpose: ours only ever lowers
+ * it. */
 static uint64_t wanted_timeout(const struct wr_link *link, uint64_t timeout_ms)
 {
     if (timeout_ms > INT_MAX) timeout_ms = INT_MAX;
     return link->timeout_cap_ms > 0 && timeout_ms > link->timeout_cap_ms ? link->timeout_cap_ms : timeout_ms;
 }
 
-/* `context` is what is in force; it becomes what the segment wants, and the answer tells which parts must be sent. A
- * timeout up to a quarter too long is left alone: the remaining time of a deadline is never twice the same. */
-static unsigned change_context(const struct wr_link *link, struct wr_context *context, const struct wr_segment *segment)
+/* `context` is what is in force; it becomes what the segment wants, and the answer tells which parts must be
+ * sent. A timeout up to a quarter too long is left alone: the remaining time of a deadline is never twice the
+ * same. */
+static unsigned change_context(const struct wr_link *link, struct wr_context *context,
+                               const struct wr_segment *segment)
 {
     unsigned shape = 0;
     uint64_t wanted_ms = wanted_timeout(link, segment->timeout_ms);
@@ -155,10 +160,12 @@ static void write_preamble(struct wr_buffer *sql, unsigned shape, const struct w
     wr_buffer_clear(sql);
     for (unsigned i = 0; i < PREAMBLE_VALUES; i++, joint = count == 0 ? "select" : ",") {
         if ((shape & (1u << i)) == 0) continue;
-        wr_buffer_printf(sql, "%s pg_catalog.set_config('%s', $%zu, %s) is null", joint, names[i], ++count, local);
+        wr_buffer_printf(sql, "%s pg_catalog.set_config('%s', $%zu, %s) is null", joint, names[i], ++count,
+                         local);
     }
     for (size_t i = 0; i < (extra == NULL ? 0 : extra->count); i++, joint = ",") {
-        wr_buffer_printf(sql, "%s pg_catalog.set_config($%zu, $%zu, %s) is null", joint, count + 1, count + 2, local);
+        wr_buffer_printf(sql, "%s pg_catalog.set_config($%zu, $%zu, %s) is null", joint, count + 1, count + 2,
+                         local);
         count += 2;
     }
 }
@@ -199,8 +206,8 @@ static unsigned identity_shape(const struct wr_segment *segment)
     return (segment->role != NULL ? WR_SHAPE_ROLE : 0u) | (segment->claims != NULL ? WR_SHAPE_CLAIMS : 0u);
 }
 
-/* Role, claims, and whatever else must not outlive the transaction. Behind a pooler nothing is known of the session,
- * and what a session of our own would have been given once is given to each transaction. */
+/* Role, claims, and whatever else must not outlive the transaction. Behind a pooler nothing is known of the
+ * session, and what a session of our own would have been given once is given to each transaction. */
 static bool send_local_preamble(struct wr_link *link, const struct wr_segment *segment)
 {
     static const struct wr_context nothing;
@@ -218,8 +225,8 @@ static bool send_more_preamble(struct wr_link *link, const struct wr_segment *se
     return shape == 0 || send_preamble(link, segment, shape, &link->local, NULL);
 }
 
-/* Without role and claims the two settings are the session's, so calls of one kind pay for them once. They take part
- * in the segment's transaction: if that fails, the book forgets them. */
+/* Without role and claims the two settings are the session's, so calls of one kind pay for them once. They
+ * take part in the segment's transaction: if that fails, the book forgets them. */
 static bool send_session_preamble(struct wr_link *link, const struct wr_segment *segment)
 {
     unsigned shape = change_context(link, &link->wanted, segment);
@@ -233,8 +240,12 @@ static bool send_statement(struct wr_link *link, const weir_statement *given, bo
 {
     struct wr_statement *evicted = NULL, *named = NULL;
     if (!alone) named = wr_statements_want(&link->statements, given->sql, link->segment, &evicted);
-    struct command command = {.kind = WR_STEP_STATEMENT, .sql = given->sql, .count = given->count,
-                              .values = given->values, .lengths = given->lengths, .formats = given->formats};
+    struct command command = {.kind = WR_STEP_STATEMENT,
+                              .sql = given->sql,
+                              .count = given->count,
+                              .values = given->values,
+                              .lengths = given->lengths,
+                              .formats = given->formats};
     if (evicted != NULL && !send_deallocate(link, evicted)) return false;
     if (named != NULL ? named->may_dirty : wr_sql_may_dirty(given->sql)) link->reply.dirty = true;
     return named != NULL ? send_named(link, &command, named) : send_unnamed(link, &command);
@@ -257,8 +268,8 @@ static bool send_xid_question(struct wr_link *link, const struct wr_segment *seg
 
 /* ---- the kinds of segment ---- */
 
-/* What goes ahead of a statement that stands alone (VACUUM) must not share its transaction, so it gets a Sync of its
- * own; its failure is then not the caller's either. */
+/* What goes ahead of a statement that stands alone (VACUUM) must not share its transaction, so it gets a Sync
+ * of its own; its failure is then not the caller's either. */
 static bool sync_ahead(struct wr_link *link)
 {
     if (link->step_count == 0) return true;
@@ -278,7 +289,8 @@ static bool write_single(struct wr_link *link, const struct wr_segment *segment)
 static const char *begin_text(char *to, size_t size, const struct wr_segment *segment)
 {
     wr_text_format(to, size, "BEGIN%s%s%s", segment->isolation != NULL ? " ISOLATION LEVEL " : "",
-                   segment->isolation != NULL ? segment->isolation : "", segment->readonly ? " READ ONLY" : "");
+                   segment->isolation != NULL ? segment->isolation : "",
+                   segment->readonly ? " READ ONLY" : "");
     return to;
 }
 
@@ -286,15 +298,17 @@ static bool write_begin(struct wr_link *link, const struct wr_segment *segment)
 {
     char begin[64];
     return send_text(link, WR_STEP_PLAIN, begin_text(begin, sizeof begin, segment)) &&
-           send_local_preamble(link, segment) && send_housekeeping(link) && send_statements(link, segment, false) &&
-           send_xid_question(link, segment);
+           send_local_preamble(link, segment) && send_housekeeping(link) &&
+           send_statements(link, segment, false) && send_xid_question(link, segment);
 }
 
-/* In a failed transaction only ROLLBACK TO can do anything: whatever we added ahead of it would fail first. */
+/* In a failed transaction only ROLLBACK TO can do anything: whatever we added ahead of it would fail
+ * first. */
 static bool write_more(struct wr_link *link, const struct wr_segment *segment)
 {
     if (PQtransactionStatus(link->conn) == PQTRANS_INERROR) return send_statements(link, segment, true);
-    return send_more_preamble(link, segment) && send_statements(link, segment, false) && send_xid_question(link, segment);
+    return send_more_preamble(link, segment) && send_statements(link, segment, false) &&
+           send_xid_question(link, segment);
 }
 
 /* A failed transaction can only be rolled back, and asking for COMMIT would be answered by just that. */
@@ -318,21 +332,23 @@ static bool write_probe(struct wr_link *link, const struct wr_segment *segment)
     return send_fixed(link, &command, &link->probe);
 }
 
-/* DISCARD ALL, except that it would cost every prepared statement. Those of the SQL command PREPARE can only go
- * together with ours. */
+/* DISCARD ALL, except that it would cost every prepared statement. Those of the SQL command PREPARE can only
+ * go together with ours. */
 static bool write_reset(struct wr_link *link, const struct wr_segment *segment)
 {
-    static const char *const parts[] = {
-        "CLOSE ALL", "SET SESSION AUTHORIZATION DEFAULT", "RESET ROLE", "RESET ALL", "UNLISTEN *",
-        "select pg_catalog.pg_advisory_unlock_all()", "DISCARD TEMP", "DISCARD SEQUENCES"};
+    static const char *const parts[] = {"CLOSE ALL",    "SET SESSION AUTHORIZATION DEFAULT",
+                                        "RESET ROLE",   "RESET ALL",
+                                        "UNLISTEN *",   "select pg_catalog.pg_advisory_unlock_all()",
+                                        "DISCARD TEMP", "DISCARD SEQUENCES"};
     (void)segment;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         if (!send_text(link, WR_STEP_PLAIN, parts[i])) return false;
     }
     if (link->user_prepared) wr_link_forget_statements(link);
     link->wanted = link->baseline;
-    return send_housekeeping(link) && (link->settings.count == 0 || link->target->pooler ||
-                                       send_preamble(link, segment, WR_SHAPE_SESSION, &link->baseline, &link->settings));
+    return send_housekeeping(link) &&
+           (link->settings.count == 0 || link->target->pooler ||
+            send_preamble(link, segment, WR_SHAPE_SESSION, &link->baseline, &link->settings));
 }
 
 static bool write_xact_status(struct wr_link *link, const struct wr_segment *segment)
@@ -340,31 +356,37 @@ static bool write_xact_status(struct wr_link *link, const struct wr_segment *seg
     char text[24];
     const char *values[] = {text};
     wr_text_format(text, sizeof text, "%" PRIu64, segment->xid);
-    return send_unnamed(link, &(struct command){.kind = WR_STEP_XACT, .count = 1, .values = values,
+    return send_unnamed(link, &(struct command){.kind = WR_STEP_XACT,
+                                                .count = 1,
+                                                .values = values,
                                                 .sql = "select pg_catalog.pg_xact_status($1::xid8)"});
 }
 
 /* ---- sending ---- */
 
-/* Which transaction status each kind starts from: a letter of "ITE" that is not there is a segment in the wrong place,
- * and a link about which we and the server disagree is of no more use. */
+/* Which transaction status each kind starts from: a letter of "ITE" that is not there is a segment in the
+ * wrong place, and a link about which we and the server disagree is of no more use. */
 static const struct {
     bool (*write)(struct wr_link *link, const struct wr_segment *segment);
     const char *from;
 } kinds[] = {
-    [WR_SEGMENT_SINGLE] = {write_single, "I"},     [WR_SEGMENT_BEGIN] = {write_begin, "I"},
-    [WR_SEGMENT_MORE] = {write_more, "TE"},        [WR_SEGMENT_COMMIT] = {write_commit, "TE"},
+    [WR_SEGMENT_SINGLE] = {write_single, "I"},      [WR_SEGMENT_BEGIN] = {write_begin, "I"},
+    [WR_SEGMENT_MORE] = {write_more, "TE"},         [WR_SEGMENT_COMMIT] = {write_commit, "TE"},
     [WR_SEGMENT_ROLLBACK] = {write_rollback, "TE"}, [WR_SEGMENT_PROBE] = {write_probe, "I"},
-    [WR_SEGMENT_RESET] = {write_reset, "I"},       [WR_SEGMENT_XACT_STATUS] = {write_xact_status, "I"},
+    [WR_SEGMENT_RESET] = {write_reset, "I"},        [WR_SEGMENT_XACT_STATUS] = {write_xact_status, "I"},
 };
 
 char wr_link_transaction(const struct wr_link *link)
 {
     switch (PQtransactionStatus(link->conn)) {
-    case PQTRANS_IDLE: return 'I';
-    case PQTRANS_INTRANS: return 'T';
-    case PQTRANS_INERROR: return 'E';
-    default: return '\0';
+    case PQTRANS_IDLE:
+        return 'I';
+    case PQTRANS_INTRANS:
+        return 'T';
+    case PQTRANS_INERROR:
+        return 'E';
+    default:
+        return '\0';
     }
 }
 
@@ -374,8 +396,9 @@ static bool is_isolation(const char *text)
            strcmp(text, "serializable") == 0;
 }
 
-/* In an implicit transaction a procedure may commit, and what follows in it runs as the login: role and claims ended
- * with the transaction. In a unit the same COMMIT is an error (2D000). The engine refuses it first, with more grace. */
+/* In an implicit transaction a procedure may commit, and what follows in it runs as the login: role and
+ * claims ended with the transaction. In a unit the same COMMIT is an error (2D000). The engine refuses it
+ * first, with more grace. */
 static bool could_escape(const struct wr_segment *segment)
 {
     if (segment->kind != WR_SEGMENT_SINGLE || segment->role == NULL) return false;
@@ -422,12 +445,14 @@ int wr_link_send(struct wr_link *link, const struct wr_segment *segment, struct 
         wr_pgfault_say(fault, "%s", why);
     } else if (start_segment(link, segment) && kinds[segment->kind].write(link, segment)) {
         link->state = WR_LINK_RUNNING;
-        /* From here on the server may have it all, whatever becomes of the call: no failure is "not sent" any more. */
+        /* From here on the server may have it all, whatever becomes of the call: no failure is "not sent" any
+         * more. */
         if (!sync_up(link) || !wr_link_push(link)) wr_link_doom(link);
         return WEIR_OK;
     } else {
         struct wr_secrets secrets = wr_link_secrets(link);
         wr_pgfault_from_conn(fault, link->conn, &secrets);
+        if (*PQerrorMessage(link->conn) == '\0') wr_pgfault_say(fault, "out of memory");
     }
     fault->lost = true;
     wr_link_abandon(link);

@@ -94,8 +94,8 @@ static bool first_sight(struct wr_statements *all, uint64_t hash)
     return first;
 }
 
-/* True if one more fits, now or after the least used has gone. What this very segment uses is not thrown out: later
- * statements of it may name it. */
+/* True if one more fits, now or after the least used has gone. What this very segment uses is not thrown out:
+ * later statements of it may name it. */
 static bool make_space(struct wr_statements *all, uint64_t segment, struct wr_statement **evicted)
 {
     if (all->count < all->most) return true;
@@ -171,7 +171,8 @@ void wr_statements_stale_used(struct wr_statements *all, uint64_t segment)
     for (struct wr_list *at = all->by_use.next, *next; at != &all->by_use; at = next) {
         next = at->next;
         struct wr_statement *statement = WR_CONTAINER(at, struct wr_statement, place);
-        if (statement->segment == segment && statement->state == WR_STATEMENT_READY) wr_statements_stale(all, statement);
+        if (statement->segment == segment && statement->state == WR_STATEMENT_READY)
+            wr_statements_stale(all, statement);
     }
 }
 

@@ -1,6 +1,7 @@
-/* The prepared statements of one link. A text is prepared when it is seen for the second time; the least recently used
- * makes room. The book follows the server: a statement counts as prepared only once the server has said so, and one
- * that has left the book is closed on the server before the link grows past its bound. */
+/* The prepared statements of one link. A text is prepared when it is seen for the second time; the least
+ * recently used makes room. The book follows the server: a statement counts as prepared only once the server
+ * has said so, and one that has left the book is closed on the server before the link grows past its
+ * bound. */
 #ifndef WR_STATEMENT_H
 #define WR_STATEMENT_H
 
@@ -13,18 +14,18 @@
 enum { WR_SEEN = 256 };
 
 enum wr_statement_state {
-    WR_STATEMENT_NEW = 0,    /* the server does not know it */
-    WR_STATEMENT_PARSING,    /* its Parse is under way */
+    WR_STATEMENT_NEW = 0, /* the server does not know it */
+    WR_STATEMENT_PARSING, /* its Parse is under way */
     WR_STATEMENT_READY
 };
 
 struct wr_statement {
-    struct wr_list place;        /* by use, or stale */
-    struct wr_statement *next;   /* in its bucket */
+    struct wr_list place;      /* by use, or stale */
+    struct wr_statement *next; /* in its bucket */
     uint64_t hash;
-    uint64_t segment;            /* that used it last */
+    uint64_t segment; /* that used it last */
     enum wr_statement_state state;
-    bool may_dirty, fixed;       /* fixed: the driver's own, never evicted */
+    bool may_dirty, fixed; /* fixed: the driver's own, never evicted */
     char name[24];
     char sql[];
 };
@@ -32,22 +33,23 @@ struct wr_statement {
 struct wr_statements {
     const struct wr_memory *memory;
     uint32_t most, count;
-    uint64_t named;              /* names given so far: none is used twice */
-    bool off;                    /* names collide on this server: a pooler is in between */
-    bool drop_all;               /* what the server still knows is not known: DEALLOCATE ALL first */
-    struct wr_list by_use;       /* most recent first */
-    struct wr_list stale;        /* out of the book, still known to the server */
+    uint64_t named;        /* names given so far: none is used twice */
+    bool off;              /* names collide on this server: a pooler is in between */
+    bool drop_all;         /* what the server still knows is not known: DEALLOCATE ALL first */
+    struct wr_list by_use; /* most recent first */
+    struct wr_list stale;  /* out of the book, still known to the server */
     struct wr_statement **buckets;
     size_t bucket_count;
-    uint64_t seen[WR_SEEN];      /* hashes of texts seen once: a text used once costs no memory and evicts nothing */
+    uint64_t
+        seen[WR_SEEN]; /* hashes of texts seen once: a text used once costs no memory and evicts nothing */
 };
 
 void wr_statements_init(struct wr_statements *all, const struct wr_memory *memory, uint32_t most);
 void wr_statements_release(struct wr_statements *all);
 
-/* The entry to run `sql` with in segment number `segment`, or NULL: send it unnamed. If *evicted is set, that one must
- * be deallocated in front of it (it is on the stale list until the server has done so). An entry in state NEW must be
- * parsed in front. */
+/* The entry to run `sql` with in segment number `segment`, or NULL: send it unnamed. If *evicted is set, that
+ * one must be deallocated in front of it (it is on the stale list until the server has done so). An entry in
+ * state NEW must be parsed in front. */
 struct wr_statement *wr_statements_want(struct wr_statements *all, const char *sql, uint64_t segment,
                                         struct wr_statement **evicted);
 

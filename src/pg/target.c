@@ -17,16 +17,18 @@ static int refuse(char *why, const char *sentence)
     return WEIR_EINVAL;
 }
 
-/* In a URI an @ or / of the password that is not percent-encoded makes the rest of the password look like host, port or
- * database, and libpq would quote those in its messages. */
+/* In a URI an @ or / of the password that is not percent-encoded makes the rest of the password look like
+ * host, port or database, and libpq would quote those in its messages. */
 static bool uri_is_torn(const char *conninfo)
 {
     const char *at = strstr(conninfo, "://");
-    if (at == NULL || (strncmp(conninfo, "postgres:", 9) != 0 && strncmp(conninfo, "postgresql:", 11) != 0)) return false;
+    if (at == NULL || (strncmp(conninfo, "postgres:", 9) != 0 && strncmp(conninfo, "postgresql:", 11) != 0))
+        return false;
     int marks = 0;
     bool in_path = false;
     for (at += 3; *at != '\0' && !(in_path && *at == '?'); at++) {
-        if (*at == '/' && marks == 0 && strchr(at, '@') != NULL && strcspn(at, "@") < strcspn(at, "?")) return true;
+        if (*at == '/' && marks == 0 && strchr(at, '@') != NULL && strcspn(at, "@") < strcspn(at, "?"))
+            return true;
         if (*at == '/') in_path = true;
         if (*at == '@' && (in_path || ++marks > 1)) return true;
     }
@@ -48,7 +50,8 @@ static const char *value_of(const PQconninfoOption *options, const char *keyword
 
 static bool is_utf8(const char *encoding)
 {
-    return strcasecmp(encoding, "UTF8") == 0 || strcasecmp(encoding, "UTF-8") == 0 || strcasecmp(encoding, "auto") == 0;
+    return strcasecmp(encoding, "UTF8") == 0 || strcasecmp(encoding, "UTF-8") == 0 ||
+           strcasecmp(encoding, "auto") == 0;
 }
 
 static int check_options(const PQconninfoOption *options, char *why)
@@ -75,10 +78,12 @@ static int check_login(const struct wr_login *login, char *why)
     if (login->role != NULL && strlen(login->role) > NAME_MAX_BYTES) {
         return refuse(why, "role: the name is longer than 63 bytes");
     }
-    if (login->role != NULL && strcmp(login->role, "none") == 0) return refuse(why, "role: none is not a role");
+    if (login->role != NULL && strcmp(login->role, "none") == 0)
+        return refuse(why, "role: none is not a role");
     if (uri_is_torn(login->conninfo)) {
-        return refuse(why, "conninfo: the URI holds an @ or / that libpq would take for the end of the password; "
-                           "write them as %40 and %2F");
+        return refuse(why,
+                      "conninfo: the URI holds an @ or / that libpq would take for the end of the password; "
+                      "write them as %40 and %2F");
     }
     return WEIR_OK;
 }
@@ -126,14 +131,15 @@ static int add_given(struct wr_target *target, const PQconninfoOption *options, 
     return code;
 }
 
-/* libpq's own defaults give up on a silent peer after two hours. Encryption stays libpq's `prefer`: what would make a
- * second attempt with the same wrong password is stopped while connecting. GSS is left out unless asked for: it adds
- * attempts of its own, and a ticket cache is nothing a server program has by accident. */
+/* libpq's own defaults give up on a silent peer after two hours. Encryption stays libpq's `prefer`: what
+ * would make a second attempt with the same wrong password is stopped while connecting. GSS is left out
+ * unless asked for: it adds attempts of its own, and a ticket cache is nothing a server program has by
+ * accident. */
 static int add_defaults(struct wr_target *target)
 {
     static const char *const defaults[][2] = {
-        {"keepalives", "1"},          {"keepalives_idle", "30"},      {"keepalives_interval", "5"},
-        {"keepalives_count", "3"},    {"tcp_user_timeout", "10000"},
+        {"keepalives", "1"},       {"keepalives_idle", "30"},     {"keepalives_interval", "5"},
+        {"keepalives_count", "3"}, {"tcp_user_timeout", "10000"},
     };
     int code = WEIR_OK;
     for (size_t i = 0; i < sizeof defaults / sizeof *defaults && code == WEIR_OK; i++) {

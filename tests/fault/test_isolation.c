@@ -135,7 +135,9 @@ static void check_one(const struct job *job)
     if (job->answers[0][0] != '\0') assert_string_equal(job->answers[0], expected);
     switch (fate_of(number)) {
     case INNOCENT: job_assert(job, WEIR_CALL_OK); break;
-    case KILLED: job_assert(job, WEIR_CALL_LOST); break;
+    case KILLED:
+        if (job->code != WEIR_CALL_CONNECT) job_assert(job, WEIR_CALL_LOST);
+        break;
     case FAILS:
         if (job->code != WEIR_CALL_LOST) job_assert(job, WEIR_CALL_SERVER);
         break;
@@ -158,7 +160,6 @@ static void a_thousand_interleaved_calls_of_many_users_never_see_each_other(void
         disturb(f);
     }
     for (int i = 0; i < CALLS; i++) check_one(crowd.jobs[i]);
-    fprintf(stderr,"cancels %ld resets %ld\n",harness_stat(&f->h, "anon@primary", "events", "cancels"),harness_stat(&f->h, "anon@primary", "events", "resets"));
     assert_true(harness_stat(&f->h, "anon@primary", "events", "cancels") > 20);
     assert_true(harness_stat(&f->h, "anon@primary", "events", "resets") > 50);
     harness_close(&f->h);

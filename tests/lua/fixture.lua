@@ -60,8 +60,8 @@ local function held_now(db)
     return table.concat(left, ", ")
 end
 
---- What is still held that should not be: calls, leases, timers, waiters. A session that is being reset or a cancel that
--- is being confirmed is given a moment.
+--- What is still held that should not be: calls, leases, timers, waiters. A session that is being reset or a
+-- cancel that is being confirmed is given a moment.
 function fixture.leftovers(db)
     local patience = weir.now() + 2
     while held_now(db) ~= "" and weir.now() < patience do weir.sleep(0.002) end

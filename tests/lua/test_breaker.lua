@@ -66,7 +66,8 @@ function TestBreaker:test_open_for_may_be_a_function_of_how_often_in_a_row_it_op
 end
 
 function TestBreaker:test_an_open_for_that_raises_or_returns_nonsense_leaves_the_default_and_is_reported()
-    for _, open_for in ipairs { function() error("no idea") end, function() return "soon" end, function() return -1 end } do
+    local nonsense = { error, function() return "soon" end, function() return -1 end }
+    for _, open_for in ipairs(nonsense) do
         local events = {}
         local breaker = self:breaker { consecutive = 1, open_for = open_for }
         breaker:on("transition", function(event) events[#events + 1] = event end)
@@ -80,7 +81,9 @@ end
 function TestBreaker:test_tells_of_each_transition_with_its_evidence()
     local seen = {}
     local breaker = self:breaker { consecutive = 2, open_for = 1, half_open = { permits = 1 } }
-    breaker:on("transition", function(event) seen[#seen + 1] = event.from .. ">" .. event.to .. ":" .. event.rule end)
+    breaker:on("transition", function(event)
+        seen[#seen + 1] = event.from .. ">" .. event.to .. ":" .. event.rule
+    end)
     fail(breaker, 2)
     self.now = self.now + 1
     succeed(breaker, 1)
@@ -195,7 +198,9 @@ function TestBreaker:test_a_permit_is_settled_once_and_by_the_breaker_that_gave_
     local breaker, other = self:breaker {}, self:breaker {}
     local permit = breaker:admit()
     lu.assertErrorMsgContains("not one this breaker gave", function() other:settle(permit, "success", 0) end)
-    lu.assertErrorMsgContains("must be 'success', 'failure' or 'neutral'", function() breaker:settle(permit, "ok", 0) end)
+    lu.assertErrorMsgContains("must be 'success', 'failure' or 'neutral'", function()
+        breaker:settle(permit, "ok", 0)
+    end)
     breaker:settle(permit, "success", 0)
     lu.assertErrorMsgContains("settled before", function() breaker:settle(permit, "success", 0) end)
 end

@@ -22,7 +22,7 @@ local function first(rows, err)
 end
 
 function TestCalls:test_rows_arrive_as_a_list_of_tables()
-    local rows = self.service:query("GET", "select id, name from (values (1, 'a'), (2, 'b')) v(id, name) order by id")
+    local rows = self.service:query("GET", "select * from (values (1, 'a'), (2, 'b')) v(id, name)")
     lu.assertEquals(rows, { { id = 1, name = "a" }, { id = 2, name = "b" } })
     lu.assertEquals(self.service:query("GET", "select 1 where false"), {})
     lu.assertEquals(first(self.service:query("GET", "select 1")), { ["?column?"] = 1 })
@@ -54,10 +54,12 @@ function TestCalls:test_commands_without_rows_give_true()
 end
 
 function TestCalls:test_parameters_arrive_as_they_were()
-    local row = first(self.service:query("GET",
-        "select $1::text as s, $2::int8 as i, $3::float8 as f, $4::bool as t, $5::bool as f2, $6::text as n, $7::int as z",
-        "it's \"x\" \\ ü", 9007199254740993 == 9007199254740992 and 5 or 1234567890123, 0.1 + 0.2, true, false, nil, weir.null))
+    local sql = [[select $1::text as s, $2::int8 as i, $3::float8 as f, $4::bool as t, $5::bool as f2,
+        $6::text as n, $7::int as z]]
+    local row = first(self.service:query("GET", sql, "it's \"x\" \\ ü", 1234567890123, 0.1 + 0.2, true,
+        false, nil, weir.null))
     lu.assertEquals(row.s, "it's \"x\" \\ ü")
+    lu.assertEquals(row.i, 1234567890123)
     lu.assertEquals(row.f, 0.1 + 0.2)
     lu.assertIs(row.t, true)
     lu.assertIs(row.f2, false)
@@ -70,13 +72,15 @@ function TestCalls:test_a_nil_at_the_end_is_a_parameter_too()
 end
 
 function TestCalls:test_whole_floats_serve_as_integers()
-    lu.assertEquals(first(self.service:query("GET", "select $1::int as a, $2::int8 as b", 3.0, 1e15)), { a = 3, b = 10 ^ 15 })
+    local row = first(self.service:query("GET", "select $1::int as a, $2::int8 as b", 3.0, 1e15))
+    lu.assertEquals(row, { a = 3, b = 10 ^ 15 })
 end
 
 function TestCalls:test_wrapped_values_become_json_arrays_and_bytes()
-    local row = first(self.service:query("GET",
-        "select $1::jsonb ->> 'a' as j, $2::int[] as i, $3::text[] as t, $4::bytea as b, octet_length($4::bytea) as n",
-        weir.json { a = "x" }, weir.array { 1, weir.null, 3 }, weir.array { "NULL", 'q"', "" }, weir.bytea "\0\1\255"))
+    local sql = [[select $1::jsonb ->> 'a' as j, $2::int[] as i, $3::text[] as t, $4::bytea as b,
+        octet_length($4::bytea) as n]]
+    local row = first(self.service:query("GET", sql, weir.json { a = "x" }, weir.array { 1, weir.null, 3 },
+        weir.array { "NULL", 'q"', "" }, weir.bytea "\0\1\255"))
     lu.assertEquals(row.j, "x")
     lu.assertEquals(row.i, { 1, weir.null, 3 })
     lu.assertEquals(row.t, { "NULL", 'q"', "" })
@@ -85,10 +89,11 @@ function TestCalls:test_wrapped_values_become_json_arrays_and_bytes()
 end
 
 function TestCalls:test_the_servers_own_text_of_every_type_is_understood()
-    local row = first(self.service:query("GET", [[select '[0:2]={1,2,3}'::int[] as bounds, '{"a": 12345678901234567890}'::jsonb as j,
-        12345678901234567890.5::numeric as big, 1.50::numeric as small, '\xdead'::bytea as b, array['a', null] as t,
-        '2024-01-01'::date as d, 'NaN'::float8 as nan, 'NULL'::text as n, '{}'::int[] as e, true as y]])
-    )
+    local row = first(self.service:query("GET", [[select '[0:2]={1,2,3}'::int[] as bounds,
+        '{"a": 12345678901234567890}'::jsonb as j, 12345678901234567890.5::numeric as big,
+        1.50::numeric as small, '\xdead'::bytea as b, array['a', null] as t,
+        '2024-01-01'::date as d, 'NaN'::float8 as nan,
+        'NULL'::text as n, '{}'::int[] as e, true as y]]))
     lu.assertEquals(row.bounds, { 1, 2, 3 })
     lu.assertEquals(row.j.a, "12345678901234567890")
     lu.assertEquals(row.big, "12345678901234567890.5")
@@ -132,12 +137,13 @@ function TestCalls:test_an_error_tells_everything_the_server_said()
     lu.assertStrContains(err.message, "nam")
     lu.assertStrContains(err.hint, "contacts.name")
     lu.assertEquals(err.position, 30)
-    lu.assertStrContains(tostring(err), "GET /x: server_error 42703 on service@primary: column \"nam\" does not exist")
+    lu.assertStrContains(tostring(err), 'GET /x: server_error 42703 on service@primary: column "nam"')
 end
 
 function TestCalls:test_users_see_their_own_rows_only()
     local function names(claims)
-        local rows, found = assert(self.db:anon(claims):query("GET", "select name from contacts order by name")), {}
+        local rows = assert(self.db:anon(claims):query("GET", "select name from contacts order by name"))
+        local found = {}
         for i, row in ipairs(rows) do found[i] = row.name end
         return table.concat(found, ",")
     end
@@ -205,21 +211,48 @@ local misuses = {
     { function(db) db:service():query("", "select 1") end, "the context is empty" },
     { function(db) db:service():query("GET") end, "the SQL is a nil; it must be a string" },
     { function(db) db:service():query("GET", "select 1\0") end, "the SQL holds a zero byte" },
-    { function(db) db:service():query("GET", "select $1", {}) end, "parameter $1 is a plain table; wrap it in weir.json(t)" },
-    { function(db) db:service():query("GET", "select $1, $2", 1, print) end, "parameter $2 is a function; it must be nil" },
+    {
+        function(db) db:service():query("GET", "select $1", {}) end,
+        "parameter $1 is a plain table; wrap it in weir.json(t)",
+    },
+    {
+        function(db) db:service():query("GET", "select $1, $2", 1, print) end,
+        "parameter $2 is a function; it must be nil",
+    },
     { function(db) db:service():query("GET", "commit") end, "transaction" },
-    { function(db) db:service():pipeline("GET", "select 1") end, "the statements are a string; they must be a list" },
+    {
+        function(db) db:service():pipeline("GET", "select 1") end,
+        "the statements are a string; they must be a list",
+    },
     { function(db) db:service():pipeline("GET", {}) end, "a pipeline of 0 statements" },
-    { function(db) db:service():pipeline("GET", { "select 1" }) end, "statement 1 is a string; it must be a table { sql, ... }" },
-    { function(db) db:service():pipeline("GET", { { "select 1" }, { 5 } }) end, "statement 2: the SQL is a number" },
-    { function(db) db:service():pipeline("GET", { { "select $1", {} } }) end, "parameter $1 of statement 1 is a plain table" },
-    { function(db) db:service():with { timout = 1 } end, "timout is not a known option; did you mean timeout?" },
+    {
+        function(db) db:service():pipeline("GET", { "select 1" }) end,
+        "statement 1 is a string; it must be a table { sql, ... }",
+    },
+    {
+        function(db) db:service():pipeline("GET", { { "select 1" }, { 5 } }) end,
+        "statement 2: the SQL is a number",
+    },
+    {
+        function(db) db:service():pipeline("GET", { { "select $1", {} } }) end,
+        "parameter $1 of statement 1 is a plain table",
+    },
+    {
+        function(db) db:service():with { timout = 1 } end,
+        "timout is not a known option; did you mean timeout?",
+    },
     { function(db) db:service():with { timeout = -1 } end, "timeout is -1" },
-    { function(db) db:service():with { isolation = "chaos" } end, "isolation is 'chaos'; it must be one of read committed" },
+    {
+        function(db) db:service():with { isolation = "chaos" } end,
+        "isolation is 'chaos'; it must be one of read committed",
+    },
     { function(db) db:service():with { client = "anon" } end, "client is not an option of a call" },
     { function(db) db:service():with(5) end, "the options are a number" },
     { function(db) db:service():transaction("GET") end, "the unit's function is a nil" },
-    { function(db) db:with_service("GET", function(tx) tx:query("select $1", {}) end) end, "parameter $1 is a plain table" },
+    {
+        function(db) db:with_service("GET", function(tx) tx:query("select $1", {}) end) end,
+        "parameter $1 is a plain table",
+    },
     { function(db) db:with_service("GET", function(tx) tx:query("rollback") end) end, "transaction" },
     { function(db) db:breaker(5) end, "a pool is named" },
     { function(db) db:breaker("x@y"):force("open") end, "x@y" },

@@ -51,33 +51,63 @@ local cases = {
     { { queue = { target = 0 } }, "queue.target is 0" },
     { { queue = { kynd = "fifo" } }, "queue.kynd is not a known option; did you mean kind?" },
     { { breaker = { failure_rate = 2 } }, "breaker.failure_rate is 2; it must be from 0 to 1" },
-    { { breaker = { half_open = { permits = 0 } } }, "breaker.half_open.permits is 0; it must be a whole number from 1 to 64" },
+    {
+        { breaker = { half_open = { permits = 0 } } },
+        "breaker.half_open.permits is 0; it must be a whole number from 1 to 64",
+    },
     { { breaker = { open_for = function() end } }, "breaker.open_for is a function" },
     { { breaker = "on" }, "breaker is a string; it must be a table" },
     { { backoff = { kind = "slow" } }, "backoff.kind is 'slow'; it must be one of full, equal" },
     { { backoff = { base = 5, cap = 1 } }, "cap" },
     { { budget = { floor = -1 } }, "budget.floor is -1" },
     { { health = { interval = "30" } }, "health.interval is a string" },
-    { { health = { checks = { redis = 5 } } }, "health.checks.redis must be a function, or a table with check = function" },
-    { { health = { checks = { redis = { critical = true } } } }, "health.checks.redis.check must be a function" },
+    {
+        { health = { checks = { redis = 5 } } },
+        "health.checks.redis must be a function, or a table with check = function",
+    },
+    {
+        { health = { checks = { redis = { critical = true } } } },
+        "health.checks.redis.check must be a function",
+    },
     { { health = { checks = { ["a b"] = print } } }, "health.checks has the key 'a b'" },
     { { backends = {} }, "backends is empty" },
     { { backends = "postgresql://x" }, "backends is a string; it must be a table" },
     { { backends = { primary = 5 } }, "backends.primary is a number; it must be a connection string" },
     { { backends = { primary = {} } }, "backends.primary.conninfo is missing" },
-    { { backends = { primary = { conninfo = "x", poler = true } } }, "backends.primary.poler is not a known option; did you mean pooler?" },
-    { { backends = { ["my db"] = "x" } }, "backends has the key 'my db'; names are 1 to 31 letters, digits, - and _" },
+    {
+        { backends = { primary = { conninfo = "x", poler = true } } },
+        "backends.primary.poler is not a known option; did you mean pooler?",
+    },
+    {
+        { backends = { ["my db"] = "x" } },
+        "backends has the key 'my db'; names are 1 to 31 letters, digits, - and _",
+    },
     { { backends = { a = "x", b = "y" } }, "backends has 2 members and none is named primary" },
     { { clients = {} }, "clients is empty" },
     { { clients = { anon = { user = "x" } } }, "clients.anon needs role = '...' (ANON" },
-    { { clients = { anon = { role = "x", bypass_rls = true } } }, "clients.anon has both role and bypass_rls" },
-    { { clients = { anon = { role = "x", max = 0 } } }, "clients.anon.max is 0; it must be a whole number from 1 to 10000" },
+    {
+        { clients = { anon = { role = "x", bypass_rls = true } } },
+        "clients.anon has both role and bypass_rls",
+    },
+    {
+        { clients = { anon = { role = "x", max = 0 } } },
+        "clients.anon.max is 0; it must be a whole number from 1 to 10000",
+    },
     { { clients = { anon = { role = "x", max = 10001 } } }, "clients.anon.max is 10001" },
-    { { clients = { anon = { role = "x", min = 5, max = 2 } } }, "clients.anon.min is 5; it must be at most max, which is 2" },
-    { { clients = { anon = { role = "x", maxx = 5 } } }, "clients.anon.maxx is not a known option; did you mean max?" },
+    {
+        { clients = { anon = { role = "x", min = 5, max = 2 } } },
+        "clients.anon.min is 5; it must be at most max, which is 2",
+    },
+    {
+        { clients = { anon = { role = "x", maxx = 5 } } },
+        "clients.anon.maxx is not a known option; did you mean max?",
+    },
     { { clients = { anon = { role = 5 } } }, "clients.anon.role is a number; it must be a string" },
     { { clients = { anon = 5 } }, "clients.anon is a number; it must be a table" },
-    { { clients = { anon = { role = "x", user = "same" }, admin = { bypass_rls = true, user = "same" } } }, "'same'" },
+    {
+        { clients = { anon = { role = "x", user = "same" }, admin = { bypass_rls = true, user = "same" } } },
+        "'same'",
+    },
 }
 
 function TestOptions.test_each_mistake_is_told_by_its_path_its_value_and_its_limit()

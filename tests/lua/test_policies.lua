@@ -105,7 +105,10 @@ local misbehaviours = {
     { "returns a negative number", function() return -1 end, "returned -1" },
     { "returns not a number", function() return 0 / 0 end, "nan" },
     { "returns infinity", function() return math.huge end, "returned inf" },
-    { "overflows the stack", function() local function f() return 1 + f() end return f() end, "policy retry failed" },
+    {
+        "overflows the stack", function() local function f() return 1 + f() end return f() end,
+        "policy retry failed",
+    },
 }
 
 function TestRetry.test_whatever_it_does_the_built_in_policy_answers_and_the_fault_is_told()
@@ -231,7 +234,8 @@ function TestLabel.test_bounds_what_the_metrics_are_split_by()
 end
 
 function TestLabel.test_nonsense_leaves_the_call_alone_and_is_told()
-    for _, policy in ipairs { function() return 5 end, function() error("x") end, function() return "" end, forever } do
+    local nonsense = { function() return 5 end, function() error("x") end, function() return "" end, forever }
+    for _, policy in ipairs(nonsense) do
         local db = fixture.open { label = policy, policy_slice = 0.002 }
         assert(db:service():query("GET /contacts", "select 1"))
         lu.assertNotEquals(faults(db:events()), "")
@@ -288,7 +292,10 @@ end
 
 function TestHealth.test_a_critical_check_that_fails_is_unhealthy()
     local db = fixture.open {
-        health = { interval = 0.05, checks = { vault = { critical = true, check = function() return false end } } },
+        health = {
+            interval = 0.05,
+            checks = { vault = { critical = true, check = function() return false end } },
+        },
     }
     lu.assertEquals(status_of(db, "vault"), "unhealthy")
     lu.assertEquals(db:health().status, "unhealthy")

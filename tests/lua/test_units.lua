@@ -11,7 +11,7 @@ function TestUnits:setUp()
 end
 
 function TestUnits:tearDown()
-    lu.assertEquals(self.db:with_service("clean", function(tx) return tx:query("delete from log") ~= nil end), true)
+    assert(self.db:with_service("clean", function(tx) return tx:query("delete from log") end))
     lu.assertEquals(fixture.leftovers(self.db), "")
     self.db:close()
 end
@@ -144,7 +144,8 @@ end
 function TestUnits:test_identity_ends_with_the_transaction()
     for _, user in ipairs { "ann", "joe", "ann" } do
         local row = self.db:with_anon("GET", { sub = user }, function(tx)
-            return tx:query("select current_user as role, current_setting('request.jwt.claims')::json ->> 'sub' as sub")[1]
+            return tx:query [[select current_user as role,
+                current_setting('request.jwt.claims')::json ->> 'sub' as sub]][1]
         end)
         lu.assertEquals(row, { role = "web_anon", sub = user })
     end
@@ -222,7 +223,9 @@ end
 
 function TestOutage.test_drain_lets_running_calls_end_and_refuses_new_ones()
     local db = fixture.open()
-    local running = weir.spawn(function() return db:service():query("GET", "select pg_sleep(0.05) is null as a") end)
+    local running = weir.spawn(function()
+        return db:service():query("GET", "select pg_sleep(0.05) is null as a")
+    end)
     weir.sleep(0.01)
     local drained = weir.spawn(function() db:drain(5) end)
     weir.sleep(0)

@@ -98,7 +98,8 @@ function TestDecoding.test_arrays_become_tables()
 end
 
 function TestDecoding.test_text_that_is_no_array_stays_text()
-    for _, text in ipairs { "{", "{1,2", "{1,,2}", "1,2", "{1}x", '{"a', '{"a\\', "[0:1]", ("{"):rep(20) .. ("}"):rep(20) } do
+    local deep = ("{"):rep(20) .. ("}"):rep(20)
+    for _, text in ipairs { "{", "{1,2", "{1,,2}", "1,2", "{1}x", '{"a', '{"a\\', "[0:1]", deep } do
         lu.assertEquals(core.decode(INT4_ARRAY, text), text)
     end
 end
@@ -106,14 +107,16 @@ end
 TestJson = {}
 
 function TestJson.test_large_whole_numbers_keep_their_digits()
-    local value = weir.json.decode '{"a": 12345678901234567890, "b": [-98765432109876543210], "c": "12345678901234567890"}'
+    local value = weir.json.decode [[{"a": 12345678901234567890, "b": [-98765432109876543210],
+        "c": "12345678901234567890"}]]
     lu.assertEquals(value.a, "12345678901234567890")
     lu.assertEquals(value.b[1], "-98765432109876543210")
     lu.assertEquals(value.c, "12345678901234567890")
 end
 
 function TestJson.test_numbers_that_fit_stay_numbers()
-    local value = weir.json.decode '{"a": 9007199254740992, "b": 0.12345678901234567, "c": 1234567890123456e2, "d": "\\"1234567890123456789\\""}'
+    local value = weir.json.decode [[{"a": 9007199254740992, "b": 0.12345678901234567,
+        "c": 1234567890123456e2, "d": "\"1234567890123456789\""}]]
     lu.assertEquals(value.a, 9007199254740992)
     lu.assertEquals(value.b, 0.12345678901234567)
     lu.assertEquals(value.c, 1234567890123456e2)
@@ -168,7 +171,8 @@ function TestWrappers.test_misuse_names_the_element()
 end
 
 function TestWrappers.test_numbers_are_written_shortest_and_exact()
-    for text, number in pairs { ["0.1"] = 0.1, ["1e+300"] = 1e300, ["100000000000000000"] = 1e17, ["-2"] = -2.0 } do
+    local texts = { ["0.1"] = 0.1, ["1e+300"] = 1e300, ["100000000000000000"] = 1e17, ["-2"] = -2.0 }
+    for text, number in pairs(texts) do
         lu.assertEquals(compat.number_text(number), text)
     end
 end
@@ -187,7 +191,8 @@ function TestErrorText.test_is_one_line_with_everything_one_needs()
 end
 
 function TestErrorText.test_a_refusal_tells_its_evidence_and_when_to_come_back()
-    local err = errors.new("breaker_open", "the breaker is OPEN", { evidence = "8 of 10 failed", retry_after = 2.5 })
+    local evidence = { evidence = "8 of 10 failed", retry_after = 2.5 }
+    local err = errors.new("breaker_open", "the breaker is OPEN", evidence)
     lu.assertEquals(tostring(err), "breaker_open: the breaker is OPEN (8 of 10 failed; retry after 2.5 s)")
     lu.assertTrue(weir.is_error(err))
     lu.assertFalse(weir.is_error {})

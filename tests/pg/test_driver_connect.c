@@ -47,8 +47,11 @@ static bool connect_as(struct fixture *f, const struct wr_login *login)
 
 static bool connect_anon(struct fixture *f, const char *user, const char *role)
 {
-    return connect_as(f, &(struct wr_login){.pool = "anon@primary", .conninfo = server_conninfo(server, NULL),
-                                            .user = user, .role = role, .kind = WEIR_ANON});
+    return connect_as(f, &(struct wr_login){.pool = "anon@primary",
+                                            .conninfo = server_conninfo(server, NULL),
+                                            .user = user,
+                                            .role = role,
+                                            .kind = WEIR_ANON});
 }
 
 static bool connect_to(struct fixture *f, const char *conninfo)
@@ -71,8 +74,9 @@ static void a_connect_tells_who_the_server_is(void **state)
     assert_int_equal(greeting->server_version, server_ask_number(server, "show server_version_num"));
     assert_true(greeting->connect_ns > 0 && greeting->connect_ns < 5000000000u);
     assert_int_equal(greeting->backend_pid, f->loop.driver->pid(f->session.link));
-    assert_int_equal(server_ask_number(server, "select pid from pg_stat_activity where application_name = 'test@primary'"),
-                     greeting->backend_pid);
+    assert_int_equal(
+        server_ask_number(server, "select pid from pg_stat_activity where application_name = 'test@primary'"),
+        greeting->backend_pid);
 }
 
 static void a_promoted_standby_shows_the_new_timeline(void **state)
@@ -95,7 +99,8 @@ static void a_promoted_standby_shows_the_new_timeline(void **state)
 static void a_service_session_would_rather_fail_than_be_filtered(void **state)
 {
     struct fixture *f = *state;
-    assert_true(connect_as(f, &(struct wr_login){.conninfo = server_conninfo(server, NULL), .user = "app_anon"}));
+    assert_true(
+        connect_as(f, &(struct wr_login){.conninfo = server_conninfo(server, NULL), .user = "app_anon"}));
     const struct wr_reply *reply = session_query(&f->session, "select * from contacts");
     assert_true(reply->failed);
     assert_string_equal(reply->fault.sqlstate, "42501");
@@ -104,14 +109,19 @@ static void a_service_session_would_rather_fail_than_be_filtered(void **state)
 static void a_role_brings_its_own_settings_except_those_it_may_not_set(void **state)
 {
     struct fixture *f = *state;
-    server_exec(server, "alter role web_anon set work_mem = '5MB'; alter role web_anon set log_statement = 'none';"
-                        "alter role web_anon set client_encoding = 'LATIN1';"
-                        "alter role web_anon in database postgres set statement_timeout = '7s'");
+    server_exec(server,
+                "alter role web_anon set work_mem = '5MB'; alter role web_anon set log_statement = 'none';"
+                "alter role web_anon set client_encoding = 'LATIN1';"
+                "alter role web_anon in database postgres set statement_timeout = '7s'");
     assert_true(connect_anon(f, "app_anon", "web_anon"));
     struct weir_statement asked[] = {statement("show work_mem"), statement("show client_encoding"),
                                      statement("show statement_timeout")};
-    session_run(&f->session, &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .role = "web_anon", .claims = "{}",
-                                                  .timeout_ms = 60000, .statements = asked, .count = 3});
+    session_run(&f->session, &(struct wr_segment){.kind = WR_SEGMENT_SINGLE,
+                                                  .role = "web_anon",
+                                                  .claims = "{}",
+                                                  .timeout_ms = 60000,
+                                                  .statements = asked,
+                                                  .count = 3});
     assert_string_equal(session_value(&f->session, 0), "5MB");
     assert_string_equal(session_value(&f->session, 1), "UTF8");
     assert_string_equal(session_value(&f->session, 2), "7s");
@@ -127,24 +137,28 @@ struct refusal {
 static void an_anon_login_that_could_get_around_row_security_is_refused(void **state)
 {
     static const struct refusal table[] = {
-        {"create role bad login superuser", "bad", "web_anon", "login bad may not be used for ANON: it is a superuser", ""},
+        {"create role bad login superuser", "bad", "web_anon",
+         "login bad may not be used for ANON: it is a superuser", ""},
         {"create role bad login bypassrls; grant web_anon to bad", "bad", "web_anon",
          "pool anon@primary: login bad may not be used for ANON: it has BYPASSRLS", ""},
         {"create role boss bypassrls; create role bad login; grant web_anon, boss to bad", "bad", "web_anon",
          "it is a member of boss, which has BYPASSRLS", "drop role boss;"},
-        {"create role boss superuser; create role mid; grant boss to mid; create role bad login; grant web_anon, mid to bad",
+        {"create role boss superuser; create role mid; grant boss to mid; create role bad login; grant "
+         "web_anon, mid to bad",
          "bad", "web_anon", "it is a member of boss, which is a superuser", "drop role mid; drop role boss;"},
         {"create role boss bypassrls; create role bad login; grant boss to bad", "bad", "boss",
          "it is a member of boss, which has BYPASSRLS", "drop role boss;"},
-        {"create role bad login createrole; grant web_anon to bad", "bad", "web_anon", "it has CREATEROLE", ""},
+        {"create role bad login createrole; grant web_anon to bad", "bad", "web_anon", "it has CREATEROLE",
+         ""},
         {"create role bad login", "bad", "web_anon", "it is not a member of role web_anon", ""},
         {"create role bad login", "bad", "no such role", "role \"no such role\" does not exist", ""},
         {"create role bad login; grant web_anon to bad; create table owned(); alter table owned owner to bad;"
-         "alter table owned enable row level security", "bad", "web_anon",
-         "it owns owned, whose row-level security is enabled but not forced", "drop table owned;"},
+         "alter table owned enable row level security",
+         "bad", "web_anon", "it owns owned, whose row-level security is enabled but not forced",
+         "drop table owned;"},
         {"create role boss; create role bad login; grant web_anon, boss to bad; create table owned();"
-         "alter table owned owner to boss; alter table owned enable row level security", "bad", "web_anon",
-         "its role boss owns owned, whose", "drop table owned; drop role boss;"},
+         "alter table owned owner to boss; alter table owned enable row level security",
+         "bad", "web_anon", "its role boss owns owned, whose", "drop table owned; drop role boss;"},
     };
     struct fixture *f = *state;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
@@ -153,7 +167,8 @@ static void an_anon_login_that_could_get_around_row_security_is_refused(void **s
         assert_false(connect_anon(f, table[i].user, table[i].role));
         assert_true(f->session.fault.identity);
         assert_false(f->session.fault.unreachable);
-        if (strstr(f->session.fault.message, table[i].says) == NULL) fail_msg("%zu: %s", i, f->session.fault.message);
+        if (strstr(f->session.fault.message, table[i].says) == NULL)
+            fail_msg("%zu: %s", i, f->session.fault.message);
         f->loop.driver->target_free(f->target);
         f->target = NULL;
         snprintf(undo, sizeof undo, "%s drop role bad", table[i].undo);
@@ -215,7 +230,8 @@ static void a_full_server_says_53300(void **state)
 {
     struct fixture *f = *state;
     server_exec(server, "alter role app_service connection limit 0");
-    assert_false(connect_as(f, &(struct wr_login){.conninfo = server_conninfo(server, NULL), .user = "app_service"}));
+    assert_false(
+        connect_as(f, &(struct wr_login){.conninfo = server_conninfo(server, NULL), .user = "app_service"}));
     assert_string_equal(f->session.fault.sqlstate, "53300");
     assert_false(f->session.fault.unreachable);
     server_exec(server, "alter role app_service connection limit -1");
@@ -240,11 +256,15 @@ static void a_frozen_server_is_given_up_at_the_deadline(void **state)
 static void a_wrong_password_is_tried_once(void **state)
 {
     struct fixture *f = *state;
-    struct server *guarded = server_start(&(struct server_options){
-        .tcp = true, .tls = true, .config = "log_connections = on\n",
-        .hba = "local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\nlocal all all scram-sha-256\n"});
+    struct server *guarded =
+        server_start(&(struct server_options){.tcp = true,
+                                              .tls = true,
+                                              .config = "log_connections = on\n",
+                                              .hba = "local all postgres trust\nhost all all 127.0.0.1/32 "
+                                                     "scram-sha-256\nlocal all all scram-sha-256\n"});
     server_exec(guarded, "create role app login password 'right-password'");
-    const struct wr_login wrong = {.conninfo = server_conninfo_tcp(guarded, NULL), .user = "app",
+    const struct wr_login wrong = {.conninfo = server_conninfo_tcp(guarded, NULL),
+                                   .user = "app",
                                    .password = "wrong-password"};
     assert_false(connect_as(f, &wrong));
     assert_string_equal(f->session.fault.sqlstate, "28P01");
@@ -252,7 +272,8 @@ static void a_wrong_password_is_tried_once(void **state)
     assert_null(strstr(f->session.fault.message, "wrong-password"));
     assert_int_equal(server_log_count(guarded, "password authentication failed"), 1);
     f->loop.driver->target_free(f->target);
-    const struct wr_login right = {.conninfo = server_conninfo_tcp(guarded, NULL), .user = "app",
+    const struct wr_login right = {.conninfo = server_conninfo_tcp(guarded, NULL),
+                                   .user = "app",
                                    .password = "right-password"};
     assert_true(connect_as(f, &right));
     session_query(&f->session, "select ssl from pg_stat_ssl where pid = pg_backend_pid()");
@@ -278,7 +299,8 @@ static void the_second_host_is_reached_when_the_first_is_dead(void **state)
 {
     struct fixture *f = *state;
     char conninfo[512];
-    snprintf(conninfo, sizeof conninfo, "host=/tmp/no-such-directory,%s port=1,%d dbname=postgres user=postgres",
+    snprintf(conninfo, sizeof conninfo,
+             "host=/tmp/no-such-directory,%s port=1,%d dbname=postgres user=postgres",
              server_socket_dir(server), server_port(server));
     assert_true(connect_to(f, conninfo));
 }
@@ -288,11 +310,23 @@ static void the_second_host_is_reached_when_the_first_is_dead(void **state)
 static void a_conninfo_is_refused_without_being_quoted(void **state)
 {
     static const char *const bad[] = {
-        "password=s3cr3t word", "password=s3cr3t word host=x", "postgres://u:s3cr3t%ZZ@host/db", "host=x s3cr3t",
-        "postgres://u:a@s3cr3t@host/db", "postgres://u:a/s3cr3t@host/db", "postgres://u:1/s3cr3t@host",
-        "postgres://u:p@host/db@s3cr3t", "postgresql://u:s3cr3t?x/@host", "port=s3cr3t", "host=a@s3cr3t",
-        "postgres://u:s3cr3t/x@host", "client_encoding=s3cr3t", "replication=s3cr3t", "postgres://u:p@[s3cr3t",
-        "password='s3cr3t", "nonsense=s3cr3t",
+        "password=s3cr3t word",
+        "password=s3cr3t word host=x",
+        "postgres://u:s3cr3t%ZZ@host/db",
+        "host=x s3cr3t",
+        "postgres://u:a@s3cr3t@host/db",
+        "postgres://u:a/s3cr3t@host/db",
+        "postgres://u:1/s3cr3t@host",
+        "postgres://u:p@host/db@s3cr3t",
+        "postgresql://u:s3cr3t?x/@host",
+        "port=s3cr3t",
+        "host=a@s3cr3t",
+        "postgres://u:s3cr3t/x@host",
+        "client_encoding=s3cr3t",
+        "replication=s3cr3t",
+        "postgres://u:p@[s3cr3t",
+        "password='s3cr3t",
+        "nonsense=s3cr3t",
     };
     struct fixture *f = *state;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -309,9 +343,12 @@ static void a_conninfo_is_refused_without_being_quoted(void **state)
 static void no_password_shows_in_any_failure_to_connect(void **state)
 {
     static const char *const odd[] = {
-        "host=/tmp/s3cr3t password=s3cr3t", "postgres://u:s3cr3t@127.0.0.1:1/s3cr3t",
-        "host=s3cr3t.invalid password=s3cr3t user=s3cr3t", "host=127.0.0.1 port=1 user='s3cr3t' password='s3cr3t'",
-        "postgres://u:s3cr3t%2Fx%40y@127.0.0.1:1/db", "host=127.0.0.1 port=1 sslmode=s3cr3t password=s3cr3t",
+        "host=/tmp/s3cr3t password=s3cr3t",
+        "postgres://u:s3cr3t@127.0.0.1:1/s3cr3t",
+        "host=s3cr3t.invalid password=s3cr3t user=s3cr3t",
+        "host=127.0.0.1 port=1 user='s3cr3t' password='s3cr3t'",
+        "postgres://u:s3cr3t%2Fx%40y@127.0.0.1:1/db",
+        "host=127.0.0.1 port=1 sslmode=s3cr3t password=s3cr3t",
         "host=127.0.0.1 port=1 password=x sslpassword=s3cr3t target_session_attrs=s3cr3t",
     };
     struct fixture *f = *state;
@@ -350,8 +387,8 @@ static void a_connect_can_be_forgotten_at_any_moment(void **state)
         if (many[i].link != NULL) session_close(&many[i]);
     }
     for (unsigned i = 0; i < 20; i++) loop_turn(&f->loop, 10);
-    assert_true(server_wait(server, "select count(*) = 0 from pg_stat_activity where application_name = 'test@primary'",
-                            3000));
+    assert_true(server_wait(
+        server, "select count(*) = 0 from pg_stat_activity where application_name = 'test@primary'", 3000));
     free(many);
 }
 
@@ -377,7 +414,8 @@ static void stopping_calls_off_what_is_under_way(void **state)
     struct loop loop;
     struct session sessions[6];
     loop_open(&loop, weir_driver_pg(), 2);
-    struct wr_target *target = loop_target(&loop, &(struct wr_login){.conninfo = server_conninfo(server, NULL)});
+    struct wr_target *target =
+        loop_target(&loop, &(struct wr_login){.conninfo = server_conninfo(server, NULL)});
     server_freeze(server);
     for (unsigned i = 0; i < 6; i++) session_start(&sessions[i], &loop, target, 30000000000u);
     usleep(30000);
@@ -413,12 +451,13 @@ static int start_server(void **state)
 {
     (void)state;
     server = server_start(NULL);
-    server_exec(server,
-                "create role web_anon; create role app_anon login; grant web_anon to app_anon;"
-                "create role app_service login bypassrls;"
-                "create table contacts(owner text, name text); alter table contacts enable row level security;"
-                "create policy own on contacts using (owner = current_setting('request.jwt.claims')::json->>'sub');"
-                "grant select on contacts to web_anon, app_anon");
+    server_exec(
+        server,
+        "create role web_anon; create role app_anon login; grant web_anon to app_anon;"
+        "create role app_service login bypassrls;"
+        "create table contacts(owner text, name text); alter table contacts enable row level security;"
+        "create policy own on contacts using (owner = current_setting('request.jwt.claims')::json->>'sub');"
+        "grant select on contacts to web_anon, app_anon");
     return 0;
 }
 

@@ -2,6 +2,7 @@
 #include "driver_loop.h"
 #include "server.h"
 
+#include <dirent.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -10,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <dirent.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -27,7 +27,8 @@ static int open_fixture(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
     loop_open(&f->loop, weir_driver_pg(), 4);
-    f->target = loop_target(&f->loop, &(struct wr_login){.conninfo = server_conninfo(server, NULL), .prepared_max = 8});
+    f->target = loop_target(&f->loop,
+                            &(struct wr_login){.conninfo = server_conninfo(server, NULL), .prepared_max = 8});
     assert_true(session_open(&f->session, &f->loop, f->target));
     *state = f;
     return 0;
@@ -55,7 +56,9 @@ static void send_one(struct session *session, const char *sql)
 static const struct wr_reply *begin(struct session *session, const char *sql)
 {
     struct weir_statement one = statement(sql);
-    return session_run(session, &(struct wr_segment){.kind = WR_SEGMENT_BEGIN, .statements = &one, .count = 1,
+    return session_run(session, &(struct wr_segment){.kind = WR_SEGMENT_BEGIN,
+                                                     .statements = &one,
+                                                     .count = 1,
                                                      .want_xid = true});
 }
 
@@ -74,7 +77,8 @@ static void terminate(struct fixture *f)
 static void until_active(struct fixture *f, const struct session *session)
 {
     char sql[160];
-    snprintf(sql, sizeof sql, "select coalesce((select state = 'active' from pg_stat_activity where pid = %u), false)",
+    snprintf(sql, sizeof sql,
+             "select coalesce((select state = 'active' from pg_stat_activity where pid = %u), false)",
              f->loop.driver->pid(session->link));
     assert_true(server_wait(server, sql, 3000));
 }
@@ -165,8 +169,10 @@ static void a_send_into_a_dead_connection_ends_as_lost(void **state)
     terminate(f);
     struct weir_statement one = statement("select 1");
     struct wr_fault fault;
-    int code = f->loop.driver->send(f->session.link, &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .statements = &one,
-                                                                          .count = 1}, &fault);
+    int code =
+        f->loop.driver->send(f->session.link,
+                             &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .statements = &one, .count = 1},
+                             &fault);
     if (code == WEIR_OK) {
         session_wait(&f->session);
         fault = f->session.reply.fault;
@@ -238,8 +244,8 @@ static void a_link_can_be_closed_while_its_cancel_runs(void **state)
         session_close(&f->session);
         assert_true(session_open(&f->session, &f->loop, f->target));
     }
-    assert_true(server_wait(server, "select count(*) = 1 from pg_stat_activity where application_name = 'test@primary'",
-                            5000));
+    assert_true(server_wait(
+        server, "select count(*) = 1 from pg_stat_activity where application_name = 'test@primary'", 5000));
 }
 
 static void the_outcome_is_told_even_if_the_server_dies_before_the_cancel_ends(void **state)
@@ -273,7 +279,8 @@ static void closing_a_link_to_a_frozen_backend_does_not_hang(void **state)
     struct weir_statement one = {.sql = "select length($1)", .values = values, .count = 1};
     server_signal(server, backend, SIGSTOP);
     uint64_t before = f->loop.env.now_ns(NULL);
-    session_send(&f->session, &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .statements = &one, .count = 1});
+    session_send(&f->session,
+                 &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .statements = &one, .count = 1});
     for (int i = 0; i < 5; i++) loop_turn(&f->loop, 10);
     assert_false(f->session.settled);
     session_close(&f->session);
@@ -288,7 +295,8 @@ static void a_hanging_cancel_does_not_hang_the_stop(void **state)
     struct loop loop;
     struct session session;
     loop_open(&loop, weir_driver_pg(), 2);
-    struct wr_target *target = loop_target(&loop, &(struct wr_login){.conninfo = server_conninfo(server, NULL)});
+    struct wr_target *target =
+        loop_target(&loop, &(struct wr_login){.conninfo = server_conninfo(server, NULL)});
     assert_true(session_open(&session, &loop, target));
     send_one(&session, "select pg_sleep(30)");
     server_freeze(server);
@@ -319,8 +327,11 @@ static void send_on_inside(struct session *session)
     one = statement("select 'second'");
     session->on_settled = NULL;
     session->settled = false;
-    assert_int_equal(session->loop->driver->send(session->link, &(struct wr_segment){.kind = WR_SEGMENT_SINGLE,
-                                                 .statements = &one, .count = 1}, &fault), WEIR_OK);
+    assert_int_equal(session->loop->driver->send(
+                         session->link,
+                         &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .statements = &one, .count = 1},
+                         &fault),
+                     WEIR_OK);
 }
 
 static void a_link_may_be_closed_inside_settled(void **state)
@@ -330,8 +341,8 @@ static void a_link_may_be_closed_inside_settled(void **state)
     session_query(&f->session, "select 1");
     assert_string_equal(session_value(&f->session, 0), "1");
     assert_null(f->session.link);
-    assert_true(server_wait(server, "select count(*) = 0 from pg_stat_activity where application_name = 'test@primary'",
-                            3000));
+    assert_true(server_wait(
+        server, "select count(*) = 0 from pg_stat_activity where application_name = 'test@primary'", 3000));
 }
 
 static void a_link_may_be_sent_on_inside_settled(void **state)
@@ -347,7 +358,8 @@ static void a_link_may_be_sent_on_inside_settled(void **state)
 
 static long prepared(struct fixture *f)
 {
-    struct weir_statement one = statement("select count(*) from pg_prepared_statements where name like 'weir%'");
+    struct weir_statement one =
+        statement("select count(*) from pg_prepared_statements where name like 'weir%'");
     session_run(&f->session, &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .statements = &one, .count = 1});
     return strtol(session_value(&f->session, 0), NULL, 10);
 }
@@ -388,7 +400,8 @@ static void one_segment_with_more_texts_than_places_goes_through(void **state)
         many[i] = statement(texts[i]);
     }
     for (int round = 0; round < 5; round++) {
-        session_run(&f->session, &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .statements = many, .count = 40});
+        session_run(&f->session,
+                    &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .statements = many, .count = 40});
         assert_false(f->session.reply.failed);
         assert_int_equal(f->session.reply.count, 40);
         assert_string_equal(session_value(&f->session, 39), "39");
@@ -399,9 +412,11 @@ static void one_segment_with_more_texts_than_places_goes_through(void **state)
 static void a_failed_parse_leaves_the_book_right(void **state)
 {
     struct fixture *f = *state;
-    struct weir_statement some[] = {statement("select 'good'"), statement("select nonsense"), statement("select 'after'")};
+    struct weir_statement some[] = {statement("select 'good'"), statement("select nonsense"),
+                                    statement("select 'after'")};
     for (int i = 0; i < 5; i++) {
-        session_run(&f->session, &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .statements = some, .count = 3});
+        session_run(&f->session,
+                    &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .statements = some, .count = 3});
         assert_string_equal(f->session.reply.fault.sqlstate, "42703");
         assert_false(f->session.reply.heal);
         session_query(&f->session, "select 'after'");
@@ -412,7 +427,8 @@ static void a_failed_parse_leaves_the_book_right(void **state)
 }
 
 /* The engine's part: again, once, when told so. */
-static const struct wr_reply *run_healing(struct session *session, enum wr_segment_kind kind, const char *sql, bool *healed)
+static const struct wr_reply *run_healing(struct session *session, enum wr_segment_kind kind, const char *sql,
+                                          bool *healed)
 {
     struct weir_statement one = statement(sql);
     struct wr_segment segment = {.kind = kind, .statements = &one, .count = 1};
@@ -423,7 +439,8 @@ static const struct wr_reply *run_healing(struct session *session, enum wr_segme
 
 static void a_cache_emptied_behind_our_back_heals(void **state)
 {
-    static const char *const emptied[] = {"deallocate all", "discard all", "deallocate weir_%", "do $$ begin execute 'deallocate all'; end $$"};
+    static const char *const emptied[] = {"deallocate all", "discard all", "deallocate weir_%",
+                                          "do $$ begin execute 'deallocate all'; end $$"};
     struct fixture *f = *state;
     for (int i = 0; i < 12; i++) {
         bool healed = false;
@@ -432,7 +449,8 @@ static void a_cache_emptied_behind_our_back_heals(void **state)
         char sql[96];
         snprintf(sql, sizeof sql, "%s", emptied[i % 4]);
         if (i % 4 == 2) {
-            session_query(&f->session, "select name from pg_prepared_statements where statement = 'select ''mine'''");
+            session_query(&f->session,
+                          "select name from pg_prepared_statements where statement = 'select ''mine'''");
             snprintf(sql, sizeof sql, "deallocate %s", session_value(&f->session, 0));
         }
         session_query(&f->session, sql);
@@ -451,7 +469,8 @@ static void a_plan_that_changed_its_type_heals(void **state)
     for (int i = 0; i < 6; i++) {
         bool healed = false;
         enum wr_segment_kind kind = i % 2 == 0 ? WR_SEGMENT_SINGLE : WR_SEGMENT_BEGIN;
-        server_exec(server, "drop table if exists shape; create table shape(a int); insert into shape values (1)");
+        server_exec(server,
+                    "drop table if exists shape; create table shape(a int); insert into shape values (1)");
         for (int k = 0; k < 3; k++) session_query(&f->session, "select * from shape");
         bool warm = false;
         run_healing(&f->session, WR_SEGMENT_SINGLE, "select * from shape", &warm);
@@ -511,6 +530,68 @@ static void the_callers_own_execute_is_not_taken_for_ours(void **state)
     }
 }
 
+/* ---- TLS, and too little memory ---- */
+
+static void tls_changes_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct server *secure = server_start(&(struct server_options){.tcp = true, .tls = true});
+    struct wr_target *target =
+        loop_target(&f->loop, &(struct wr_login){.conninfo = server_conninfo_tcp(secure, "sslmode=require"),
+                                                 .prepared_max = 8});
+    assert_true(session_open(&f->other, &f->loop, target));
+    f->loop.driver->target_free(target);
+    for (int i = 0; i < 3; i++) {
+        session_query(
+            &f->other,
+            "select repeat('x', 24000000), (select ssl from pg_stat_ssl where pid = pg_backend_pid())");
+        assert_false(f->other.reply.failed);
+        session_query(&f->other, "select i, repeat('y', 1000) from generate_series(1, 20000) i");
+        assert_int_equal(f->other.results[0].ops->rows(f->other.results[0].handle), 20000);
+    }
+    assert_true(f->loop.driver->peek(f->other.link));
+    send_one(&f->other, "select pg_sleep(9)");
+    f->loop.driver->cancel(f->other.link);
+    session_wait(&f->other);
+    assert_string_equal(f->other.reply.fault.sqlstate, "57014");
+    server_restart(secure, SERVER_FAST);
+    session_wait_lost(&f->other);
+    assert_string_equal(f->other.fault.sqlstate, "57P01");
+    session_close(&f->other);
+    server_free(secure);
+}
+
+/* Each allocation in turn is refused; whatever fails says so, and what was made is given back. */
+static void a_lack_of_memory_fails_one_thing_and_leaks_nothing(void **state)
+{
+    struct fixture *f = *state;
+    for (long k = 1; k < 60; k++) {
+        f->loop.refuse_at = f->loop.allocations + k;
+        if (!session_open(&f->other, &f->loop, f->target)) {
+            assert_non_null(strstr(f->other.fault.message, "memory"));
+            continue;
+        }
+        struct weir_statement some[20];
+        for (int i = 0; i < 20; i++) some[i] = statement("do $$ begin raise notice 'x'; end $$");
+        struct wr_segment segment = {.kind = WR_SEGMENT_BEGIN,
+                                     .application = "x",
+                                     .timeout_ms = 5000,
+                                     .want_xid = true,
+                                     .statements = some,
+                                     .count = 20};
+        struct wr_fault fault;
+        if (f->loop.driver->send(f->other.link, &segment, &fault) == WEIR_OK) {
+            session_wait(&f->other);
+            assert_false(f->other.reply.failed);
+            assert_int_equal(f->other.reply.count, 20);
+        } else {
+            assert_true(fault.lost);
+        }
+        session_close(&f->other);
+    }
+    f->loop.refuse_at = 0;
+}
+
 /* ---- nothing left ---- */
 
 static int entries(const char *path)
@@ -531,7 +612,8 @@ static void opening_and_closing_leaves_no_descriptor_and_no_thread(void **state)
         struct loop loop;
         struct session *some = calloc(5, sizeof *some);
         loop_open(&loop, weir_driver_pg(), 3);
-        struct wr_target *target = loop_target(&loop, &(struct wr_login){.conninfo = server_conninfo(server, NULL)});
+        struct wr_target *target =
+            loop_target(&loop, &(struct wr_login){.conninfo = server_conninfo(server, NULL)});
         for (int i = 0; i < 5; i++) assert_true(session_open(&some[i], &loop, target));
         send_one(&some[0], "select pg_sleep(30)");
         loop.driver->cancel(some[0].link);
@@ -589,8 +671,11 @@ int main(void)
         TEST(a_stale_statement_inside_a_unit_is_just_an_error),
         TEST(names_already_taken_heal_by_doing_without),
         TEST(the_callers_own_execute_is_not_taken_for_ours),
+        TEST(tls_changes_nothing),
+        TEST(a_lack_of_memory_fails_one_thing_and_leaks_nothing),
         cmocka_unit_test(opening_and_closing_leaves_no_descriptor_and_no_thread),
-        cmocka_unit_test(a_hanging_cancel_does_not_hang_the_stop), /* last: it leaves a thread behind, as documented */
+        cmocka_unit_test(
+            a_hanging_cancel_does_not_hang_the_stop), /* last: it leaves a thread behind, as documented */
     };
     return cmocka_run_group_tests(tests, start_server, free_server);
 }

@@ -25,14 +25,23 @@ static int open_fixture(void **state)
     struct fixture *f = calloc(1, sizeof *f);
     const char *conninfo = server_conninfo(server, NULL);
     loop_open(&f->loop, weir_driver_pg(), 2);
-    f->targets[0] = loop_target(&f->loop, &(struct wr_login){.pool = "anon@primary", .conninfo = conninfo,
-                                                             .user = "app_anon", .role = "web_anon", .kind = WEIR_ANON,
+    f->targets[0] = loop_target(&f->loop, &(struct wr_login){.pool = "anon@primary",
+                                                             .conninfo = conninfo,
+                                                             .user = "app_anon",
+                                                             .role = "web_anon",
+                                                             .kind = WEIR_ANON,
                                                              .prepared_max = 16});
-    f->targets[1] = loop_target(&f->loop, &(struct wr_login){.pool = "service@primary", .conninfo = conninfo,
-                                                             .user = "app_service", .prepared_max = 16});
-    f->targets[2] = loop_target(&f->loop, &(struct wr_login){.pool = "pooled@primary", .conninfo = conninfo,
-                                                             .user = "app_anon", .role = "web_anon", .kind = WEIR_ANON,
-                                                             .prepared_max = 16, .pooler = true});
+    f->targets[1] = loop_target(&f->loop, &(struct wr_login){.pool = "service@primary",
+                                                             .conninfo = conninfo,
+                                                             .user = "app_service",
+                                                             .prepared_max = 16});
+    f->targets[2] = loop_target(&f->loop, &(struct wr_login){.pool = "pooled@primary",
+                                                             .conninfo = conninfo,
+                                                             .user = "app_anon",
+                                                             .role = "web_anon",
+                                                             .kind = WEIR_ANON,
+                                                             .prepared_max = 16,
+                                                             .pooler = true});
     assert_true(session_open(&f->anon, &f->loop, f->targets[0]));
     assert_true(session_open(&f->service, &f->loop, f->targets[1]));
     assert_true(session_open(&f->pooled, &f->loop, f->targets[2]));
@@ -55,11 +64,16 @@ static int close_fixture(void **state)
 
 static const char alice[] = "{\"sub\":\"alice\"}", bob[] = "{\"sub\":\"bob\"}";
 
-static struct wr_segment as_anon(enum wr_segment_kind kind, const char *claims, const weir_statement *statements,
-                                 size_t count)
+static struct wr_segment as_anon(enum wr_segment_kind kind, const char *claims,
+                                 const weir_statement *statements, size_t count)
 {
-    return (struct wr_segment){.kind = kind, .role = "web_anon", .claims = claims, .application = "GET /contacts",
-                               .timeout_ms = 3000, .statements = statements, .count = count};
+    return (struct wr_segment){.kind = kind,
+                               .role = "web_anon",
+                               .claims = claims,
+                               .application = "GET /contacts",
+                               .timeout_ms = 3000,
+                               .statements = statements,
+                               .count = count};
 }
 
 static const struct wr_reply *anon_query(struct session *session, const char *claims, const char *sql)
@@ -77,14 +91,17 @@ static const struct wr_reply *run(struct session *session, enum wr_segment_kind 
 static const struct wr_reply *more(struct session *session, const char *sql)
 {
     struct weir_statement one = statement(sql);
-    return session_run(session, &(struct wr_segment){.kind = WR_SEGMENT_MORE, .statements = &one, .count = 1,
+    return session_run(session, &(struct wr_segment){.kind = WR_SEGMENT_MORE,
+                                                     .statements = &one,
+                                                     .count = 1,
                                                      .want_xid = true});
 }
 
-/* What the server holds of the session at this moment, asked by the session itself without a preamble of ours. */
-static const char state_sql[] =
-    "select concat_ws('|', current_user, current_setting('statement_timeout'), current_setting('application_name'),"
-    " current_setting('request.jwt.claims', true))";
+/* What the server holds of the session at this moment, asked by the session itself without a preamble of
+ * ours. */
+static const char state_sql[] = "select concat_ws('|', current_user, current_setting('statement_timeout'), "
+                                "current_setting('application_name'),"
+                                " current_setting('request.jwt.claims', true))";
 
 /* ---- SINGLE ---- */
 
@@ -101,14 +118,17 @@ static void a_single_sees_its_own_rows_only_and_leaves_nothing_behind(void **sta
     anon_query(&f->anon, alice, state_sql);
     assert_string_equal(session_value(&f->anon, 0), "web_anon|3s|GET /contacts|{\"sub\":\"alice\"}");
     run(&f->anon, WR_SEGMENT_PROBE);
-    assert_string_equal(server_ask(server, "select application_name from pg_stat_activity where usename = 'app_anon' "
-                                           "and application_name like 'anon%'"), "anon@primary");
+    assert_string_equal(server_ask(server,
+                                   "select application_name from pg_stat_activity where usename = 'app_anon' "
+                                   "and application_name like 'anon%'"),
+                        "anon@primary");
 }
 
 static void a_failed_single_leaves_nothing_behind_either(void **state)
 {
     struct fixture *f = *state;
-    struct weir_statement two[] = {statement("insert into contacts values ('alice', 'new')"), statement("select 1/0")};
+    struct weir_statement two[] = {statement("insert into contacts values ('alice', 'new')"),
+                                   statement("select 1/0")};
     struct wr_segment segment = as_anon(WR_SEGMENT_SINGLE, alice, two, 2);
     const struct wr_reply *reply = session_run(&f->anon, &segment);
     assert_true(reply->failed);
@@ -135,9 +155,12 @@ static void values_types_names_and_tags_come_back(void **state)
 {
     struct fixture *f = *state;
     const char *values[] = {"7", NULL, "wörld"};
-    struct weir_statement some = {.sql = "select $1::int8 as n, $2::text as nothing, $3::text as t, '\\x00ff'::bytea, 1.5",
-                                  .values = values, .count = 3};
-    session_run(&f->service, &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .statements = &some, .count = 1});
+    struct weir_statement some = {
+        .sql = "select $1::int8 as n, $2::text as nothing, $3::text as t, '\\x00ff'::bytea, 1.5",
+        .values = values,
+        .count = 3};
+    session_run(&f->service,
+                &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .statements = &some, .count = 1});
     const struct weir_result *result = &f->service.results[0];
     const struct wr_result_ops *ops = result->ops;
     size_t length = 99;
@@ -167,9 +190,13 @@ static void binary_values_may_hold_zero_bytes(void **state)
     struct fixture *f = *state;
     const char *values[] = {"a\0b"};
     const int lengths[] = {3}, formats[] = {1};
-    struct weir_statement some = {.sql = "select encode($1::bytea, 'hex')", .values = values, .lengths = lengths,
-                                  .formats = formats, .count = 1};
-    session_run(&f->service, &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .statements = &some, .count = 1});
+    struct weir_statement some = {.sql = "select encode($1::bytea, 'hex')",
+                                  .values = values,
+                                  .lengths = lengths,
+                                  .formats = formats,
+                                  .count = 1};
+    session_run(&f->service,
+                &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .statements = &some, .count = 1});
     assert_string_equal(session_value(&f->service, 0), "610062");
 }
 
@@ -180,7 +207,8 @@ static void an_error_carries_position_detail_and_hint(void **state)
     assert_string_equal(f->service.reply.fault.sqlstate, "42703");
     assert_int_equal(f->service.reply.fault.position, 8);
     assert_non_null(strstr(f->service.reply.fault.hint, "contacts.name"));
-    session_query(&f->service, "do $$ begin raise exception 'no' using detail = 'why', errcode = '57P01'; end $$");
+    session_query(&f->service,
+                  "do $$ begin raise exception 'no' using detail = 'why', errcode = '57P01'; end $$");
     assert_string_equal(f->service.reply.fault.sqlstate, "57P01");
     assert_string_equal(f->service.reply.fault.detail, "why");
     assert_false(f->service.reply.fault.lost);
@@ -207,7 +235,8 @@ static void many_statements_travel_in_one_segment(void **state)
     struct fixture *f = *state;
     static struct weir_statement many[1000];
     for (int i = 0; i < 1000; i++) many[i] = statement("select generate_series(1, 20)");
-    session_run(&f->service, &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .statements = many, .count = 1000});
+    session_run(&f->service,
+                &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .statements = many, .count = 1000});
     assert_false(f->service.reply.failed);
     assert_int_equal(f->service.reply.count, 1000);
     assert_int_equal(f->service.results[999].ops->rows(f->service.results[999].handle), 20);
@@ -232,13 +261,17 @@ static const struct wr_reply *service_query(struct session *session, const char 
                                             uint64_t timeout_ms)
 {
     struct weir_statement one = statement(sql);
-    return session_run(session, &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .application = application,
-                                                     .timeout_ms = timeout_ms, .statements = &one, .count = 1});
+    return session_run(session, &(struct wr_segment){.kind = WR_SEGMENT_SINGLE,
+                                                     .application = application,
+                                                     .timeout_ms = timeout_ms,
+                                                     .statements = &one,
+                                                     .count = 1});
 }
 
 static void service_settings_follow_each_call(void **state)
 {
-    static const char sql[] = "select current_setting('statement_timeout') || ' ' || current_setting('application_name')";
+    static const char sql[] =
+        "select current_setting('statement_timeout') || ' ' || current_setting('application_name')";
     struct fixture *f = *state;
     struct session *s = &f->service;
     service_query(s, sql, "job one", 2000);
@@ -249,7 +282,10 @@ static void service_settings_follow_each_call(void **state)
     assert_string_equal(session_value(s, 0), "2s job two");
     service_query(s, sql, "job two", 1500);
     assert_string_equal(session_value(s, 0), "1500ms job two");
-    service_query(s, sql, "j\xc3\xb6" "b \xff\n", 2000);
+    service_query(s, sql,
+                  "j\xc3\xb6"
+                  "b \xff\n",
+                  2000);
     assert_string_equal(session_value(s, 0), "2s j??b ??");
     service_query(s, sql, NULL, 0);
     assert_string_equal(session_value(s, 0), "2s j??b ??");
@@ -257,7 +293,8 @@ static void service_settings_follow_each_call(void **state)
 
 static void a_failed_segment_takes_its_settings_with_it_and_the_book_knows(void **state)
 {
-    static const char sql[] = "select current_setting('statement_timeout') || ' ' || current_setting('application_name')";
+    static const char sql[] =
+        "select current_setting('statement_timeout') || ' ' || current_setting('application_name')";
     struct fixture *f = *state;
     struct session *s = &f->service;
     service_query(s, "select 1", "before", 9000);
@@ -286,7 +323,8 @@ static void what_cannot_run_in_a_transaction_runs_alone(void **state)
 {
     struct fixture *f = *state;
     static const char *const alone[] = {"vacuum contacts", "create index concurrently ci on contacts(name)",
-                                        "drop index concurrently ci", "/* note */ reindex table concurrently contacts"};
+                                        "drop index concurrently ci",
+                                        "/* note */ reindex table concurrently contacts"};
     for (unsigned i = 0; i < 12; i++) {
         char application[16];
         snprintf(application, sizeof application, "job %u", i);
@@ -306,14 +344,17 @@ static void behind_a_pooler_nothing_is_named_and_nothing_stays(void **state)
     assert_true(session_open(&f->pooled, &f->loop, f->targets[2]));
     server_exec(server, "alter role web_anon reset work_mem");
     for (int i = 0; i < 3; i++) {
-        anon_query(&f->pooled, alice, "select current_setting('work_mem') || (select count(*) from contacts)");
+        anon_query(&f->pooled, alice,
+                   "select current_setting('work_mem') || (select count(*) from contacts)");
         assert_string_equal(session_value(&f->pooled, 0), "5MB2");
         anon_query(&f->pooled, alice, "select count(*) from pg_prepared_statements");
         assert_string_equal(session_value(&f->pooled, 0), "0");
     }
     run(&f->pooled, WR_SEGMENT_PROBE);
-    assert_string_equal(server_ask(server, "select application_name from pg_stat_activity where application_name like "
-                                           "'pooled%'"), "pooled@primary");
+    assert_string_equal(
+        server_ask(server, "select application_name from pg_stat_activity where application_name like "
+                           "'pooled%'"),
+        "pooled@primary");
 }
 
 /* ---- units ---- */
@@ -331,7 +372,8 @@ static void a_unit_knows_its_transaction_id_once_it_writes(void **state)
     assert_string_equal(session_value(s, 0), "2");
     assert_true(s->reply.xid_asked);
     assert_int_equal(s->reply.xid, 0);
-    more(s, "insert into contacts values ('alice', 'new') returning current_setting('transaction_isolation')");
+    more(s,
+         "insert into contacts values ('alice', 'new') returning current_setting('transaction_isolation')");
     assert_string_equal(session_value(s, 0), "repeatable read");
     uint64_t xid = s->reply.xid;
     assert_true(s->reply.xid_asked && xid > 0);
@@ -393,7 +435,8 @@ static void a_commit_without_a_transaction_is_refused(void **state)
 {
     struct fixture *f = *state;
     struct wr_fault fault;
-    assert_int_not_equal(f->loop.driver->send(f->service.link, &(struct wr_segment){.kind = WR_SEGMENT_COMMIT}, &fault),
+    assert_int_not_equal(f->loop.driver->send(f->service.link,
+                                              &(struct wr_segment){.kind = WR_SEGMENT_COMMIT}, &fault),
                          WEIR_OK);
     assert_true(fault.lost);
     assert_non_null(strstr(fault.message, "no transaction"));
@@ -420,8 +463,8 @@ static void a_unit_keeps_role_and_claims_until_it_ends(void **state)
     more(&f->anon, state_sql);
     assert_string_equal(session_value(&f->anon, 0), "web_anon|3s|GET /contacts|{\"sub\":\"bob\"}");
     struct weir_statement one = statement(state_sql);
-    session_run(&f->anon, &(struct wr_segment){.kind = WR_SEGMENT_MORE, .timeout_ms = 1000, .statements = &one,
-                                               .count = 1});
+    session_run(&f->anon, &(struct wr_segment){
+                              .kind = WR_SEGMENT_MORE, .timeout_ms = 1000, .statements = &one, .count = 1});
     assert_string_equal(session_value(&f->anon, 0), "web_anon|1s|GET /contacts|{\"sub\":\"bob\"}");
     run(&f->anon, WR_SEGMENT_COMMIT);
     anon_query(&f->anon, "{}", state_sql);
@@ -433,7 +476,9 @@ static void a_unit_keeps_role_and_claims_until_it_ends(void **state)
 static void notices_are_kept_within_bounds(void **state)
 {
     struct fixture *f = *state;
-    session_query(&f->service, "do $$ begin for i in 1..5000 loop raise notice 'n% %', i, repeat('x', 5000); end loop; end $$");
+    session_query(
+        &f->service,
+        "do $$ begin for i in 1..5000 loop raise notice 'n% %', i, repeat('x', 5000); end loop; end $$");
     const struct weir_result *result = &f->service.results[0];
     assert_false(f->service.reply.failed);
     assert_int_equal(result->ops->notices(result->handle), 32);
@@ -444,7 +489,8 @@ static void notices_are_kept_within_bounds(void **state)
     session_query(&f->service, "drop table if exists nothing");
     result = &f->service.results[0];
     assert_int_equal(result->ops->notices(result->handle), 1);
-    assert_string_equal(result->ops->notice(result->handle, 0), "NOTICE: table \"nothing\" does not exist, skipping");
+    assert_string_equal(result->ops->notice(result->handle, 0),
+                        "NOTICE: table \"nothing\" does not exist, skipping");
     assert_string_equal(result->ops->tag(result->handle), "DROP TABLE");
     session_query(&f->service, "select 1");
     result = &f->service.results[0];
@@ -467,11 +513,19 @@ static void a_copy_is_refused_and_costs_the_link(void **state)
 
 static void dirt_is_reported(void **state)
 {
-    static const struct { const char *sql; bool dirty; } table[] = {
-        {"select 1", false}, {"set work_mem = '1MB'", true}, {"set local work_mem = '1MB'", false},
-        {"listen x", true}, {"create temp table t1()", true}, {"select pg_advisory_lock(1)", true},
-        {"select pg_advisory_xact_lock(1)", false}, {"prepare p as select 1", true}, {"do $$ begin end $$", true},
-        {"insert into contacts values ('a', 'new set_config(')", false}};
+    static const struct {
+        const char *sql;
+        bool dirty;
+    } table[] = {{"select 1", false},
+                 {"set work_mem = '1MB'", true},
+                 {"set local work_mem = '1MB'", false},
+                 {"listen x", true},
+                 {"create temp table t1()", true},
+                 {"select pg_advisory_lock(1)", true},
+                 {"select pg_advisory_xact_lock(1)", false},
+                 {"prepare p as select 1", true},
+                 {"do $$ begin end $$", true},
+                 {"insert into contacts values ('a', 'new set_config(')", false}};
     struct fixture *f = *state;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         session_query(&f->service, table[i].sql);
@@ -482,10 +536,15 @@ static void dirt_is_reported(void **state)
 
 static void a_reset_undoes_everything_but_our_prepared_statements(void **state)
 {
-    static const char *const dirt[] = {
-        "set role web_anon", "set work_mem = '1MB'", "select pg_advisory_lock(42)", "listen news",
-        "create temp table t1()", "set statement_timeout = '77s'", "set application_name = 'mine'",
-        "set row_security = on", "set session characteristics as transaction read only"};
+    static const char *const dirt[] = {"set role web_anon",
+                                       "set work_mem = '1MB'",
+                                       "select pg_advisory_lock(42)",
+                                       "listen news",
+                                       "create temp table t1()",
+                                       "set statement_timeout = '77s'",
+                                       "set application_name = 'mine'",
+                                       "set row_security = on",
+                                       "set session characteristics as transaction read only"};
     struct fixture *f = *state;
     struct session *s = &f->service;
     for (int i = 0; i < 3; i++) service_query(s, "select 'kept'", "a job", 5000);
@@ -496,17 +555,20 @@ static void a_reset_undoes_everything_but_our_prepared_statements(void **state)
     run(s, WR_SEGMENT_RESET);
     assert_false(s->reply.failed);
     assert_int_equal(s->reply.transaction, 'I');
-    session_query(s, "select concat_ws('|', current_user, current_setting('work_mem'), current_setting('row_security'),"
-                     " current_setting('statement_timeout'), current_setting('application_name'),"
-                     " (select count(*) from pg_locks where locktype = 'advisory'), (select count(*) from"
-                     " pg_listening_channels()), to_regclass('pg_temp.t1') is null,"
-                     " current_setting('default_transaction_read_only'))");
+    session_query(
+        s, "select concat_ws('|', current_user, current_setting('work_mem'), current_setting('row_security'),"
+           " current_setting('statement_timeout'), current_setting('application_name'),"
+           " (select count(*) from pg_locks where locktype = 'advisory'), (select count(*) from"
+           " pg_listening_channels()), to_regclass('pg_temp.t1') is null,"
+           " current_setting('default_transaction_read_only'))");
     assert_string_equal(session_value(s, 0), "app_service|4MB|off|0|service@primary|0|0|t|off");
     assert_true(server_ask_number(server, "select 1") == 1);
-    session_query(s, "select string_agg(statement, ',') from pg_prepared_statements where statement like '%kept%'"
-                     " and statement not like '%string_agg%'");
+    session_query(
+        s, "select string_agg(statement, ',') from pg_prepared_statements where statement like '%kept%'"
+           " and statement not like '%string_agg%'");
     assert_string_equal(session_value(s, 0), "select 'kept'");
-    service_query(s, "select current_setting('statement_timeout') || current_setting('application_name')", "a job", 5000);
+    service_query(s, "select current_setting('statement_timeout') || current_setting('application_name')",
+                  "a job", 5000);
     assert_string_equal(session_value(s, 0), "5sa job");
 }
 
@@ -537,8 +599,8 @@ static void a_probe_proves_the_server_answers(void **state)
     }
 }
 
-/* A procedure that commits inside an implicit transaction ends role and claims with it, and goes on as the login: tried
- * without the refusal, the rows it wrote said web_anon first, then app_anon. */
+/* A procedure that commits inside an implicit transaction ends role and claims with it, and goes on as the
+ * login: tried without the refusal, the rows it wrote said web_anon first, then app_anon. */
 static void a_procedure_cannot_escape_the_role_by_committing(void **state)
 {
     struct fixture *f = *state;
@@ -553,7 +615,8 @@ static void a_procedure_cannot_escape_the_role_by_committing(void **state)
     assert_non_null(strstr(fault.message, "CALL"));
     session_query(&f->service, "call escape()");
     assert_false(f->service.reply.failed);
-    assert_string_equal(server_ask(server, "select string_agg(who, ',' order by n) from seen"), "app_service,app_service");
+    assert_string_equal(server_ask(server, "select string_agg(who, ',' order by n) from seen"),
+                        "app_service,app_service");
 }
 
 /* ---- results of every size ---- */
@@ -565,8 +628,10 @@ static void a_large_result_and_a_large_value_pass(void **state)
     memset(large, 'x', 20000000);
     large[20000000] = '\0';
     const char *values[] = {large};
-    struct weir_statement some[] = {{.sql = "select length($1::text), repeat('y', 24000000), $1::text", .values = values,
-                                     .count = 1}, statement("select generate_series(1, 200000)")};
+    struct weir_statement some[] = {{.sql = "select length($1::text), repeat('y', 24000000), $1::text",
+                                     .values = values,
+                                     .count = 1},
+                                    statement("select generate_series(1, 200000)")};
     session_run(&f->service, &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .statements = some, .count = 2});
     assert_false(f->service.reply.failed);
     assert_string_equal(session_value(&f->service, 0), "20000000");
@@ -596,21 +661,24 @@ static int start_server(void **state)
 {
     (void)state;
     server = server_start(NULL);
-    server_exec(server,
-                "create role web_anon; create role app_anon login; grant web_anon to app_anon;"
-                "create role app_service login bypassrls; grant web_anon to app_service;"
-                "grant create on schema public to app_service;"
-                "create table contacts(owner text, name text); alter table contacts owner to app_service;"
-                "alter table contacts enable row level security; alter table contacts force row level security;"
-                "create policy own on contacts using (owner = current_setting('request.jwt.claims')::json->>'sub');"
-                "grant select, insert on contacts to web_anon;"
-                "insert into contacts values ('alice', 'a1'), ('alice', 'a2'), ('bob', 'b1');"
-                "create table parent(id int primary key);"
-                "create table child(id int references parent deferrable initially deferred);"
-                "grant all on parent, child to app_service;"
-                "create table seen(n serial, who text); grant all on seen to public; grant all on seen_n_seq to public;"
-                "create procedure escape() language plpgsql as $$ begin insert into seen(who) values (current_user); commit;"
-                " insert into seen(who) values (current_user); commit; end $$");
+    server_exec(
+        server,
+        "create role web_anon; create role app_anon login; grant web_anon to app_anon;"
+        "create role app_service login bypassrls; grant web_anon to app_service;"
+        "grant create on schema public to app_service;"
+        "create table contacts(owner text, name text); alter table contacts owner to app_service;"
+        "alter table contacts enable row level security; alter table contacts force row level security;"
+        "create policy own on contacts using (owner = current_setting('request.jwt.claims')::json->>'sub');"
+        "grant select, insert on contacts to web_anon;"
+        "insert into contacts values ('alice', 'a1'), ('alice', 'a2'), ('bob', 'b1');"
+        "create table parent(id int primary key);"
+        "create table child(id int references parent deferrable initially deferred);"
+        "grant all on parent, child to app_service;"
+        "create table seen(n serial, who text); grant all on seen to public; grant all on seen_n_seq to "
+        "public;"
+        "create procedure escape() language plpgsql as $$ begin insert into seen(who) values (current_user); "
+        "commit;"
+        " insert into seen(who) values (current_user); commit; end $$");
     return 0;
 }
 

@@ -1,4 +1,5 @@
-/* The loop: level-triggered, and wary of descriptors that are forgotten while others of the same turn are reported. */
+/* The loop: level-triggered, and wary of descriptors that are forgotten while others of the same turn are
+ * reported. */
 #include "driver_loop.h"
 
 #include "base/check.h"
@@ -40,6 +41,7 @@ static void *counted_resize(void *ctx, void *old, size_t size)
         free(old);
         return NULL;
     }
+    if (loop->allocations == loop->refuse_at) return NULL;
     if (old == NULL) loop->allocated++;
     return realloc(old, size);
 }
@@ -79,8 +81,9 @@ void loop_turn(struct loop *loop, int ms)
     size_t count = loop->fd_count;
     for (size_t i = 0; i < count; i++) {
         const struct watched *at = &loop->fds[i];
-        fds[i] = (struct pollfd){.fd = at->fd, .events = (short)(((at->events & WEIR_READ) != 0 ? POLLIN : 0) |
-                                                                ((at->events & WEIR_WRITE) != 0 ? POLLOUT : 0))};
+        fds[i] = (struct pollfd){.fd = at->fd,
+                                 .events = (short)(((at->events & WEIR_READ) != 0 ? POLLIN : 0) |
+                                                   ((at->events & WEIR_WRITE) != 0 ? POLLOUT : 0))};
         serials[i] = at->serial;
     }
     if (poll(fds, count, ms) <= 0) return;
@@ -150,9 +153,15 @@ void loop_open(struct loop *loop, const struct weir_driver *driver, uint32_t con
     memset(loop, 0, sizeof *loop);
     loop->driver = driver;
     loop->memory = (struct wr_memory){.resize = counted_resize, .ctx = loop};
-    loop->env = (struct wr_driver_env){.engine = loop, .memory = &loop->memory, .now_ns = now_ns, .watch = watch,
-                                       .connected = on_connected, .settled = on_settled, .lost = on_lost};
-    if (driver->start(&loop->instance, &loop->env, connect_at_once, why) != WEIR_OK) give_up("start: %s", why);
+    loop->env = (struct wr_driver_env){.engine = loop,
+                                       .memory = &loop->memory,
+                                       .now_ns = now_ns,
+                                       .watch = watch,
+                                       .connected = on_connected,
+                                       .settled = on_settled,
+                                       .lost = on_lost};
+    if (driver->start(&loop->instance, &loop->env, connect_at_once, why) != WEIR_OK)
+        give_up("start: %s", why);
 }
 
 void loop_close(struct loop *loop)
@@ -193,7 +202,8 @@ void session_start(struct session *session, struct loop *loop, struct wr_target 
 {
     memset(session, 0, sizeof *session);
     session->loop = loop;
-    if (loop->driver->connect(loop->instance, target, timeout_ns, session) != WEIR_OK) give_up("connect refused");
+    if (loop->driver->connect(loop->instance, target, timeout_ns, session) != WEIR_OK)
+        give_up("connect refused");
 }
 
 bool session_open(struct session *session, struct loop *loop, struct wr_target *target)
@@ -223,7 +233,8 @@ void session_send(struct session *session, const struct wr_segment *segment)
 {
     struct wr_fault fault;
     session->settled = false;
-    if (session->loop->driver->send(session->link, segment, &fault) != WEIR_OK) give_up("send: %s", fault.message);
+    if (session->loop->driver->send(session->link, segment, &fault) != WEIR_OK)
+        give_up("send: %s", fault.message);
     if (session->settled) give_up("settled() came from inside send()");
 }
 
@@ -252,7 +263,8 @@ struct weir_statement statement(const char *sql)
 const struct wr_reply *session_query(struct session *session, const char *sql)
 {
     struct weir_statement one = statement(sql);
-    return session_run(session, &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .statements = &one, .count = 1});
+    return session_run(session,
+                       &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .statements = &one, .count = 1});
 }
 
 const char *session_value(const struct session *session, size_t index)

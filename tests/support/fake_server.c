@@ -338,7 +338,7 @@ static void answer_now(struct fake *fake, struct fake_link *link)
 {
     const struct fake_answer *a = &link->answer;
     struct weir_result results[64] = {{NULL, NULL}};
-    struct wr_reply reply = {.results = results, .xid = a->xid, .heal = a->heal, .dirty = a->dirty, .xact = a->xact};
+    struct wr_reply reply = {.results = results, .xid = a->xid, .heal = a->heal && !a->lost, .dirty = a->dirty, .xact = a->xact};
     fill_fault(link, &reply);
     if (!reply.failed) {
         reply.committed = link->kind == WR_SEGMENT_COMMIT && !a->commit_says_rollback;

@@ -42,6 +42,7 @@ struct job {
     size_t step_count, at;
     weir_finish finish;                    /* of a unit whose steps all went well; WEIR_COMMIT */
     bool swallow;                          /* unit: goes on after an error as if nothing had happened */
+    bool pause;                            /* unit: does nothing more after its last step, and never ends by itself */
     void (*on_ready)(struct job *job);     /* unit: an attempt begins; may be NULL */
     void (*on_reply)(struct job *job, size_t step); /* a step has been answered well; may be NULL */
     void *user;
@@ -88,11 +89,16 @@ void harness_schema(struct server *server);
  * trip. conninfo NULL: straight to the server. */
 void harness_prepare(struct harness *h, struct server *server, const char *conninfo);
 void harness_open(struct harness *h);
+/* weir_open with the options as they stand, on a host that does nothing: for options that are to be refused. */
+int harness_try(struct harness *h, weir_engine **out, char *why);
 /* Waits for the jobs that run, checks that nothing is held and that the counters agree, closes everything, checks that
  * no descriptor, thread or session is left. */
 void harness_close(struct harness *h);
 /* The same for an engine whose server is gone or cannot be asked: no look at its sessions. */
 void harness_close_blind(struct harness *h);
+/* weir_free in the middle of whatever goes on: every job must have ended and nothing be left. The jobs stay readable;
+ * harness_forget_jobs is the test's to call. */
+void harness_cut_off(struct harness *h);
 
 /* Turns the loop until the condition holds; false after ms. */
 bool harness_until(struct harness *h, bool (*condition)(void *arg), void *arg, int ms);

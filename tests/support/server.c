@@ -1,5 +1,6 @@
-/* Throw-away PostgreSQL servers. The cluster of a test is a copy of a template that initdb made once; the postmaster is
- * started directly (pg_ctl polls every 100 ms) through setpriv, which drops root and ties its life to ours. */
+/* Throw-away PostgreSQL servers. The cluster of a test is a copy of a template that initdb made once; the
+ * postmaster is started directly (pg_ctl polls every 100 ms) through setpriv, which drops root and ties its
+ * life to ours. */
 #include "server.h"
 
 #include <libpq-fe.h>
@@ -121,7 +122,8 @@ static void own_by_postgres(const char *path)
 {
     if (geteuid() != 0) return;
     const struct passwd *user = getpwnam("postgres");
-    if (user == NULL || chown(path, user->pw_uid, user->pw_gid) != 0) give_up("cannot give %s to postgres", path);
+    if (user == NULL || chown(path, user->pw_uid, user->pw_gid) != 0)
+        give_up("cannot give %s to postgres", path);
 }
 
 static void remove_tree(const char *path)
@@ -144,9 +146,20 @@ static void write_file(const char *path, const char *text, bool append)
 
 static void make_template(void)
 {
-    static const char *const initdb[] = {
-        WEIR_PG_BIN "/initdb", "-N", "--no-instructions", "-D", TEMPLATE ".new/data", "-A", "trust", "-U", "postgres",
-        "-E", "UTF8", "--locale=C", "--wal-segsize=1", NULL};
+    static const char *const initdb[] = {WEIR_PG_BIN "/initdb",
+                                         "-N",
+                                         "--no-instructions",
+                                         "-D",
+                                         TEMPLATE ".new/data",
+                                         "-A",
+                                         "trust",
+                                         "-U",
+                                         "postgres",
+                                         "-E",
+                                         "UTF8",
+                                         "--locale=C",
+                                         "--wal-segsize=1",
+                                         NULL};
     remove_tree(TEMPLATE ".new");
     if (mkdir(TEMPLATE ".new", 0700) != 0) give_up("mkdir: %s", strerror(errno));
     own_by_postgres(TEMPLATE ".new");
@@ -212,8 +225,9 @@ static void make_certificate(const struct server *server)
     char key[PATH_SIZE * 2], certificate[PATH_SIZE * 2];
     print_to(key, sizeof key, "%s/server.key", server->data);
     print_to(certificate, sizeof certificate, "%s/server.crt", server->data);
-    const char *const openssl[] = {"openssl", "req", "-new", "-x509", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-                                   "-newkey", "rsa:2048", "-keyout", key, "-out", certificate, NULL};
+    const char *const openssl[] = {"openssl", "req",   "-new",          "-x509",   "-nodes",   "-days",
+                                   "2",       "-subj", "/CN=localhost", "-newkey", "rsa:2048", "-keyout",
+                                   key,       "-out",  certificate,     NULL};
     run(server->log, openssl);
     if (chmod(key, 0600) != 0) give_up("chmod: %s", strerror(errno));
 }
@@ -233,9 +247,11 @@ static void configure(const struct server *server, const struct server_options *
     write_file(path, text, true);
     if (options->config != NULL) write_file(path, options->config, true);
     print_to(path, sizeof path, "%s/pg_hba.conf", server->data);
-    write_file(path, options->hba != NULL ? options->hba
-                                          : "local all all trust\nlocal replication all trust\n"
-                                            "host all all 127.0.0.1/32 trust\n", false);
+    write_file(path,
+               options->hba != NULL ? options->hba
+                                    : "local all all trust\nlocal replication all trust\n"
+                                      "host all all 127.0.0.1/32 trust\n",
+               false);
 }
 
 static bool says_ready(const struct server *server)
@@ -286,12 +302,27 @@ struct server *server_standby(struct server *primary, const struct server_option
     struct server *server = new_server(options);
     char port[16];
     print_to(port, sizeof port, "%d", primary->port);
-    const char *const backup[] = {WEIR_PG_BIN "/pg_basebackup", "-h", primary->dir, "-p", port, "-U", "postgres", "-D",
-                                  server->data, "-R", "-X", "stream", "-c", "fast", "-N", NULL};
+    const char *const backup[] = {WEIR_PG_BIN "/pg_basebackup",
+                                  "-h",
+                                  primary->dir,
+                                  "-p",
+                                  port,
+                                  "-U",
+                                  "postgres",
+                                  "-D",
+                                  server->data,
+                                  "-R",
+                                  "-X",
+                                  "stream",
+                                  "-c",
+                                  "fast",
+                                  "-N",
+                                  NULL};
     run(server->log, backup);
     configure(server, options);
     server_run(server);
-    if (!server_wait(server, "select exists (select from pg_stat_wal_receiver where status = 'streaming')", START_MS)) {
+    if (!server_wait(server, "select exists (select from pg_stat_wal_receiver where status = 'streaming')",
+                     START_MS)) {
         give_up("the standby does not stream, see %s", server->log);
     }
     return server;
@@ -312,7 +343,8 @@ static void forget_admin(struct server *server)
 
 void server_stop_begin(struct server *server, enum server_stop how)
 {
-    static const int signals[] = {[SERVER_FAST] = SIGINT, [SERVER_IMMEDIATE] = SIGQUIT, [SERVER_SMART] = SIGTERM};
+    static const int signals[] = {
+        [SERVER_FAST] = SIGINT, [SERVER_IMMEDIATE] = SIGQUIT, [SERVER_SMART] = SIGTERM};
     if (server->pid == 0) return;
     forget_admin(server);
     kill(server->pid, SIGCONT);
@@ -388,15 +420,16 @@ int server_port(const struct server *server)
 
 const char *server_conninfo(struct server *server, const char *more)
 {
-    print_to(server->conninfo, sizeof server->conninfo, "host=%s port=%d dbname=postgres user=postgres %s", server->dir,
-             server->port, more == NULL ? "" : more);
+    print_to(server->conninfo, sizeof server->conninfo, "host=%s port=%d dbname=postgres user=postgres %s",
+             server->dir, server->port, more == NULL ? "" : more);
     return server->conninfo;
 }
 
 const char *server_conninfo_tcp(struct server *server, const char *more)
 {
     print_to(server->conninfo_tcp, sizeof server->conninfo_tcp,
-             "host=127.0.0.1 port=%d dbname=postgres user=postgres %s", server->port, more == NULL ? "" : more);
+             "host=127.0.0.1 port=%d dbname=postgres user=postgres %s", server->port,
+             more == NULL ? "" : more);
     return server->conninfo_tcp;
 }
 
@@ -414,14 +447,15 @@ static PGconn *admin(struct server *server)
     forget_admin(server);
     char conninfo[512];
     print_to(conninfo, sizeof conninfo,
-             "host=%s port=%d dbname=postgres user=postgres application_name=fixture connect_timeout=10", server->dir,
-             server->port);
+             "host=%s port=%d dbname=postgres user=postgres application_name=fixture connect_timeout=10",
+             server->dir, server->port);
     server->admin = PQconnectdb(conninfo);
     PQsetNoticeReceiver(server->admin, silent, NULL);
     return server->admin;
 }
 
-/* A connection that died since the last use is tried anew, once: the server may have been restarted by other means. */
+/* A connection that died since the last use is tried anew, once: the server may have been restarted by other
+ * means. */
 static PGresult *attempt(struct server *server, const char *sql)
 {
     PGresult *result = PQexec(admin(server), sql);
@@ -481,9 +515,10 @@ size_t server_sessions(struct server *server, const char *application)
 {
     char sql[512];
     print_to(sql, sizeof sql,
-             "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid() "
-             "and ('%s' = '' or application_name = '%s')", application == NULL ? "" : application,
-             application == NULL ? "" : application);
+             "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> "
+             "pg_backend_pid() "
+             "and ('%s' = '' or application_name = '%s')",
+             application == NULL ? "" : application, application == NULL ? "" : application);
     return (size_t)server_ask_number(server, sql);
 }
 

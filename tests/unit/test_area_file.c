@@ -50,6 +50,14 @@ static void write_file(const struct area_fixture *f, const char *bytes, size_t c
     (void)close(fd);
 }
 
+/* What was kept aside, if anything, so that the next one can be. */
+static void remove_kept(const struct area_fixture *f)
+{
+    char kept[PATH_MAX + 8];
+    (void)snprintf(kept, sizeof kept, "%s.kept", f->path);
+    (void)unlink(kept);
+}
+
 /* ---- unsound files ---- */
 
 static void replaced_for(struct area_fixture *f, const char *reason)
@@ -82,13 +90,23 @@ static void a_truncated_file_is_replaced(void **state)
     }
 }
 
-static void garbage_is_replaced(void **state)
+static void a_file_that_is_no_area_is_kept_aside(void **state)
 {
     struct area_fixture *f = *state;
-    char garbage[5000];
+    char garbage[5000], kept[sizeof f->path + 8], found[sizeof garbage];
     memset(garbage, '#', sizeof garbage);
     write_file(f, garbage, sizeof garbage);
-    replaced_for(f, "not an area: no magic number");
+    assert_int_equal(open_code(f), WEIR_OK);
+    assert_non_null(strstr(f->replaced, "not an area: no magic number; kept as "));
+    (void)snprintf(kept, sizeof kept, "%s.kept", f->path);
+    int fd = open(kept, O_RDONLY);
+    assert_true(fd >= 0);
+    assert_int_equal(read(fd, found, sizeof found), (ssize_t)sizeof found);
+    assert_memory_equal(found, garbage, sizeof garbage);
+    (void)close(fd);
+    write_file(f, garbage, sizeof garbage);
+    assert_int_equal(open_code(f), WEIR_ESYS); /* the second of its kind is not kept over the first */
+    (void)unlink(kept);
 }
 
 static void a_file_of_another_layout_is_replaced(void **state)
@@ -186,6 +204,7 @@ static void every_flipped_header_byte_is_noticed(void **state)
         poke(f, offset, &byte, 1);
         assert_int_equal(open_code(f), WEIR_OK);
         assert_string_not_equal(f->replaced, "");
+        remove_kept(f);
     }
 }
 
@@ -282,6 +301,7 @@ static void random_bytes_are_replaced_or_borne_and_never_crash(void **state)
         use_everything(area);
         scribble(f, area->at.size, &seed);
         wr_area_close(area);
+        remove_kept(f);
         int code = wr_area_open(&area, f->path, "api", &f->shape, false, f->replaced, f->why);
         assert_true(code == WEIR_OK || strstr(f->why, "slot") != NULL);
         if (code == WEIR_OK) {
@@ -477,7 +497,7 @@ int main(void)
         area_test(a_new_file_gets_the_mode_asked_for_whatever_the_umask),
         area_test(a_new_file_is_sparse_and_alone_in_its_directory),
         area_test(a_truncated_file_is_replaced),
-        area_test(garbage_is_replaced),
+        area_test(a_file_that_is_no_area_is_kept_aside),
         area_test(a_file_of_another_layout_is_replaced),
         area_test(a_file_of_another_shape_is_replaced),
         area_test(a_well_formed_header_of_another_world_is_replaced),

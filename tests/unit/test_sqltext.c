@@ -11,23 +11,53 @@
 
 static void a_statement_is_known_by_its_first_words(void **state)
 {
-    static const struct { const char *sql; enum wr_sql_kind kind; } table[] = {
-        {"select 1", WR_SQL_PLAIN}, {"", WR_SQL_EMPTY}, {" \n\t;;-- x\n/* y */ (", WR_SQL_EMPTY},
-        {"begin", WR_SQL_TRANSACTION}, {"BEGIN;", WR_SQL_TRANSACTION}, {"start transaction", WR_SQL_TRANSACTION},
-        {"commit", WR_SQL_TRANSACTION}, {"CoMmIt AND CHAIN", WR_SQL_TRANSACTION}, {"end", WR_SQL_TRANSACTION},
-        {"abort", WR_SQL_TRANSACTION}, {"rollback", WR_SQL_TRANSACTION}, {"rollback work", WR_SQL_TRANSACTION},
-        {"rollback to s", WR_SQL_SAVEPOINT}, {"rollback work to savepoint s", WR_SQL_SAVEPOINT},
-        {"rollback /* x */ transaction -- y\n to s", WR_SQL_SAVEPOINT}, {"rollback prepared 'to'", WR_SQL_TRANSACTION},
-        {"commit prepared 'x'", WR_SQL_TRANSACTION}, {"prepare transaction 'x'", WR_SQL_TRANSACTION},
-        {"prepare transactions as select 1", WR_SQL_PLAIN}, {"prepare p as select 1", WR_SQL_PLAIN},
-        {"savepoint s", WR_SQL_SAVEPOINT}, {"release s", WR_SQL_SAVEPOINT}, {"call p()", WR_SQL_CALL},
-        {"do $$ begin end $$", WR_SQL_CALL}, {"copy t to stdout", WR_SQL_COPY}, {"\"commit\"", WR_SQL_PLAIN},
-        {"-- select\ncommit", WR_SQL_TRANSACTION}, {"/* /* nested */ select */ commit", WR_SQL_TRANSACTION},
-        {";;; commit", WR_SQL_TRANSACTION}, {"((select 1))", WR_SQL_PLAIN}, {"commits", WR_SQL_PLAIN},
-        {"commit_log", WR_SQL_PLAIN}, {"commit$1", WR_SQL_PLAIN}, {"/* never closed commit", WR_SQL_EMPTY},
-        {"-- never closed", WR_SQL_EMPTY}, {"with x as (select 1) select * from x", WR_SQL_PLAIN},
-        {"commit/**/work", WR_SQL_TRANSACTION}, {"/**/commit", WR_SQL_TRANSACTION}, {"\fcommit", WR_SQL_TRANSACTION},
-        {"\xc3\xa4 commit", WR_SQL_PLAIN}, {"/", WR_SQL_PLAIN}, {"-", WR_SQL_PLAIN}, {"/*", WR_SQL_EMPTY},
+    static const struct {
+        const char *sql;
+        enum wr_sql_kind kind;
+    } table[] = {
+        {"select 1", WR_SQL_PLAIN},
+        {"", WR_SQL_EMPTY},
+        {" \n\t;;-- x\n/* y */ (", WR_SQL_EMPTY},
+        {"begin", WR_SQL_TRANSACTION},
+        {"BEGIN;", WR_SQL_TRANSACTION},
+        {"start transaction", WR_SQL_TRANSACTION},
+        {"commit", WR_SQL_TRANSACTION},
+        {"CoMmIt AND CHAIN", WR_SQL_TRANSACTION},
+        {"end", WR_SQL_TRANSACTION},
+        {"abort", WR_SQL_TRANSACTION},
+        {"rollback", WR_SQL_TRANSACTION},
+        {"rollback work", WR_SQL_TRANSACTION},
+        {"rollback to s", WR_SQL_SAVEPOINT},
+        {"rollback work to savepoint s", WR_SQL_SAVEPOINT},
+        {"rollback /* x */ transaction -- y\n to s", WR_SQL_SAVEPOINT},
+        {"rollback prepared 'to'", WR_SQL_TRANSACTION},
+        {"commit prepared 'x'", WR_SQL_TRANSACTION},
+        {"prepare transaction 'x'", WR_SQL_TRANSACTION},
+        {"prepare transactions as select 1", WR_SQL_PLAIN},
+        {"prepare p as select 1", WR_SQL_PLAIN},
+        {"savepoint s", WR_SQL_SAVEPOINT},
+        {"release s", WR_SQL_SAVEPOINT},
+        {"call p()", WR_SQL_CALL},
+        {"do $$ begin end $$", WR_SQL_CALL},
+        {"copy t to stdout", WR_SQL_COPY},
+        {"\"commit\"", WR_SQL_PLAIN},
+        {"-- select\ncommit", WR_SQL_TRANSACTION},
+        {"/* /* nested */ select */ commit", WR_SQL_TRANSACTION},
+        {";;; commit", WR_SQL_TRANSACTION},
+        {"((select 1))", WR_SQL_PLAIN},
+        {"commits", WR_SQL_PLAIN},
+        {"commit_log", WR_SQL_PLAIN},
+        {"commit$1", WR_SQL_PLAIN},
+        {"/* never closed commit", WR_SQL_EMPTY},
+        {"-- never closed", WR_SQL_EMPTY},
+        {"with x as (select 1) select * from x", WR_SQL_PLAIN},
+        {"commit/**/work", WR_SQL_TRANSACTION},
+        {"/**/commit", WR_SQL_TRANSACTION},
+        {"\fcommit", WR_SQL_TRANSACTION},
+        {"\xc3\xa4 commit", WR_SQL_PLAIN},
+        {"/", WR_SQL_PLAIN},
+        {"-", WR_SQL_PLAIN},
+        {"/*", WR_SQL_EMPTY},
     };
     (void)state;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
@@ -38,22 +68,54 @@ static void a_statement_is_known_by_its_first_words(void **state)
 static void what_stays_in_the_session_is_suspected(void **state)
 {
     static const char *const dirty[] = {
-        "set work_mem = 1", "SET SESSION x.y = 1", "set session characteristics as transaction read only",
-        "set time zone 'UTC'", "set role x", "reset all", "listen x", "unlisten *", "prepare p as select 1", "execute p",
-        "deallocate p", "discard all", "load 'x'", "call p()", "do $$ begin end $$", "create temp table t()",
-        "create temporary view v as select 1", "create or replace temp view v as select 1",
-        "create local temporary sequence s", "select 1 into temp t", "select 1 into temporary table t",
-        "declare c cursor with hold for select 1", "select set_config('a.b', 'c', false)",
-        "select pg_catalog.SET_CONFIG('a','b',true)", "select pg_advisory_lock(1)", "select pg_try_advisory_lock(1, 2)",
-        "select pg_advisory_lock_shared(1)", "select \"set_config\"('a','b',false)", "select U&\"set\\005fconfig\"('a','b')",
-        "/* x */ set a = 1", "(select set_config('a','b',false))", "create table pg_temp.x()", "select setseed(0.5)",
-        "explain analyze execute p", "select '''', set_config('a','b',false)", "select $$ ' $$, set_config('a','b','f')",
-        "select E'\\'', set_config('a','b',false)", "select '\\', set_config('a','b',false), '\\'",
-        "select $1, set_config('a',$2,false)", "select $a$ $b$ $a$, set_config('x','y',false)",
-        "select E'x'\n  '\\'', set_config('a','b',false), '", "select E'x' -- c\n '\\'', set_config('a','b',false), '",
-        "select \"a\"\"b\", set_config('a','b',false)", "select 1/*'*/, set_config('a','b',false)",
-        "select a$x$, set_config('a','b',false), b$x$ from t", "select 1 where x=$1 and set_config('$','$',false)='1'",
-        "select 1-- '\n, set_config('a','b',false)", "with t as (select pg_advisory_lock(1)) select 1",
+        "set work_mem = 1",
+        "SET SESSION x.y = 1",
+        "set session characteristics as transaction read only",
+        "set time zone 'UTC'",
+        "set role x",
+        "reset all",
+        "listen x",
+        "unlisten *",
+        "prepare p as select 1",
+        "execute p",
+        "deallocate p",
+        "discard all",
+        "load 'x'",
+        "call p()",
+        "do $$ begin end $$",
+        "create temp table t()",
+        "create temporary view v as select 1",
+        "create or replace temp view v as select 1",
+        "create local temporary sequence s",
+        "select 1 into temp t",
+        "select 1 into temporary table t",
+        "declare c cursor with hold for select 1",
+        "select set_config('a.b', 'c', false)",
+        "select pg_catalog.SET_CONFIG('a','b',true)",
+        "select pg_advisory_lock(1)",
+        "select pg_try_advisory_lock(1, 2)",
+        "select pg_advisory_lock_shared(1)",
+        "select \"set_config\"('a','b',false)",
+        "select U&\"set\\005fconfig\"('a','b')",
+        "/* x */ set a = 1",
+        "(select set_config('a','b',false))",
+        "create table pg_temp.x()",
+        "select setseed(0.5)",
+        "explain analyze execute p",
+        "select '''', set_config('a','b',false)",
+        "select $$ ' $$, set_config('a','b','f')",
+        "select E'\\'', set_config('a','b',false)",
+        "select '\\', set_config('a','b',false), '\\'",
+        "select $1, set_config('a',$2,false)",
+        "select $a$ $b$ $a$, set_config('x','y',false)",
+        "select E'x'\n  '\\'', set_config('a','b',false), '",
+        "select E'x' -- c\n '\\'', set_config('a','b',false), '",
+        "select \"a\"\"b\", set_config('a','b',false)",
+        "select 1/*'*/, set_config('a','b',false)",
+        "select a$x$, set_config('a','b',false), b$x$ from t",
+        "select 1 where x=$1 and set_config('$','$',false)='1'",
+        "select 1-- '\n, set_config('a','b',false)",
+        "with t as (select pg_advisory_lock(1)) select 1",
     };
     (void)state;
     for (size_t i = 0; i < sizeof dirty / sizeof *dirty; i++) {
@@ -64,14 +126,32 @@ static void what_stays_in_the_session_is_suspected(void **state)
 static void what_ends_with_its_transaction_is_not(void **state)
 {
     static const char *const clean[] = {
-        "", "select 1", "set local work_mem = 1", "set transaction read only", "set constraints all deferred",
-        "select pg_advisory_xact_lock(1)", "select pg_try_advisory_xact_lock(1)", "update t set a = 1",
-        "insert into t values (1) on conflict do nothing", "insert into t values (1) on conflict do update set a = 2",
-        "select temp from sensors", "select 'set_config('", "select $$set_config($$", "select $x$ set_config $x$",
-        "-- set_config\nselect 1", "/* pg_advisory_lock( */ select 1", "declare c cursor for select 1",
-        "create table t(temp int, hold int)", "select current_setting('a')", "select my_set_config_x()",
-        "delete from listen", "select prepare from t", "notify x", "select E'\\' set_config'",
-        "grant execute on function f to x", "select 1 as \"not_temp\"",
+        "",
+        "select 1",
+        "set local work_mem = 1",
+        "set transaction read only",
+        "set constraints all deferred",
+        "select pg_advisory_xact_lock(1)",
+        "select pg_try_advisory_xact_lock(1)",
+        "update t set a = 1",
+        "insert into t values (1) on conflict do nothing",
+        "insert into t values (1) on conflict do update set a = 2",
+        "select temp from sensors",
+        "select 'set_config('",
+        "select $$set_config($$",
+        "select $x$ set_config $x$",
+        "-- set_config\nselect 1",
+        "/* pg_advisory_lock( */ select 1",
+        "declare c cursor for select 1",
+        "create table t(temp int, hold int)",
+        "select current_setting('a')",
+        "select my_set_config_x()",
+        "delete from listen",
+        "select prepare from t",
+        "notify x",
+        "select E'\\' set_config'",
+        "grant execute on function f to x",
+        "select 1 as \"not_temp\"",
     };
     (void)state;
     for (size_t i = 0; i < sizeof clean / sizeof *clean; i++) {
@@ -81,12 +161,18 @@ static void what_ends_with_its_transaction_is_not(void **state)
 
 static void some_statements_stand_alone(void **state)
 {
-    static const char *const alone[] = {"vacuum t", "(vacuum", "create index concurrently i on t(a)", "call p()",
-                                        "/* x */ REINDEX table concurrently t", "alter system set a = 1"};
-    static const char *const company[] = {"select 1", "insert into t values (1)", "with x as (select 1) select 1", ""};
+    static const char *const alone[] = {"vacuum t",
+                                        "(vacuum",
+                                        "create index concurrently i on t(a)",
+                                        "call p()",
+                                        "/* x */ REINDEX table concurrently t",
+                                        "alter system set a = 1"};
+    static const char *const company[] = {"select 1", "insert into t values (1)",
+                                          "with x as (select 1) select 1", ""};
     (void)state;
     for (size_t i = 0; i < sizeof alone / sizeof *alone; i++) assert_true(wr_sql_stands_alone(alone[i]));
-    for (size_t i = 0; i < sizeof company / sizeof *company; i++) assert_false(wr_sql_stands_alone(company[i]));
+    for (size_t i = 0; i < sizeof company / sizeof *company; i++)
+        assert_false(wr_sql_stands_alone(company[i]));
 }
 
 /* Every prefix of every text, so that each way of being cut short is tried; a sanitizer watches. */

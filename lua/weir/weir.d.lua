@@ -1,0 +1,542 @@
+---@meta weir
+-- The public API of Weir for the Lua language server. Never loaded; README and examples show it in use.
+
+---@class weir
+---@field version string
+---@field null weir.null SQL NULL inside arrays, in rows by the option `null`, and JSON null everywhere
+---@field json weir.json
+local weir = {}
+
+---@class weir.null
+
+---@class weir.parameter What a value becomes as a parameter; made by weir.json, weir.array, weir.bytea.
+
+---@alias weir.value nil|boolean|number|string|weir.null|weir.parameter
+
+---@class weir.json
+---@field encode fun(value: any): string?, string?
+---@field decode fun(text: string): any, string? Whole numbers too large for a Lua number stay text.
+---@overload fun(value: any): weir.parameter A value as a json or jsonb parameter.
+
+---A list as an array parameter; nested lists for more dimensions, nil or weir.null for NULL.
+---@param list table
+---@return weir.parameter
+function weir.array(list) end
+
+---Bytes as a bytea parameter.
+---@param bytes string
+---@return weir.parameter
+function weir.bytea(bytes) end
+
+---@param value any
+---@return boolean
+function weir.is_error(value) end
+
+-- ---- errors ---------------------------------------------------------------------------------------------
+
+---What went wrong with a call; tostring gives it in one line.
+---@class weir.error
+---@field code weir.code|string
+---@field class "safe"|"unknown"|"permanent"|"none" What a retry may assume.
+---@field outcome "none"|"committed"|"rolled_back"|"unknown"
+---@field phase? "not_sent"|"sent"|"commit_sent"|"done"
+---@field message string
+---@field sqlstate? string
+---@field severity? string
+---@field detail? string The server's DETAIL: it carries data, so do not log it.
+---@field hint? string
+---@field position? integer In the SQL text, from 1.
+---@field attempts integer
+---@field context? string
+---@field pool? string client@backend
+---@field retry_after? number Seconds until a refusal can be expected to end.
+---@field evidence? string Of a refusal: which guard, on what counts.
+
+---@alias weir.code
+---| "server_error"
+---| "lost"
+---| "connect"
+---| "timeout"
+---| "breaker_open"
+---| "queue_full"
+---| "acquire_timeout"
+---| "paused"
+---| "draining"
+---| "cancelled"
+---| "identity"
+---| "aborted"
+---| "misuse"
+---| "no_memory"
+---| "rolled_back"
+---| "limit_full"
+---| "rate_limited"
+---| "open_failed"
+
+-- ---- opening --------------------------------------------------------------------------------------------
+
+---@class weir.backend
+---@field conninfo string libpq keywords or URI.
+---@field pooler? boolean A transaction pooler stands between: no named statements, no session state.
+---@field critical? boolean Readiness depends on it.
+
+---@class weir.client_options ANON: role. SERVICE: bypass_rls = true. One of the two, never both.
+---@field user? string
+---@field password? string
+---@field role? string The role users' statements run under.
+---@field bypass_rls? boolean
+---@field min? integer Connections kept (0).
+---@field max? integer Connections at most (10).
+---@field queue_max? integer Waiting calls (10 * max).
+
+---@class weir.breaker_options
+---@field window? number Seconds, sliding, 1 to 60 (10).
+---@field window_calls? integer Instead: the last n calls.
+---@field min_calls? integer No rate is judged below (20).
+---@field failure_rate? number Above 0, at most 1 (0.5).
+---@field slow_call? number Seconds; a call is slow if it took longer (off).
+---@field slow_rate? number Above 0, at most 1 (1).
+---@field consecutive? integer Failures in a row that trip; named without a rate it judges alone.
+---@field open_for? number|fun(k: integer): number Seconds (60); a function only alone.
+---@field half_open? { permits?: integer, wait?: number }
+---@field lease? number Seconds after which an unsettled half-open permit is taken back (60).
+---@field initial? "closed"|"open"|"half_open"|"forced_open"|"forced_closed"|"disabled"|"metrics_only"
+
+---@class weir.backoff_options
+---@field kind? "full"|"equal"|"decorrelated"|"exponential"|"constant"
+---@field base? number Seconds (0.05).
+---@field cap? number Seconds (2).
+---@field factor? number (2)
+---@field seed? integer The same seed gives the same delays.
+
+---@class weir.budget_options
+---@field kind? "tokens"|"ratio"
+---@field per_success? number Tokens per success (0.1); ratio: retries per request.
+---@field floor? number Tokens at the start (10); ratio: retries a second always allowed.
+---@field cap? number Most tokens (100).
+---@field window? number ratio: seconds.
+
+---What a retry policy sees.
+---@class weir.failure
+---@field safe boolean Never sent, or rolled back for sure.
+---@field class "safe"|"unknown"|"permanent"
+---@field code weir.code
+---@field phase "not_sent"|"sent"|"commit_sent"|"done"
+---@field sqlstate? string
+---@field message? string
+---@field attempt integer 1 after the first attempt.
+---@field elapsed number
+---@field remaining number
+---@field delay number What backoff() gives.
+---@field budget number Retries left in the budget.
+---@field context string
+---@field label? string
+---@field client string
+---@field backend string
+---@field readonly boolean
+---@field idempotent boolean
+local failure = {}
+
+---What the configured backoff would wait, in seconds; drawn once.
+---@return number
+function failure:backoff() end
+
+---What a policy is told of the call; valid until it returns.
+---@class weir.call
+---@field client string
+---@field context string
+---@field readonly boolean
+---@field idempotent boolean
+---@field backend? string
+---@field label? string
+
+---@class weir.check
+---@field check fun(): any, any A true value is well; nil or false and a reason is not, nor is an error.
+---@field critical? boolean
+
+---A delay in seconds; nil or false gives up.
+---@alias weir.retry_policy fun(failure: weir.failure, call: weir.call): number|false|nil
+
+---@class weir.health_options
+---@field interval? number Seconds (30; 0: no monitor).
+---@field probe_interval? number Seconds between probes while a breaker is open; doubles (1).
+---@field checks? table<string, weir.check|fun(): any, any>
+
+---@class weir.options
+---@field backends table<string, string|weir.backend> The default route is `primary`, or the only one.
+---@field clients table<string, weir.client_options>
+---@field name? string
+---@field timeout? number Of the whole call, seconds (10).
+---@field connect_timeout? number (3)
+---@field acquire_timeout? number (what is left of timeout)
+---@field idle_timeout? number (600; 0: never)
+---@field lifetime? number (1800; 0: for ever)
+---@field leak_after? number A unit holding a connection longer is reported (30).
+---@field cancel_wait? number (10)
+---@field connect_at_once? integer 1 to 16 (4).
+---@field prepared? integer Prepared statements per connection (256; 0: none).
+---@field queue? "adaptive"|"fifo"|"codel"|{ kind?: string, target?: number, interval?: number }
+---@field reset? "auto"|"always"|"never"
+---@field breaker? weir.breaker_options
+---@field backoff? weir.backoff_options
+---@field budget? weir.budget_options
+---@field retries? integer Of the built-in policy (3).
+---@field retries_max? integer The most any policy gets (20).
+---@field retry? integer|weir.retry_policy
+---@field route? fun(call: weir.call): string Names the backend.
+---@field label? fun(context: string): string Bounds what metrics are split by.
+---@field policy_slice? number How long a policy may run, seconds (0.01).
+---@field policy_faults? integer Faults in a row that switch a policy off (5).
+---@field health? weir.health_options
+---@field area? string A file shared by several workers; private memory without it.
+---@field area_group_read? boolean
+---@field seed? integer
+---@field null? boolean SQL NULL arrives as weir.null instead of being absent.
+
+---Opens an engine; nothing is connected yet. Misuse raises.
+---@param options weir.options
+---@return weir.db?, weir.error?
+function weir.open(options) end
+
+-- ---- calls ----------------------------------------------------------------------------------------------
+
+---@class weir.call_options
+---@field timeout? number Seconds for the whole call.
+---@field readonly? boolean Has no effect to lose; units run READ ONLY.
+---@field idempotent? boolean Repeating it is harmless even if it was committed.
+---@field isolation? "read committed"|"repeatable read"|"serializable" Of units.
+---@field backend? string Instead of asking the route policy.
+---@field traceparent? string
+---@field null? boolean
+
+---Rows as a list of tables; { affected_rows = n } (with the rows of RETURNING) for changes; true for all
+---else. `notices`, if there were any, stand beside.
+---@alias weir.result table|true
+
+---@alias weir.claims table|string A table, or a JSON object as text.
+---@alias weir.statement table { sql, ... }; `n` counts a nil at the end.
+
+---@class weir.db
+local db = {}
+
+---@param claims weir.claims
+---@return weir.handle
+function db:anon(claims) end
+
+---@return weir.handle
+function db:service() end
+
+---@param name string
+---@param claims? weir.claims
+---@return weir.handle
+function db:client(name, claims) end
+
+---Runs fn(tx) in one transaction as the user of the claims, under row-level security.
+---@generic T
+---@param context string What this call is for, like "GET /contacts".
+---@param claims weir.claims
+---@param fn fun(tx: weir.transaction): T
+---@param options? weir.call_options
+---@return T?, weir.error?
+function db:with_anon(context, claims, fn, options) end
+
+---Runs fn(tx) in one transaction of an administrator, past row-level security.
+---@generic T
+---@param context string
+---@param fn fun(tx: weir.transaction): T
+---@param options? weir.call_options
+---@return T?, weir.error?
+function db:with_service(context, fn, options) end
+
+---@generic T
+---@param name string The client.
+---@param context string
+---@param claims? weir.claims
+---@param fn fun(tx: weir.transaction): T
+---@param options? weir.call_options
+---@return T?, weir.error?
+function db:with(name, context, claims, fn, options) end
+
+---@return table
+function db:health() end
+
+---@return string
+function db:health_json() end
+
+---@return table
+function db:stats() end
+
+---@param most? integer (100)
+---@return table[] Finished calls with their timelines, newest first.
+function db:calls(most) end
+
+---@param after? integer Only events after this sequence number.
+---@return table[]
+function db:events(after) end
+
+---@return table<string, integer>
+function db:held() end
+
+---@param pool string "client@backend"
+---@return weir.pool_breaker
+function db:breaker(pool) end
+
+---@param pool? string nil: all pools.
+---@param state? "open"|"closed"|"disabled"|"metrics_only" nil: end forcing.
+function db:force(pool, state) end
+
+---@param pool? string nil: all pools.
+---@param paused? boolean (true)
+function db:pause(pool, paused) end
+
+---@return weir.backoff
+function db:backoff() end
+
+---Lets running calls end, refuses new ones, and returns when nothing is left.
+---@param seconds? number (10)
+function db:drain(seconds) end
+
+---Ends everything at once.
+function db:close() end
+
+---@class weir.pool_breaker
+local pool_breaker = {}
+
+---@param state? "open"|"closed"|"disabled"|"metrics_only"
+function pool_breaker:force(state) end
+
+---@return string
+function pool_breaker:state() end
+
+---@return table
+function pool_breaker:snapshot() end
+
+---@class weir.handle
+local handle = {}
+
+---The same client with other options.
+---@param options weir.call_options
+---@return weir.handle
+function handle:with(options) end
+
+---One statement in one round trip.
+---@param context string
+---@param sql string
+---@param ... weir.value
+---@return weir.result?, weir.error?
+function handle:query(context, sql, ...) end
+
+---Several statements in one round trip and one transaction.
+---@param context string
+---@param statements weir.statement[]
+---@return weir.result[]?, weir.error?
+function handle:pipeline(context, statements) end
+
+---@generic T
+---@param context string
+---@param fn fun(tx: weir.transaction): T Run again from its start when the policy retries.
+---@param options? weir.call_options
+---@return T?, weir.error?
+function handle:transaction(context, fn, options) end
+
+---@class weir.transaction
+---@field attempt integer 1 at first.
+local transaction = {}
+
+---Raises a weir.error if it fails; the unit is then rolled back.
+---@param sql string
+---@param ... weir.value
+---@return weir.result
+function transaction:query(sql, ...) end
+
+---@param statements weir.statement[]
+---@return weir.result[]
+function transaction:pipeline(statements) end
+
+---Leaves the function and rolls back; the unit returns nil and an error with code "rolled_back".
+function transaction:rollback() end
+
+---@return number seconds left for the whole unit
+function transaction:remaining() end
+
+-- ---- tasks ----------------------------------------------------------------------------------------------
+
+---@class weir.task
+local task = {}
+
+---Its results, or its error raised again.
+---@return ...
+function task:join() end
+
+---@return boolean ok, any ... results, or what it raised
+function task:wait() end
+
+---The call it waits for is cancelled; a sleep or a wait raises.
+function task:cancel() end
+
+---@return "running"|"done"|"failed"
+function task:status() end
+
+---@param fn fun(...)
+---@param ... any
+---@return weir.task
+function weir.spawn(fn, ...) end
+
+---@param seconds number 0 lets others run.
+function weir.sleep(seconds) end
+
+---Waits for all; then the first error is raised again.
+---@param ... weir.task|fun()|(weir.task|fun())[]
+---@return table[] results The packed results of each: { n = count, ... }.
+function weir.gather(...) end
+
+---Runs main(...) as a task until it and all it started have ended.
+---@param main fun(...)
+---@param ... any
+---@return boolean ok, any ...
+function weir.run(main, ...) end
+
+---@return number seconds Monotonic.
+function weir.now() end
+
+-- ---- guards alone ---------------------------------------------------------------------------------------
+
+---@class weir.refusal: weir.error
+
+---@class weir.permit
+
+---@class weir.breaker
+local breaker = {}
+
+---@class weir.breaker_alone: weir.breaker_options
+---@field name? string
+---@field clock? fun(): number Seconds; for tests.
+
+---@param options? weir.breaker_alone
+---@return weir.breaker
+function weir.breaker(options) end
+
+---@return weir.permit?, weir.refusal?
+function breaker:admit() end
+
+---@param permit weir.permit
+---@param verdict "success"|"failure"|"neutral" neutral: nothing is counted.
+---@param elapsed? number Seconds.
+---@param code? string Kept as evidence of a failure.
+function breaker:settle(permit, verdict, elapsed, code) end
+
+---@return "CLOSED"|"OPEN"|"HALF_OPEN"|"FORCED_OPEN"|"FORCED_CLOSED"|"DISABLED"|"METRICS_ONLY"
+function breaker:state() end
+
+---@param state? "open"|"closed"|"disabled"|"metrics_only"
+function breaker:force(state) end
+
+function breaker:reset() end
+
+---OPEN becomes HALF_OPEN now.
+---@return boolean
+function breaker:probe_passed() end
+
+---@return table counts, rates, state, refused, opened_count, retry_after, evidence
+function breaker:snapshot() end
+
+---@param event "transition"|"refused"|"rate_exceeded"
+---@param fn fun(event: table)
+---@return weir.breaker
+function breaker:on(event, fn) end
+
+---@class weir.backoff
+local backoff = {}
+
+---@param options? weir.backoff_options
+---@return weir.backoff
+function weir.backoff(options) end
+
+---@return number seconds
+function backoff:next() end
+
+function backoff:reset() end
+
+---@class weir.budget
+local budget = {}
+
+---@class weir.budget_alone: weir.budget_options
+---@field clock? fun(): number
+
+---@param options? weir.budget_alone
+---@return weir.budget
+function weir.budget(options) end
+
+function budget:request() end
+
+function budget:success() end
+
+---@return boolean
+function budget:withdraw() end
+
+---@return number
+function budget:level() end
+
+---@return number
+function budget:cap() end
+
+---@class weir.limit
+local limit = {}
+
+---@param options { max: integer, queue?: integer }
+---@return weir.limit
+function weir.limit(options) end
+
+---@param seconds? number How long to wait in the queue.
+---@return true?, weir.refusal?
+function limit:acquire(seconds) end
+
+function limit:release() end
+
+---@return integer
+function limit:used() end
+
+---@return integer
+function limit:max() end
+
+---@return integer
+function limit:waiting() end
+
+---@class weir.rate
+local rate = {}
+
+---@param options { per_second: number, burst?: number, clock?: fun(): number }
+---@return weir.rate
+function weir.rate(options) end
+
+---@return true?, weir.refusal?
+function rate:take() end
+
+function rate:wait() end
+
+---@class weir.guard
+local guard = {}
+
+---@class weir.guard_options
+---@field breaker? weir.breaker|weir.breaker_alone
+---@field limit? weir.limit|{ max: integer, queue?: integer }
+---@field budget? weir.budget|weir.budget_alone
+---@field rate? weir.rate|{ per_second: number, burst?: number }
+---@field timeout? number Seconds, of one attempt. What never waits is measured afterwards.
+---@field retry? weir.guard_retry
+
+---@class weir.guard_retry: weir.backoff_options
+---@field retries? integer (3)
+---@field when? fun(err: any, attempt: integer): boolean
+
+---@param options? weir.guard_options
+---@return weir.guard
+function weir.guard(options) end
+
+---Runs fn behind the guards. nil and an error, or a raised error, is a failure: counted, retried, and the
+---last one passed on as it came. Refusals and timeouts are nil and an error.
+---@param label string
+---@param fn fun(): ...
+---@return ...
+function guard:run(label, fn) end
+
+return weir
