@@ -64,11 +64,24 @@ static void become_overdue(struct weir_call *call)
     wr_engine_arm(engine, &call->wake, engine->now + GRACE_NS);
 }
 
+/* A wait in vain is our own queue's matter and tells nothing of the backend, unless all the pool has is still being
+ * connected or hangs on a cancel: then nobody answers, and the breaker must hear of it or each caller would wait out his
+ * whole timeout in turn. The call leaves the queue first, for a breaker that opens empties it. */
+static void blame_backend_if_silent(struct weir_call *call)
+{
+    const struct wr_pool *pool = call->pool;
+    size_t silent = pool->count[WR_CONN_CONNECTING] + pool->count[WR_CONN_CANCELING];
+    if (silent == 0 || wr_pool_total(pool) > silent) return;
+    wr_call_enter(call, WR_CALL_NEW);
+    wr_call_settle_permit(call, WEIR_FAILURE, "timeout");
+}
+
 void wr_call_deadline_fired(struct wr_timer *timer)
 {
     struct weir_call *call = WR_CONTAINER(timer, struct weir_call, deadline_timer);
     switch (call->state) {
     case WR_CALL_QUEUED:
+        blame_backend_if_silent(call);
         wr_call_refuse(call, WEIR_CALL_TIMEOUT, WR_N_REFUSED_ACQUIRE, NULL, 0, "no connection of %s within the timeout%s%s",
                        call->pool->name, call->pool->connect_failing ? ", last: " : "",
                        call->pool->connect_failing ? call->pool->last_fault.message : "");
@@ -88,6 +101,7 @@ void wr_call_wake_fired(struct wr_timer *timer)
     struct weir_call *call = WR_CONTAINER(timer, struct weir_call, wake);
     switch (call->state) {
     case WR_CALL_QUEUED:
+        blame_backend_if_silent(call);
         wr_call_refuse(call, WEIR_CALL_ACQUIRE_TIMEOUT, WR_N_REFUSED_ACQUIRE, NULL, 0,
                        "no connection of %s within acquire_timeout", call->pool->name);
         break;

@@ -83,7 +83,7 @@ static void resolved_committed(struct weir_call *call)
 static enum wr_xact believed(const struct weir_call *call, const struct wr_conn *conn, enum wr_xact said)
 {
     bool same_life = conn->greeting.life == call->xid_life;
-    if (same_life || said == WR_XACT_FORGOTTEN) return said;
+    if (same_life || said == WR_XACT_FORGOTTEN || said == WR_XACT_NONE) return said;
     return said == WR_XACT_COMMITTED ? WR_XACT_FORGOTTEN : WR_XACT_ABORTED;
 }
 

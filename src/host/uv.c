@@ -25,6 +25,7 @@ struct watch {
 
 struct weir_uv {
     uv_loop_t *loop;
+    bool owns_loop;
     weir_engine *engine;       /* NULL until bound: nothing is polled and the timer waits */
     weir_host host;
     struct watch **watches;    /* by descriptor */
@@ -256,6 +257,17 @@ static void add_handle(struct weir_uv *uv, uv_handle_t *handle)
     uv->open_handles++;
 }
 
+static bool make_loop(struct weir_uv *uv)
+{
+    uv->loop = malloc(sizeof(*uv->loop));
+    if (uv->loop == NULL)
+        return false;
+    uv->owns_loop = uv_loop_init(uv->loop) == 0;
+    if (!uv->owns_loop)
+        free(uv->loop);
+    return uv->owns_loop;
+}
+
 int weir_uv_new(weir_uv **out, struct uv_loop_s *loop, uint64_t seed)
 {
     struct weir_uv *uv = calloc(1, sizeof(*uv));
@@ -264,6 +276,10 @@ int weir_uv_new(weir_uv **out, struct uv_loop_s *loop, uint64_t seed)
     if (uv == NULL)
         return WEIR_ENOMEM;
     uv->loop = loop;
+    if (loop == NULL && !make_loop(uv)) {
+        free(uv);
+        return WEIR_ENOMEM;
+    }
     uv_timer_init(uv->loop, &uv->timer); /* these three cannot fail */
     uv_idle_init(uv->loop, &uv->soon);
     uv_timer_init(uv->loop, &uv->limit);
@@ -274,6 +290,11 @@ int weir_uv_new(weir_uv **out, struct uv_loop_s *loop, uint64_t seed)
                             .arm = host_arm, .seed = seed };
     *out = uv;
     return WEIR_OK;
+}
+
+struct uv_loop_s *weir_uv_loop(const weir_uv *uv)
+{
+    return uv->loop;
 }
 
 const weir_host *weir_uv_hooks(weir_uv *uv)
@@ -340,5 +361,9 @@ void weir_uv_free(weir_uv *uv)
         free(spare);
     }
     free(uv->watches);
+    if (uv->owns_loop) {
+        uv_loop_close(uv->loop);
+        free(uv->loop);
+    }
     free(uv);
 }

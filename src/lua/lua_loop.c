@@ -8,11 +8,6 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* Both are libuv's, declared here because uv.h stays out of this directory. All Lua states of a process that
- * use this host must therefore live in one thread, as libuv's default loop does. */
-struct uv_loop_s *uv_default_loop(void);
-int uv_loop_close(struct uv_loop_s *loop);
-
 static const char loop_key = 0;
 
 uint64_t wl_now_ns(void)
@@ -42,7 +37,6 @@ void wl_loop_release(struct wl_loop *loop)
     if (--loop->references > 0) return;
     loop->busy++;
     weir_uv_free(loop->uv);
-    (void)uv_loop_close(uv_default_loop()); /* if it is somebody else's too, libuv refuses, which is right */
     free(loop);
 }
 
@@ -82,7 +76,7 @@ void wl_loop_open(lua_State *L)
     *box = calloc(1, sizeof **box);
     if (*box == NULL) luaL_error(L, "not enough memory");
     (*box)->references = 1;
-    if (weir_uv_new(&(*box)->uv, uv_default_loop(), 0) != WEIR_OK) luaL_error(L, "cannot make an event loop");
+    if (weir_uv_new(&(*box)->uv, NULL, 0) != WEIR_OK) luaL_error(L, "cannot make an event loop");
     lua_rawsetp(L, LUA_REGISTRYINDEX, &loop_key);
 }
 

@@ -463,6 +463,13 @@ static bool read_health(struct wl_reader *reader, int index, struct wl_options *
     return good;
 }
 
+/* Some keys make sense only where a guard stands alone; silently ignoring one would be a lie. */
+static bool refuse_key(struct wl_reader *reader, const char *name, const char *why)
+{
+    if (type_of(reader->L, lua_gettop(reader->L), name) == LUA_TNIL) return true;
+    return wl_complain(reader, name, "is not for weir.open: %s", why);
+}
+
 static bool read_backoff(struct wl_reader *reader, int index, struct wl_options *out)
 {
     weir_options *engine = &out->engine;
@@ -473,7 +480,8 @@ static bool read_backoff(struct wl_reader *reader, int index, struct wl_options 
                                  0,
                                  false};
     if (!wl_enter_table(reader, index, "backoff")) return reader->why[0] == '\0';
-    bool good = wl_backoff_read(reader, -1, &backoff);
+    bool good = wl_backoff_read(reader, -1, &backoff) &&
+                refuse_key(reader, "seed", "all of the engine follows its own seed");
     wl_leave_table(reader);
     engine->backoff = (weir_backoff_kind)backoff.kind;
     engine->backoff_base_ns = backoff.base_ns;
@@ -482,22 +490,35 @@ static bool read_backoff(struct wl_reader *reader, int index, struct wl_options 
     return good;
 }
 
+static bool read_breaker(struct wl_reader *reader, int index, struct wl_options *out)
+{
+    if (!wl_enter_table(reader, index, "breaker")) return reader->why[0] == '\0';
+    bool good = refuse_key(reader, "name", "the breakers of pools are named after them") &&
+                refuse_key(reader, "clock", "the engine has its own");
+    if (good && type_of(reader->L, lua_gettop(reader->L), "open_for") == LUA_TFUNCTION) {
+        good = wl_complain(reader, "open_for",
+                           "is a function; the breakers of pools are shared between processes and take a "
+                           "number of seconds");
+    }
+    good = good && wl_breaker_read(reader, -1, &out->engine.breaker);
+    wl_leave_table(reader);
+    return good;
+}
+
+static bool read_budget(struct wl_reader *reader, int index, struct wl_options *out)
+{
+    if (!wl_enter_table(reader, index, "budget")) return reader->why[0] == '\0';
+    bool good = refuse_key(reader, "name", "the budgets of pools are named after them") &&
+                refuse_key(reader, "clock", "the engine has its own") &&
+                wl_budget_read(reader, -1, &out->engine.budget);
+    wl_leave_table(reader);
+    return good;
+}
+
 static bool read_guards(struct wl_reader *reader, int index, struct wl_options *out)
 {
-    if (wl_enter_table(reader, index, "breaker")) {
-        if (type_of(reader->L, lua_gettop(reader->L), "open_for") == LUA_TFUNCTION) {
-            (void)wl_complain(reader, "open_for",
-                              "is a function; the breakers of pools are shared between processes and "
-                              "take a number of seconds");
-        }
-        (void)wl_breaker_read(reader, -1, &out->engine.breaker);
-        wl_leave_table(reader);
-    }
-    if (wl_enter_table(reader, index, "budget")) {
-        (void)wl_budget_read(reader, -1, &out->engine.budget);
-        wl_leave_table(reader);
-    }
-    return reader->why[0] == '\0' && read_backoff(reader, index, out);
+    return read_breaker(reader, index, out) && read_budget(reader, index, out) &&
+           read_backoff(reader, index, out);
 }
 
 bool wl_options_read(struct wl_reader *reader, int index, struct wl_options *out)

@@ -355,6 +355,7 @@ static void answer_now(struct fake *fake, struct fake_link *link)
         keep_books(link, !reply.failed);
     }
     after_transaction(link, &reply);
+    if (a->escapes) link->transaction = 'I';
     if (a->heal) {   /* the driver has rolled back */
         end_transaction(link, false, 0);
         link->transaction = 'I';
@@ -396,7 +397,7 @@ static void connect_done(void *arg, unsigned events)
         if (link->open) continue;
         *link = (struct fake_link){.fake = fake, .open = true, .owner = c->owner, .number = i, .transaction = 'I'};
         fake->opened++;
-        struct wr_greeting greeting = {.system_id = fake->system_id, .timeline = fake->timeline,
+        struct wr_greeting greeting = {.system_id = fake->system_id, .life = fake->life, .timeline = fake->timeline,
                                        .server_version = 150000, .backend_pid = (uint32_t)i + 1,
                                        .connect_ns = fake->connect_ns};
         fake->env.connected(c->owner, (struct wr_link *)(void *)link, &greeting, NULL);
@@ -533,6 +534,68 @@ void fake_assert_at_rest(struct fake *fake)
     fprintf(stderr, "not at rest: %zu calls, %zu in flight, %zu leased, %zu waiting, %zu timers, %zu canceling\n", held.calls,
             held.in_flight, held.leased, held.waiting, held.timers, held.canceling);
     abort();
+}
+
+static weir_request filled(weir_request request)
+{
+    if (request.client == NULL) request.client = "service";
+    if (request.context == NULL) request.context = "a test";
+    return request;
+}
+
+static void must(int code, const char *why)
+{
+    if (code == WEIR_OK) return;
+    fprintf(stderr, "refused: %s\n", why);
+    abort();
+}
+
+weir_call *fake_submit(struct fake *fake, weir_request request, const char *sql)
+{
+    weir_statement statement = {.sql = sql};
+    weir_call *call = NULL;
+    char why[WEIR_WHY_MAX] = "";
+    request = filled(request);
+    must(weir_submit(fake->engine, &request, &statement, 1, &call, why), why);
+    return call;
+}
+
+weir_call *fake_begin(struct fake *fake, weir_request request)
+{
+    weir_call *call = NULL;
+    char why[WEIR_WHY_MAX] = "";
+    request = filled(request);
+    must(weir_begin(fake->engine, &request, &call, why), why);
+    return call;
+}
+
+void fake_send(weir_call *call, const char *sql)
+{
+    weir_statement statement = {.sql = sql};
+    char why[WEIR_WHY_MAX] = "";
+    must(weir_unit_send(call, &statement, 1, why), why);
+}
+
+void fake_finish(weir_call *call, weir_finish how)
+{
+    must(weir_unit_finish(call, how), "finish");
+}
+
+static const weir_error *ended(const weir_call *call)
+{
+    if (weir_call_status(call) == WEIR_ENDED) return weir_call_error(call);
+    fprintf(stderr, "the call has not ended, its status is %d\n", (int)weir_call_status(call));
+    abort();
+}
+
+weir_code fake_code(const weir_call *call)
+{
+    return ended(call) == NULL ? WEIR_CALL_OK : ended(call)->code;
+}
+
+weir_outcome fake_outcome(const weir_call *call)
+{
+    return ended(call) == NULL ? WEIR_OUTCOME_COMMITTED : ended(call)->outcome;
 }
 
 long fake_counter(struct fake *fake, const char *group, const char *name)

@@ -19,6 +19,7 @@ struct fake_answer {           /* what a segment is answered with; preset to suc
     char sqlstate[6];
     uint64_t xid;
     bool commit_says_rollback;
+    bool escapes;              /* a statement ends the transaction it stands in */
     bool heal;
     bool dirty;
     enum wr_xact xact;
@@ -68,7 +69,7 @@ struct fake {
     bool send_fails;           /* every link turns out dead when something is sent */
     bool watch_timeout;        /* statement_timeout is obeyed */
     bool books;                /* keeps xids and counts effects; statements are "select <number>" */
-    uint64_t system_id;
+    uint64_t system_id, life;
     uint32_t timeline;
     void (*answer)(struct fake *fake, struct fake_link *link, const struct wr_segment *segment, struct fake_answer *answer);
 
@@ -96,9 +97,17 @@ void fake_run(struct fake *fake, uint64_t ns);
 void fake_crash(struct fake *fake);
 /* Ends the engine; fails the test unless everything was given back. */
 void fake_close(struct fake *fake);
-/* Ends what is asked for, without looking whether anything is left. */
+/* What tests ask for. Client "service" and context "a test" unless the request says otherwise; misuse fails the test. */
+weir_call *fake_submit(struct fake *fake, weir_request request, const char *sql);
+weir_call *fake_begin(struct fake *fake, weir_request request);
+void fake_send(weir_call *call, const char *sql);
+void fake_finish(weir_call *call, weir_finish how);
+/* Code and outcome of an ended call: WEIR_CALL_OK and COMMITTED if it has no error. Fails the test if it has not ended. */
+weir_code fake_code(const weir_call *call);
+weir_outcome fake_outcome(const weir_call *call);
+/* Ends the engine, whatever is left. */
 void fake_free(struct fake *fake);
-/* A statement of the engine's counters, summed over all pools: {"calls":..., "closed":...} is searched for `name`. */
+/* A counter of weir_stats_json summed over all pools, e.g. "calls", "started". */
 long fake_counter(struct fake *fake, const char *group, const char *name);
 /* Asserts that no call, lease, waiter or call timer is left. */
 void fake_assert_at_rest(struct fake *fake);

@@ -451,6 +451,25 @@ static void two_hosts_share_a_loop(void **state)
     weir_uv_free(NULL);
 }
 
+static void a_host_without_a_loop_makes_one_that_others_can_join(void **state)
+{
+    struct weir_engine first_engine = { .swap_when_ready = -1, .swap_forget = -1 };
+    struct weir_engine second_engine = { .swap_when_ready = -1, .swap_forget = -1 };
+    volatile bool never = false;
+    weir_uv *first, *second;
+
+    (void)state;
+    assert_int_equal(weir_uv_new(&first, NULL, 1), WEIR_OK);
+    assert_int_equal(weir_uv_new(&second, weir_uv_loop(first), 2), WEIR_OK);
+    weir_uv_bind(first, &first_engine);
+    weir_uv_bind(second, &second_engine);
+    weir_uv_hooks(second)->arm(weir_uv_hooks(second)->ctx, 0);
+    assert_false(weir_uv_run_until(first, &never, 5 * MS));
+    assert_int_equal(second_engine.timer_count, 1);
+    weir_uv_free(second);
+    weir_uv_free(first);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -478,6 +497,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(handles_do_not_keep_the_loop_alive, setup, teardown),
         cmocka_unit_test_setup_teardown(two_hosts_share_a_loop, setup, teardown),
+        cmocka_unit_test(a_host_without_a_loop_makes_one_that_others_can_join),
     };
 
     return cmocka_run_group_tests_name("uv_host", tests, NULL, NULL);
