@@ -1,13 +1,12 @@
 -- Weir in a few seconds: a PostgreSQL, its loss half way, and its return.
--- Without DATABASE_URL it starts a server of its own, which it may stop. With it (a superuser's), it uses that
--- server for the harmless part only, in a schema and with roles of its own that it drops afterwards.
+-- Without DATABASE_URL it starts a server of its own, which it may stop. With it (a superuser's), it uses
+-- that server for the harmless part only, in a schema and with roles of its own that it drops afterwards.
 
 local weir = require "weir"
 
 local USERS = { "ada", "alan", "barbara", "donald", "edsger", "grace", "john", "ken", "margaret", "niklaus" }
 local url, pg = os.getenv "DATABASE_URL", nil -- pg: the throw-away server, if it is ours
-local noise = io.open("/dev/urandom", "rb"):read(12)
-local secret = noise:gsub(".", function(byte) return ("%02x"):format(byte:byte()) end)
+local secret = io.open("/dev/urandom"):read(12):gsub(".", function(c) return ("%x"):format(c:byte()) end)
 local id = url and "weir_quickstart_" .. secret:sub(1, 8) or "app" -- of the schema and the roles
 local colours, step_number = not os.getenv "NO_COLOR" and os.execute "test -t 1" == true, 0
 

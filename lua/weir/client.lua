@@ -2,6 +2,7 @@
 -- function.
 
 local compat = require "weir.compat"
+local core = require "weir.core"
 local errors = require "weir.errors"
 local json = require "weir.json"
 local loop = require "weir.loop"
@@ -57,7 +58,13 @@ local function merged(base, options)
 end
 
 local function new_handle(db, spec)
-    return setmetatable({ db = db, spec = spec, request = make_request(db, spec), null = spec.null }, Handle)
+    return setmetatable({
+        db = db,
+        core = db.core,
+        spec = spec,
+        request = make_request(db, spec),
+        null = spec.null,
+    }, Handle)
 end
 
 --- A handle for calls as `name` with `claims`; the claims are encoded here, once.
@@ -72,15 +79,19 @@ end
 
 -- ---- single calls -----------------------------------------------------------------------------------------
 
+local submit = core.query
+
 --- Runs one statement in one round trip, retried as the policy says.
 -- @return result, or nil and an error
 function Handle:query(context, ...)
-    local call, key = self.db.core:submit(self.request, context, ...)
-    if not call then errors.misuse(key) end
-    loop.await(call, key)
-    local result, failure = call:collect(self.null)
-    if failure then return nil, errors.wrap(failure) end
-    return result
+    local result, failure, call, key = submit(self.core, self.request, loop.leisure(), context, ...)
+    if call then
+        loop.park(call, key)
+        result, failure = call:collect(self.null)
+    end
+    if failure == nil then return result end
+    if type(failure) == "string" then errors.misuse(failure) end
+    return nil, errors.wrap(failure)
 end
 
 local function all_results(call, null)

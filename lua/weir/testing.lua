@@ -11,8 +11,8 @@
 -- asked for it, however that one ends. Needs a POSIX shell and PostgreSQL's programs; works in Lua 5.4 and
 -- LuaJIT. Calls block until the server has done what was asked, in a coroutine too.
 --
--- The directory lies under TMPDIR. Where that is not set, it lies in memory (/dev/shm) if there is plenty of it
--- and durability was not asked for, and under /tmp otherwise.
+-- The directory lies under TMPDIR. Where that is not set, it lies in memory (/dev/shm) if there is plenty of
+-- it and durability was not asked for, and under /tmp otherwise.
 
 local keeper = require("weir.testing.keeper")
 
@@ -74,7 +74,8 @@ end
 
 local function settings_text(opts)
     local lines = { "max_connections = 200", "shared_buffers = 32MB", "max_wal_size = 128MB" }
-    -- Commits stay synchronous: what was committed has to survive a stop "immediate", only not a loss of power.
+    -- Commits stay synchronous: what was committed has to survive a stop "immediate", only not a loss of
+    -- power.
     if not opts.durable then lines[#lines + 1] = "fsync = off\nfull_page_writes = off" end
     for name, value in pairs(opts.settings or {}) do
         if type(name) ~= "string" or not name:find("^[%a_][%w_.]*$") then

@@ -54,8 +54,8 @@ function weir.is_error(value) end
 
 ---@alias weir.code
 ---| "server_error"
----| "lost"
----| "connect"
+---| "connection_lost"
+---| "connect_failed"
 ---| "timeout"
 ---| "breaker_open"
 ---| "queue_full"

@@ -157,15 +157,22 @@ static bool next_word(struct scan *scan)
     return false;
 }
 
-static bool word_is(const struct scan *scan, const char *word)
+/* `keyword` is in small letters. Looks at the first letter before it calls anything: every statement is held
+ * against some thirty keywords on its way to the server. */
+static bool is_keyword(const char *word, const char *keyword)
 {
-    return strcasecmp(scan->word, word) == 0;
+    return (word[0] | ('a' ^ 'A')) == keyword[0] && strcasecmp(word, keyword) == 0;
+}
+
+static bool word_is(const struct scan *scan, const char *keyword)
+{
+    return is_keyword(scan->word, keyword);
 }
 
 static bool is_one_of(const char *word, const char *const *list)
 {
     for (; *list != NULL; list++) {
-        if (strcasecmp(word, *list) == 0) return true;
+        if (is_keyword(word, *list)) return true;
     }
     return false;
 }

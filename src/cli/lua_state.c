@@ -16,19 +16,24 @@ int luaopen_weir_core(lua_State *L);
 
 /* ---- where the modules are ----------------------------------------------------------------------------- */
 
-/* True for a program that stands where it was built. An installed one must not load code from a source
- * folder that may have gone and come back as somebody else's. */
-static bool in_build_tree(void)
+/* The folder the program is in. */
+static bool find_program(char *folder, size_t size)
 {
-    char path[PATH_MAX + sizeof "CMakeCache.txt"];
-    ssize_t length = readlink("/proc/self/exe", path, PATH_MAX);
+    ssize_t length = readlink("/proc/self/exe", folder, size - 1);
     char *slash;
 
     if (length <= 0) return false;
-    path[length] = '\0';
-    slash = strrchr(path, '/');
-    if (slash == NULL) return false;
-    memcpy(slash + 1, "CMakeCache.txt", sizeof "CMakeCache.txt");
+    folder[length] = '\0';
+    slash = strrchr(folder, '/');
+    if (slash != NULL) *slash = '\0';
+    return slash != NULL;
+}
+
+static bool is_build_tree(const char *folder)
+{
+    char path[PATH_MAX + sizeof "/CMakeCache.txt"];
+
+    snprintf(path, sizeof path, "%s/CMakeCache.txt", folder);
     return access(path, R_OK) == 0;
 }
 
@@ -40,6 +45,20 @@ static void add_folder(luaL_Buffer *paths, const char *folder)
     luaL_addstring(paths, "/?/init.lua;");
 }
 
+/* Where this program was built, the source; otherwise the modules installed beside it, wherever that is now.
+ * An installed program must not load code from a source folder that may have gone and come back as somebody
+ * else's. */
+static void add_own_folders(luaL_Buffer *paths)
+{
+    char folder[PATH_MAX], beside[PATH_MAX + sizeof "/../share/lua/5.4"];
+
+    if (find_program(folder, sizeof folder)) {
+        snprintf(beside, sizeof beside, "%s/../share/lua/5.4", folder);
+        add_folder(paths, is_build_tree(folder) ? WEIR_LUA_DIR_SOURCE : beside);
+    }
+    add_folder(paths, WEIR_LUA_DIR_INSTALL);
+}
+
 static void set_search_path(lua_State *L)
 {
     const char *override = getenv("WEIR_LUA_PATH");
@@ -48,8 +67,7 @@ static void set_search_path(lua_State *L)
     lua_getglobal(L, "package");
     luaL_buffinit(L, &paths);
     if (override != NULL && override[0] != '\0') add_folder(&paths, override);
-    if (in_build_tree()) add_folder(&paths, WEIR_LUA_DIR_SOURCE);
-    add_folder(&paths, WEIR_LUA_DIR_INSTALL);
+    add_own_folders(&paths);
     luaL_pushresult(&paths);
     lua_getfield(L, -2, "path");
     lua_concat(L, 2);

@@ -239,6 +239,7 @@ void wr_conn_connected(void *owner, struct wr_link *link, const struct wr_greeti
     struct weir_engine *engine = pool->engine;
     bool probe = conn->probe;
     connect_ended(pool, link == NULL ? fault : NULL);
+    wr_health_connected(pool, link == NULL ? fault : NULL, link == NULL ? 0 : greeting->connect_ns);
     if (link == NULL) {
         struct wr_fault kept = *fault;
         wr_conn_close(conn, WR_COUNTERS);

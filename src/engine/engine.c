@@ -169,12 +169,21 @@ static int env_watch(void *of, int fd, unsigned events, void (*ready)(void *arg,
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
+static uint32_t last_slot_taken(const struct wr_area *area)
+{
+    uint32_t slot = wr_area_shape(area)->workers;
+    while (slot > 0 && wr_area_worker_pid(area, slot) == 0) slot--;
+    return slot;
+}
+
+/* One look at each slot: what a dead worker held is free again after a second or two, however many workers there are. */
 static void housekeeping_fired(struct wr_timer *timer)
 {
     struct weir_engine *engine = WR_CONTAINER(timer, struct weir_engine, housekeeping);
     wr_area_heartbeat(engine->area, engine->now);
-    uint32_t dead;
-    while ((dead = wr_area_reap(engine->area)) != 0) {
+    for (uint32_t looks = last_slot_taken(engine->area); looks > 0; looks--) {
+        uint32_t dead = wr_area_reap(engine->area);
+        if (dead == 0) continue;
         for (size_t i = 0; i < engine->pool_count; i++) {
             weir_breaker_reclaim(engine->pools[i].breaker, dead, engine->now);
         }
@@ -358,7 +367,8 @@ bool weir_drained(const weir_engine *engine)
     return true;
 }
 
-/* Calls whose owners have not freed them become orphans: readable, attached to nothing. */
+/* Calls whose owners have not freed them become orphans: readable, attached to nothing. Their memory and that of their
+ * results goes back through the engine's hooks, so the bare structure stays until the last of them is buried. */
 static void orphan_calls(struct weir_engine *engine)
 {
     struct wr_list *node;
@@ -368,9 +378,15 @@ static void orphan_calls(struct weir_engine *engine)
         wr_list_remove(&call->notice);
         call->pool = NULL;
         call->engine = NULL;
-        call->memory = engine->host.resize == NULL ? *wr_memory_libc()
-                                                   : (struct wr_memory){engine->host.resize, engine->host.ctx};
+        engine->orphans++;
     }
+}
+
+void wr_engine_bury(struct weir_call *orphan)
+{
+    struct weir_engine *engine = orphan->memory.ctx;
+    wr_call_destroy(orphan);
+    if (--engine->orphans == 0) free(engine);
 }
 
 void weir_free(weir_engine *engine)
@@ -388,5 +404,5 @@ void weir_free(weir_engine *engine)
     wr_engine_event(engine, WR_EVENT_ENGINE, NULL, "engine %s closed", engine->config.options.name);
     engine->host.arm(engine->host.ctx, -1);
     dismantle(engine);
-    free(engine);
+    if (engine->orphans == 0) free(engine);
 }

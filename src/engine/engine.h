@@ -82,6 +82,7 @@ struct weir_engine {
     struct wr_list notices;             /* calls whose owner is to be told at the end of the turn */
     struct wr_list spare_calls;         /* freed by their owners, memory kept */
     size_t spare_count, call_count, in_flight;
+    size_t orphans;                     /* calls that outlive the engine; the last one frees this structure */
     uint64_t call_sequence, conn_sequence;
 
     struct wr_list retired;             /* connections closed in this turn, freed at its end */
@@ -112,6 +113,9 @@ void wr_engine_disarm(struct weir_engine *engine, struct wr_timer *timer);
 int wr_engine_reserve_timers(struct weir_engine *engine, size_t more);
 /* Outside a turn: tells the host when to call next. Inside one this happens at its end. */
 void wr_engine_rearm(struct weir_engine *engine);
+
+/* Frees a call whose engine has been closed. */
+void wr_engine_bury(struct weir_call *orphan);
 
 uint64_t wr_engine_refresh(struct weir_engine *engine);   /* reads the clock into engine->now */
 

@@ -120,21 +120,37 @@ void wr_health_probe_fired(struct wr_timer *timer)
     if (!wr_timer_armed(timer)) wr_engine_arm(engine, timer, engine->now + pool->probe_delay_ns);
 }
 
-void wr_health_probed(struct wr_pool *pool, const struct wr_fault *fault)
+/* Answers again, or does not: one event per change. */
+static void learn(struct wr_pool *pool, bool ok, uint64_t elapsed_ns, const char *message)
 {
     struct weir_engine *engine = pool->engine;
     struct wr_backend_state *backend = &engine->backends[pool->backend_index];
     bool was_ok = !backend->known || backend->ok;
-    pool->probing = false;
     backend->known = true;
-    backend->ok = fault == NULL;
+    backend->ok = ok;
     backend->at_ns = engine->now;
-    backend->elapsed_ns = engine->now - pool->probe_sent_at;
-    wr_text_copy(backend->message, sizeof backend->message, fault == NULL ? "" : fault->message);
-    if (was_ok != backend->ok) {
-        wr_engine_event(engine, WR_EVENT_HEALTH, pool, "backend %s %s%s%s", pool->backend->name,
-                        backend->ok ? "answers again" : "does not answer", backend->ok ? "" : ": ", backend->message);
+    backend->elapsed_ns = elapsed_ns;
+    wr_text_copy(backend->message, sizeof backend->message, message);
+    if (was_ok == ok) return;
+    wr_engine_event(engine, WR_EVENT_HEALTH, pool, "backend %s %s%s%s", pool->backend->name,
+                    ok ? "answers again" : "does not answer", ok ? "" : ": ", backend->message);
+}
+
+/* A server that says no (wrong password, no slot left) is there; only silence and "going down" speak against it. */
+void wr_health_connected(struct wr_pool *pool, const struct wr_fault *fault, uint64_t elapsed_ns)
+{
+    if (fault == NULL) {
+        learn(pool, true, elapsed_ns, "");
+    } else if (fault->unreachable || strncmp(fault->sqlstate, "57P", 3) == 0) {
+        learn(pool, false, elapsed_ns, fault->message);
     }
+}
+
+void wr_health_probed(struct wr_pool *pool, const struct wr_fault *fault)
+{
+    struct weir_engine *engine = pool->engine;
+    pool->probing = false;
+    learn(pool, fault == NULL, engine->now - pool->probe_sent_at, fault == NULL ? "" : fault->message);
     if (fault != NULL) {
         wr_count(&pool->meter->counter[WR_N_PROBES_FAILED], 1);
         pool->probe_delay_ns *= 2;

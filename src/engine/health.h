@@ -9,6 +9,8 @@ void wr_health_start(struct weir_engine *engine);
 void wr_health_stop(struct weir_engine *engine);
 /* The breaker is not closed: keep probing until it is. */
 void wr_health_watch(struct wr_pool *pool);
+/* A connect's end says as much about the backend as a probe's. */
+void wr_health_connected(struct wr_pool *pool, const struct wr_fault *fault, uint64_t elapsed_ns);
 /* A probe's end; fault NULL: it answered. */
 void wr_health_probed(struct wr_pool *pool, const struct wr_fault *fault);
 void wr_health_probe_fired(struct wr_timer *timer);

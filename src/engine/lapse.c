@@ -136,7 +136,7 @@ void weir_call_free(weir_call *call)
 {
     struct weir_engine *engine = call->engine;
     if (engine == NULL) {   /* the engine has gone before it */
-        wr_call_destroy(call);
+        wr_engine_bury(call);
         return;
     }
     call->abandoned = true;

@@ -56,7 +56,10 @@ static int init_target(struct wr_pool *pool, char *why)
         .password = pool->client->password, .role = pool->client->role, .kind = pool->client->kind,
         .pooler = pool->backend->pooler, .prepared_max = o->prepared_max,
     };
-    return pool->engine->driver->target(pool->engine->instance, &login, &pool->target, why);
+    char reason[WEIR_WHY_MAX] = "";
+    int code = pool->engine->driver->target(pool->engine->instance, &login, &pool->target, reason);
+    if (code != WEIR_OK) wr_text_format(why, WEIR_WHY_MAX, "backends.%s: %s", pool->backend->name, reason);
+    return code;
 }
 
 int wr_pool_init(struct wr_pool *pool, struct weir_engine *engine, size_t client, size_t backend, char *why)

@@ -117,20 +117,24 @@ void wl_call_drop(struct wl_call *call)
     wl_engine_release(engine);
 }
 
-static int call_free(lua_State *L)
+static void empty_box(struct wl_call **box)
 {
-    struct wl_call **box = luaL_checkudata(L, 1, WL_CALL_TYPE);
     struct wl_call *call = *box;
     *box = NULL;
-    if (call == NULL) return 0;
+    if (call == NULL) return;
     struct wl_loop *loop = call->engine->loop;
     if (loop->busy == 0) {
         wl_call_drop(call);
-        return 0;
+        return;
     }
     forget_ready(call); /* a finaliser inside a policy: the engine is at work, so later */
     call->next = loop->retired_calls;
     loop->retired_calls = call;
+}
+
+static int call_free(lua_State *L)
+{
+    empty_box(luaL_checkudata(L, 1, WL_CALL_TYPE));
     return 0;
 }
 
@@ -149,22 +153,22 @@ static struct wl_call **push_call(lua_State *L)
     return box;
 }
 
-/* The engine at 1, the request at 2 and the context at 3 as what weir_submit wants. NULL, and nil with a
- * sentence pushed. */
-static struct wl_engine *prepare(lua_State *L, weir_request *request)
+/* The engine at 1, the request at 2 and the context as what weir_submit wants. NULL, and nil with a sentence
+ * pushed. */
+static struct wl_engine *prepare(lua_State *L, int context, weir_request *request)
 {
     struct wl_engine *engine = wl_engine_enterable(L, 1);
     const struct wl_request *common = luaL_checkudata(L, 2, WL_REQUEST_TYPE);
     *request = common->request;
     if (engine == NULL) return (void)refuse(L, "the engine is closed"), NULL;
-    if (lua_type(L, 3) != LUA_TSTRING) {
+    if (lua_type(L, context) != LUA_TSTRING) {
         lua_pushnil(L);
         lua_pushfstring(L, "the context is a %s; say in a string what this call is for, like 'GET /contacts'",
-                        lua_isnoneornil(L, 3) ? "nil" : luaL_typename(L, 3));
+                        lua_isnoneornil(L, context) ? "nil" : luaL_typename(L, context));
         return NULL;
     }
     size_t length = 0;
-    request->context = lua_tolstring(L, 3, &length);
+    request->context = lua_tolstring(L, context, &length);
     if (length == 0)
         return (void)refuse(L, "the context is empty; say what this call is for, like 'GET /contacts'"), NULL;
     if (strlen(request->context) != length) return (void)refuse(L, "the context holds a zero byte"), NULL;
@@ -172,13 +176,18 @@ static struct wl_engine *prepare(lua_State *L, weir_request *request)
     return engine;
 }
 
-static int begin_call(lua_State *L, struct wl_engine *engine, weir_request *request,
-                      const weir_statement *statements, size_t count)
+/* Starts a call, or a unit of work if there are no statements, and puts it into the box. False, with a
+ * sentence in why, if it cannot be. The box was made before the statements were read into the engine's
+ * scratch: making one may run a finaliser, and that one a query of its own. */
+static bool begin_call(struct wl_engine *engine, struct wl_call **box, weir_request *request,
+                       const weir_statement *statements, size_t count, char *why)
 {
-    char why[WEIR_WHY_MAX] = "";
-    struct wl_call **box = push_call(L);
-    struct wl_call *call = *box = new_call(engine);
-    if (call == NULL) return refuse(L, "out of memory");
+    struct wl_call *call = new_call(engine);
+    if (call == NULL) {
+        (void)snprintf(why, WEIR_WHY_MAX, "out of memory");
+        return false;
+    }
+    why[0] = '\0';
     request->user = call;
     engine->loop->busy++;
     int code = statements != NULL
@@ -186,23 +195,18 @@ static int begin_call(lua_State *L, struct wl_engine *engine, weir_request *requ
                    : weir_begin(engine->handle, request, &call->handle, why);
     wl_loop_leave(engine->loop);
     if (code != WEIR_OK) {
-        *box = NULL;
         wl_call_drop(call);
-        return refuse(L, why);
+        return false;
     }
-    lua_pushlightuserdata(L, call);
-    return 2;
+    *box = call;
+    return true;
 }
 
-int wl_call_submit(lua_State *L)
+/* What Lua gets of a call it is to wait for: the box on top of the stack, and the key to park it by. */
+static int hand_out(lua_State *L, struct wl_call **box)
 {
-    char why[WEIR_WHY_MAX];
-    weir_request request;
-    struct wl_engine *engine = prepare(L, &request);
-    if (engine == NULL) return 2;
-    const weir_statement *statement = wl_params_one(L, &engine->scratch, 4, lua_gettop(L), why);
-    if (statement == NULL) return refuse(L, why);
-    return begin_call(L, engine, &request, statement, 1);
+    lua_pushlightuserdata(L, *box);
+    return 2;
 }
 
 int wl_call_submit_many(lua_State *L)
@@ -210,18 +214,23 @@ int wl_call_submit_many(lua_State *L)
     char why[WEIR_WHY_MAX];
     size_t count = 0;
     weir_request request;
-    struct wl_engine *engine = prepare(L, &request);
+    lua_settop(L, 4);
+    struct wl_engine *engine = prepare(L, 3, &request);
     if (engine == NULL) return 2;
+    struct wl_call **box = push_call(L);
     const weir_statement *statements = wl_params_many(L, &engine->scratch, 4, &count, why);
     if (statements == NULL) return refuse(L, why);
-    return begin_call(L, engine, &request, statements, count);
+    return begin_call(engine, box, &request, statements, count, why) ? hand_out(L, box) : refuse(L, why);
 }
 
 int wl_call_begin(lua_State *L)
 {
+    char why[WEIR_WHY_MAX];
     weir_request request;
-    struct wl_engine *engine = prepare(L, &request);
-    return engine == NULL ? 2 : begin_call(L, engine, &request, NULL, 0);
+    struct wl_engine *engine = prepare(L, 3, &request);
+    if (engine == NULL) return 2;
+    struct wl_call **box = push_call(L);
+    return begin_call(engine, box, &request, NULL, 0, why) ? hand_out(L, box) : refuse(L, why);
 }
 
 /* ---- methods ------------------------------------------------------------------------------------------- */
@@ -231,6 +240,19 @@ static struct wl_call *check_call(lua_State *L)
     struct wl_call **box = luaL_checkudata(L, 1, WL_CALL_TYPE);
     if (*box == NULL || (*box)->handle == NULL) luaL_error(L, "the call has been freed");
     return *box;
+}
+
+static bool is_waiting(const struct wl_call *call)
+{
+    return weir_call_status(call->handle) == WEIR_WAITING;
+}
+
+/* Turns the loop until the call has its answer, but no longer than `seconds` (0: not at all) and not once
+ * something else wants Lua's attention. True if the call has its answer. */
+static bool serve(struct wl_call *call, double seconds)
+{
+    if (is_waiting(call) && seconds > 0) wl_loop_turn(call->engine->loop, seconds);
+    return !is_waiting(call);
 }
 
 /* A call that may be acted on: its engine is open and no policy is asking. */
@@ -304,7 +326,14 @@ static int call_status(lua_State *L)
 
 static int call_waiting(lua_State *L)
 {
-    lua_pushboolean(L, weir_call_status(check_call(L)->handle) == WEIR_WAITING);
+    lua_pushboolean(L, is_waiting(check_call(L)));
+    return 1;
+}
+
+/* call:serve(seconds) -> whether it has its answer. See serve(). */
+static int call_serve(lua_State *L)
+{
+    lua_pushboolean(L, serve(check_active(L), luaL_checknumber(L, 2)));
     return 1;
 }
 
@@ -343,22 +372,26 @@ static int call_result(lua_State *L)
     return 1;
 }
 
-/* call:collect(nulls) -> what its one statement gave | nil, error; and the call is freed: the whole end of a
- * single call in one step, as most calls are such. */
-static int call_collect(lua_State *L)
+/* Pushes what the call's one statement gave | nil, failure; and frees the call: the whole end of a single
+ * call in one step, as most calls are such. The box must be on the stack, since making a table may raise. */
+static int collect(lua_State *L, struct wl_call **box, bool nulls)
 {
-    struct wl_call *call = check_active(L);
-    bool nulls = lua_toboolean(L, 2) != 0;
-    const weir_error *error = weir_call_error(call->handle);
-    lua_settop(L, 1);
+    const weir_error *error = weir_call_error((*box)->handle);
     if (error != NULL) {
         lua_pushnil(L);
         wl_push_error(L, error);
     } else {
-        push_result(L, weir_call_result(call->handle, 0), nulls);
+        push_result(L, weir_call_result((*box)->handle, 0), nulls);
     }
-    (void)call_free(L);
+    empty_box(box);
     return error != NULL ? 2 : 1;
+}
+
+/* call:collect(nulls) -> result | nil, failure */
+static int call_collect(lua_State *L)
+{
+    (void)check_active(L);
+    return collect(L, lua_touserdata(L, 1), lua_toboolean(L, 2) != 0);
 }
 
 static int call_attempt(lua_State *L)
@@ -371,6 +404,52 @@ static int call_remaining(lua_State *L)
 {
     lua_pushnumber(L, (lua_Number)weir_call_remaining_ns(check_call(L)->handle) / 1e9);
     return 1;
+}
+
+/* ---- single calls -------------------------------------------------------------------------------------- */
+
+/* A userdata with a finaliser is the dearest part of a short call, so the box of a query that was answered on
+ * the spot, the first upvalue, serves the next one too. It is full while a query is under way and a finaliser
+ * makes another, and after an error; then a new one takes its place. */
+static struct wl_call **borrow_box(lua_State *L)
+{
+    struct wl_call **box = lua_touserdata(L, lua_upvalueindex(1));
+    if (box != NULL && *box == NULL) {
+        lua_pushvalue(L, lua_upvalueindex(1));
+        return box;
+    }
+    box = push_call(L);
+    lua_pushvalue(L, -1);
+    lua_replace(L, lua_upvalueindex(1));
+    return box;
+}
+
+/* Lua may do with this box what it likes. */
+static int hand_out_borrowed(lua_State *L, struct wl_call **box)
+{
+    lua_pushnil(L);
+    lua_replace(L, lua_upvalueindex(1));
+    lua_pushnil(L);
+    lua_pushnil(L);
+    lua_pushvalue(L, -3);
+    return 2 + hand_out(L, box);
+}
+
+int wl_call_query(lua_State *L)
+{
+    char why[WEIR_WHY_MAX];
+    weir_request request;
+    if (lua_gettop(L) < 5) lua_settop(L, 5); /* no SQL: nil, and the box is not taken for it */
+    int last = lua_gettop(L);
+    double seconds = luaL_checknumber(L, 3);
+    struct wl_engine *engine = prepare(L, 4, &request);
+    if (engine == NULL) return 2;
+    struct wl_call **box = borrow_box(L);
+    const weir_statement *statement = wl_params_one(L, &engine->scratch, 5, last, why);
+    if (statement == NULL) return refuse(L, why);
+    if (!begin_call(engine, box, &request, statement, 1, why)) return refuse(L, why);
+    if (!serve(*box, seconds)) return hand_out_borrowed(L, box);
+    return collect(L, box, ((const struct wl_request *)lua_touserdata(L, 2))->null);
 }
 
 static void make_type(lua_State *L, const char *name, const luaL_Reg *methods)
@@ -386,11 +465,14 @@ void wl_call_open(lua_State *L)
 {
     static const luaL_Reg none[] = {{NULL, NULL}};
     static const luaL_Reg methods[] = {
-        {"send", call_send},       {"send_many", call_send_many}, {"finish", call_finish},
-        {"cancel", call_cancel},   {"status", call_status},       {"waiting", call_waiting},
-        {"error", call_error},     {"count", call_count},         {"result", call_result},
-        {"collect", call_collect}, {"attempt", call_attempt},     {"remaining", call_remaining},
-        {"free", call_free},       {"__gc", call_free},           {NULL, NULL},
+        {"send", call_send},       {"send_many", call_send_many},
+        {"finish", call_finish},   {"cancel", call_cancel},
+        {"status", call_status},   {"waiting", call_waiting},
+        {"error", call_error},     {"count", call_count},
+        {"result", call_result},   {"collect", call_collect},
+        {"attempt", call_attempt}, {"remaining", call_remaining},
+        {"serve", call_serve},     {"free", call_free},
+        {"__gc", call_free},       {NULL, NULL},
     };
     make_type(L, WL_REQUEST_TYPE, none);
     make_type(L, WL_CALL_TYPE, methods);

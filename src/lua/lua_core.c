@@ -18,6 +18,9 @@ int luaopen_weir_core(lua_State *L)
     wl_guard_open(L);
     luaL_newlib(L, functions);
     luaL_setfuncs(L, wl_loop_functions(), 0);
+    lua_pushnil(L);
+    lua_pushcclosure(L, wl_call_query, 1);
+    lua_setfield(L, -2, "query");
     lua_pushliteral(L, WEIR_VERSION);
     lua_setfield(L, -2, "version");
     return 1;

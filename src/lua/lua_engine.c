@@ -344,7 +344,6 @@ void wl_engine_open(lua_State *L)
 {
     static const luaL_Reg methods[] = {
         {"request", wl_call_request},
-        {"submit", wl_call_submit},
         {"submit_many", wl_call_submit_many},
         {"begin", wl_call_begin},
         {"close", engine_close},

@@ -86,6 +86,16 @@ static int loop_now(lua_State *L)
     return 1;
 }
 
+void wl_loop_turn(struct wl_loop *loop, double seconds)
+{
+    /* No turn ends before it began: libuv's host looks at the clock first. */
+    uint64_t limit = seconds < 0 ? 0 : seconds < 50e-6 ? 50000 : (uint64_t)(seconds * 1e9);
+    loop->wake = loop->ready_first != NULL || loop->due != NULL;
+    loop->busy++;
+    (void)weir_uv_run_until(loop->uv, &loop->wake, limit);
+    wl_loop_leave(loop);
+}
+
 /* turn([seconds]) -> whether there is something for ready() or due(): waits for that, or until the time has
  * passed; without seconds, for ever. */
 static int loop_turn(lua_State *L)
@@ -93,12 +103,7 @@ static int loop_turn(lua_State *L)
     struct wl_loop *loop = wl_loop_of(L);
     double seconds = luaL_optnumber(L, 1, -1);
     if (loop->busy > 0) return luaL_error(L, "a policy must not wait or call the database");
-    loop->wake = loop->ready_first != NULL || loop->due != NULL;
-    /* No turn ends before it began: libuv's host looks at the clock first. */
-    uint64_t limit = seconds < 0 ? 0 : seconds < 50e-6 ? 50000 : (uint64_t)(seconds * 1e9);
-    loop->busy++;
-    (void)weir_uv_run_until(loop->uv, &loop->wake, limit);
-    wl_loop_leave(loop);
+    wl_loop_turn(loop, seconds);
     lua_pushboolean(L, loop->ready_first != NULL || loop->due != NULL);
     return 1;
 }

@@ -38,6 +38,8 @@ void wl_loop_retain(struct wl_loop *loop);
 void wl_loop_release(struct wl_loop *loop);
 void wl_loop_open(lua_State *L);             /* makes the state's loop; called once by luaopen */
 void wl_loop_leave(struct wl_loop *loop);    /* busy--, and at zero frees what finalisers left behind */
+/* Turns until a call has an answer, a check is due, or the time is over; less than 0 is for ever. */
+void wl_loop_turn(struct wl_loop *loop, double seconds);
 uint64_t wl_now_ns(void);
 const luaL_Reg *wl_loop_functions(void);
 
@@ -160,7 +162,10 @@ void wl_engine_drop(struct wl_engine *engine);  /* closes, then releases; the lo
 struct wl_engine *wl_engine_enterable(lua_State *L, int index);
 void wl_call_drop(struct wl_call *call);
 int wl_call_request(lua_State *L);           /* engine:request(spec) */
-int wl_call_submit(lua_State *L);            /* engine:submit(request, context, sql, ...) */
+/* query(engine, request, seconds, context, sql, ...): one call, waited for here up to `seconds` (0: not at all)
+ * unless something else wants Lua's attention -> result | nil, failure | nil, why | nil, nil, call, key if it
+ * has no answer yet. A closure with one upvalue. */
+int wl_call_query(lua_State *L);
 int wl_call_submit_many(lua_State *L);       /* engine:submit_many(request, context, list) */
 int wl_call_begin(lua_State *L);             /* engine:begin(request, context) */
 

@@ -7,7 +7,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -59,8 +59,8 @@ static void silent(void *arg, const PGresult *result)
 /* Whether anything at all came back: a listen queue accepts for a server that never will. */
 static bool has_spoken(const PGconn *conn)
 {
-    char byte;
-    return recv(PQsocket(conn), &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+    int waiting = 0;   /* asked without a recv, which would eat the "connection refused" that libpq is to find */
+    return ioctl(PQsocket(conn), FIONREAD, &waiting) == 0 && waiting > 0;
 }
 
 /* With sslmode=prefer libpq answers a refusal by trying again without TLS. A refused password will not be

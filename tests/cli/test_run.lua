@@ -214,6 +214,21 @@ function TestScript:test_modules_of_the_tree_are_found_without_a_path()
     lu.assertEquals({ code, out, err }, { 0, "true\n", "" })
 end
 
+function TestScript:test_an_installed_command_finds_the_modules_beside_it_and_not_those_of_its_source()
+    local prefix = os.tmpname()
+    os.remove(prefix)
+    local code, out = shell(([[
+        prefix=%s; modules=$prefix/share/lua/5.4/weir; mkdir -p "$prefix/bin" "$modules"
+        cp "$weir" "$prefix/bin/weir"
+        echo "return { run = function() print(package.path) return true end }" >"$modules/loop.lua"
+        env -u LUA_PATH "$prefix/bin/weir" run %s
+        rm -r "$prefix"
+    ]]):format(prefix, quote(write "")))
+    lu.assertEquals(code, 0)
+    lu.assertStrContains(out, prefix .. "/bin/../share/lua/5.4/?.lua;")
+    lu.assertNotStrContains(out, (os.getenv "WEIR_SOURCE_DIR" or "no source") .. "/lua/")
+end
+
 function TestScript:test_the_folder_in_WEIR_LUA_PATH_comes_first()
     local folder = os.tmpname()
     os.remove(folder)
@@ -380,6 +395,22 @@ function TestSignals:test_an_ignored_ctrl_c_stays_ignored()
     local code, out = shell(([[env --ignore-signal=INT "$weir" run %s]]):format(
         quote(write "os.execute('kill -s INT $PPID') print 'alive'")))
     lu.assertEquals({ code, out }, { 0, "alive\n" })
+end
+
+function TestSignals:test_ctrl_c_ends_a_script_that_calls_the_database_and_overlooks_errors()
+    local code, _, err = run_and_signal([[
+        local weir = require "weir"
+        local server = assert(require("weir.testing").postgres())
+        local db = assert(weir.open {
+            backends = { primary = server:url() },
+            clients = { service = { bypass_rls = true } },
+        })
+        local service = db:service()
+        assert(service:query("GET", "select 1"))
+        ready()
+        while true do pcall(service.query, service, "GET", "select 1") end
+    ]], "INT")
+    lu.assertEquals({ code, err }, { 130, "weir: interrupted\n" })
 end
 
 function TestSignals:test_ctrl_c_leaves_no_throw_away_server_behind()

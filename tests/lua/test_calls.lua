@@ -189,6 +189,116 @@ function TestCalls:test_cancelling_a_task_cancels_its_call()
     lu.assertTrue(weir.now() - started < 5)
 end
 
+-- A call of the only task that can run is waited for without asking the scheduler.
+TestServedOnTheSpot = { setUp = TestCalls.setUp, tearDown = TestCalls.tearDown }
+
+local PLENTY = 10000 -- calls, after which what a test waits for will not come
+
+local function calls_until(service, done)
+    local calls = 0
+    while not done() and calls < PLENTY do
+        assert(service:query("GET", "select 1"))
+        calls = calls + 1
+    end
+    return calls
+end
+
+function TestServedOnTheSpot:test_a_sleeper_wakes_while_a_call_is_in_flight()
+    local woken
+    local task = weir.spawn(function()
+        weir.sleep(0.01)
+        woken = weir.now()
+    end)
+    weir.sleep(0)
+    assert(self.service:query("GET", "select pg_sleep(0.2)"))
+    lu.assertTrue(woken and weir.now() - woken > 0.1)
+    task:join()
+end
+
+function TestServedOnTheSpot:test_a_sleeper_wakes_between_short_calls()
+    local woken = false
+    local task = weir.spawn(function()
+        weir.sleep(0.01)
+        woken = true
+    end)
+    lu.assertTrue(calls_until(self.service, function() return woken end) < PLENTY)
+    task:join()
+end
+
+function TestServedOnTheSpot:test_callers_take_turns()
+    local theirs = 0
+    local task = weir.spawn(function()
+        for _ = 1, 100 do
+            assert(self.service:query("GET", "select 1"))
+            theirs = theirs + 1
+        end
+    end)
+    lu.assertTrue(calls_until(self.service, function() return theirs == 100 end) < 1000)
+    task:join()
+end
+
+function TestServedOnTheSpot:test_a_new_task_begins_at_the_next_call()
+    local begun = false
+    local task = weir.spawn(function() begun = true end)
+    lu.assertEquals(calls_until(self.service, function() return begun end), 1)
+    task:join()
+end
+
+function TestServedOnTheSpot:test_a_coroutine_that_waits_for_a_task_hears_of_its_end_at_the_next_call()
+    local heard, calls = false, 0
+    local ends_at_once = weir.spawn(function() end)
+    local looper = weir.spawn(function()
+        calls_until(self.service, function()
+            calls = calls + 1
+            return heard
+        end)
+    end)
+    coroutine.wrap(function() ends_at_once:join() end)()
+    heard = true
+    lu.assertEquals(calls, 1)
+    looper:join()
+end
+
+function TestServedOnTheSpot:test_a_call_may_take_longer_than_the_loop_sleeps()
+    lu.assertEquals(#assert(self.service:query("GET", "select pg_sleep(0.3)")), 1)
+end
+
+function TestServedOnTheSpot:test_a_cancel_from_before_the_call_cancels_it()
+    local task = weir.spawn(function()
+        coroutine.yield()
+        return self.service:query("GET", "select pg_sleep(30)")
+    end)
+    weir.sleep(0)
+    task:cancel()
+    local rows, err = task:join()
+    lu.assertNil(rows)
+    lu.assertEquals(err.code, "cancelled")
+end
+
+function TestServedOnTheSpot:test_a_finaliser_may_call_in_the_middle_of_a_call()
+    local sums = 0
+    local function call()
+        sums = sums + first(self.service:query("GET", "select 1 as one")).one
+    end
+    local function finaliser() coroutine.wrap(call)() end -- nobody can yield out of a finaliser
+    for i = 1, 300 do
+        setmetatable({}, { __gc = finaliser })
+        local rows = assert(self.service:query("GET", "select $1::int as i, repeat('x', 2000) as x", i))
+        lu.assertEquals(rows[1].i, i)
+    end
+    collectgarbage()
+    lu.assertTrue(sums == 300 or jit ~= nil) -- tables have no finalisers in LuaJIT
+end
+
+function TestServedOnTheSpot:test_a_transaction_is_served_like_a_call()
+    local sum = assert(self.service:transaction("GET", function(tx)
+        local total = 0
+        for i = 1, 150 do total = total + tx:query("select $1::int as i", i)[1].i end
+        return total
+    end))
+    lu.assertEquals(sum, 11325)
+end
+
 TestMisuse = {}
 
 function TestMisuse:setUp()

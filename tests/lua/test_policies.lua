@@ -1,5 +1,6 @@
 -- The operator's hooks: what they see, what they may answer, and what happens when they misbehave.
 
+local core = require "weir.core"
 local lu = require "luaunit"
 local weir = require "weir"
 local fixture = require "fixture"
@@ -149,7 +150,7 @@ function TestRetry.test_objects_that_die_inside_a_policy_do_no_harm()
     for _ = 1, 5 do
         fixture.open() -- nobody holds these engines
         local request = db.core:request { client = "service" }
-        db.core:submit(request, "GET", "select pg_sleep(0.01)") -- nor these calls
+        core.query(db.core, request, 0, "GET", "select pg_sleep(0.01)") -- nor these calls
         lu.assertNil((running:query("GET", transient)))
     end
     lu.assertTrue(policy_ran)

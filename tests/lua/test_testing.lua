@@ -412,8 +412,9 @@ function TestOptions:test_missing_binaries_are_one_clear_sentence()
 end
 
 function TestOptions:test_a_server_that_cannot_start_says_why_and_leaves_nothing()
-    local count = "ls -d ${TMPDIR:-/tmp}/weir-broken.* /dev/shm/weir-broken.* 2>/dev/null | wc -l"
-    local pg, err = testing.postgres { name = "broken", settings = { no_such_knob = 1 } }
+    local name = "broken" .. tostring({}):match("(%x%x%x%x%x%x%x)$") -- other processes run this test at the same time
+    local count = ("ls -d ${TMPDIR:-/tmp}/weir-%s.* /dev/shm/weir-%s.* 2>/dev/null | wc -l"):format(name, name)
+    local pg, err = testing.postgres { name = name, settings = { no_such_knob = 1 } }
     lu.assertNil(pg)
     lu.assertStrContains(err, 'unrecognized configuration parameter "no_such_knob"')
     lu.assertEquals(output_of(count), "0")

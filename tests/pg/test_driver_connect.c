@@ -208,6 +208,7 @@ static void an_absent_server_is_unreachable(void **state)
     f->loop.driver->target_free(f->target);
     assert_false(connect_to(f, "host=127.0.0.1 port=1 dbname=x user=x"));
     assert_true(f->session.fault.unreachable);
+    assert_non_null(strstr(f->session.fault.message, "Connection refused"));
     f->loop.driver->target_free(f->target);
     assert_false(connect_to(f, "host=no.such.host.invalid dbname=x user=x"));
     assert_true(f->session.fault.unreachable);

@@ -8,6 +8,8 @@
 
 static struct fake *current; /* the driver table has no room for a context before start() */
 
+enum { DOORBELL = 3 };
+
 #define ORDER(f, n) ((f)->order[(f)->order_count++ % FAKE_EVENTS] = (n))
 
 /* ---- host ---------------------------------------------------------------------------------------------------- */
@@ -39,13 +41,20 @@ static void host_arm(void *ctx, int64_t delay_ns)
 
 /* ---- driver --------------------------------------------------------------------------------------------------- */
 
+/* All events reach the engine as readiness of one descriptor. */
+static void ring(void *arg, unsigned events)
+{
+    struct fake *fake = arg;
+    fake->ready(fake->ready_arg, events);
+}
+
 static int driver_start(void **instance, const struct wr_driver_env *env, uint32_t connect_at_once, char *why)
 {
     (void)connect_at_once;
     (void)why;
     current->env = *env;
     *instance = current;
-    return WEIR_OK;
+    return env->watch(env->engine, DOORBELL, WEIR_READ, ring, current);
 }
 
 static void driver_stop(void *instance)
@@ -275,12 +284,18 @@ static uint32_t int4(const void *handle, size_t column)
     return 23;
 }
 
+struct handle {
+    const struct wr_memory *memory;
+    char text[8];
+};
+
 static const char *value(const void *handle, size_t row, size_t column, size_t *length)
 {
+    const char *text = ((const struct handle *)handle)->text;
     (void)row;
     (void)column;
-    *length = strlen(handle);
-    return handle;
+    *length = strlen(text);
+    return text;
 }
 
 static const char *tag(const void *handle)
@@ -301,9 +316,19 @@ static size_t none(const void *handle)
     return 0;
 }
 
-static void release(void *handle)
+static void release(void *of)
 {
-    free(handle);
+    struct handle *handle = of;
+    wr_free(handle->memory, handle);
+}
+
+static void *make_result(const struct fake *fake)
+{
+    const struct wr_memory *memory = fake->results_in_engine_memory ? fake->env.memory : wr_memory_libc();
+    struct handle *handle = wr_alloc(memory, sizeof *handle);
+    if (handle == NULL) abort();
+    *handle = (struct handle){memory, "1"};
+    return handle;
 }
 
 static const struct wr_result_ops ops = {one, one, column_name, int4, value, tag, affected, none, column_name, release};
@@ -343,7 +368,7 @@ static void answer_now(struct fake *fake, struct fake_link *link)
     if (!reply.failed) {
         reply.committed = link->kind == WR_SEGMENT_COMMIT && !a->commit_says_rollback;
         reply.count = link->statements;
-        for (size_t i = 0; i < reply.count; i++) results[i] = (struct weir_result){&ops, strdup("1")};
+        for (size_t i = 0; i < reply.count; i++) results[i] = (struct weir_result){&ops, make_result(fake)};
         fake->statements_run += (int)reply.count;
     }
     reply.xid_asked = !reply.failed && link->want_xid;
@@ -408,11 +433,11 @@ static void connect_done(void *arg, unsigned events)
 
 /* ---- the virtual loop ------------------------------------------------------------------------------------------------ */
 
-/* All events reach the engine as readiness of one descriptor, whose handler is set for the occasion. */
 static void deliver(struct fake *fake, void (*ready)(void *, unsigned), void *arg)
 {
-    fake->env.watch(fake->engine, 3, WEIR_READ, ready, arg);
-    int code = weir_on_ready(fake->engine, 3, WEIR_READ);
+    fake->ready = ready;
+    fake->ready_arg = arg;
+    int code = weir_on_ready(fake->engine, DOORBELL, WEIR_READ);
     assert(code == WEIR_OK);
     (void)code;
 }

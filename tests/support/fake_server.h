@@ -58,6 +58,8 @@ struct fake {
     bool armed;
     uint64_t armed_at;
     weir_host host;
+    void (*ready)(void *arg, unsigned events);   /* of the event being delivered */
+    void *ready_arg;
 
     /* behaviour */
     uint64_t service_ns, connect_ns, cancel_ns;
@@ -68,6 +70,7 @@ struct fake {
     bool peek_fails;
     bool send_fails;           /* every link turns out dead when something is sent */
     bool watch_timeout;        /* statement_timeout is obeyed */
+    bool results_in_engine_memory;
     bool books;                /* keeps xids and counts effects; statements are "select <number>" */
     uint64_t system_id, life;
     uint32_t timeline;

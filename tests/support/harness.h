@@ -75,6 +75,7 @@ struct harness {
     struct job *jobs;
     size_t running, ended;
     size_t fds, threads;                   /* before the engine was opened */
+    long died_with_others;                 /* shared area: most calls and connections that a killed worker left uncounted */
     long late_ms;                          /* past the deadline, the worst so far, less what the machine kept us */
     uint64_t ticked_ns;
     struct lag { uint64_t at_ns, length_ns; } lags[HARNESS_LAGS];
