@@ -6,6 +6,7 @@ local weir = require "weir"
 
 local USERS = { "ada", "alan", "barbara", "donald", "edsger", "grace", "john", "ken", "margaret", "niklaus" }
 local url, pg = os.getenv "DATABASE_URL", nil -- pg: the throw-away server, if it is ours
+if url == "" then url = nil end
 local secret = io.open("/dev/urandom"):read(12):gsub(".", function(c) return ("%x"):format(c:byte()) end)
 local id = url and "weir_quickstart_" .. secret:sub(1, 8) or "app" -- of the schema and the roles
 local colours, step_number = not os.getenv "NO_COLOR" and os.execute "test -t 1" == true, 0

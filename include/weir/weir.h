@@ -236,7 +236,8 @@ void weir_drain(weir_engine *engine, uint64_t timeout_ns);
 bool weir_drained(const weir_engine *engine);
 
 /* Ends what is left at once (unfinished calls: WEIR_CALL_CANCELLED, their notify runs inside), joins threads, frees.
- * Calls not yet freed by their owner stay readable until weir_call_free. Accepts NULL. Not from a completion. */
+ * Calls not yet freed by their owner stay readable until weir_call_free (for which the host's resize must still work).
+ * A call submitted from one of these last notifies ends without a notify. Accepts NULL. Not from a completion. */
 void weir_free(weir_engine *engine);
 
 /* ---- calls --------------------------------------------------------------------------------------------------- */
@@ -258,7 +259,7 @@ int weir_submit(weir_engine *engine, const weir_request *request, const weir_sta
 int weir_begin(weir_engine *engine, const weir_request *request, weir_call **out, char *why);
 
 /* READY or REPLIED -> WAITING -> REPLIED. WEIR_ESTATE in any other status, WEIR_EINVAL for SQL that would end the
- * transaction. An error in REPLIED leaves the transaction failed: end the unit. */
+ * transaction, WEIR_ENOMEM; none of them changes the status. An error in REPLIED leaves the transaction failed: end the unit. */
 int weir_unit_send(weir_call *call, const weir_statement *statements, size_t count, char *why);
 
 typedef enum weir_finish {
@@ -270,7 +271,8 @@ typedef enum weir_finish {
 /* READY or REPLIED -> WAITING -> READY (run again, attempt + 1) or ENDED. */
 int weir_unit_finish(weir_call *call, weir_finish how);
 
-/* The caller gives up: ends with CANCELLED on the next loop turn; what runs on the server is cancelled. */
+/* The caller gives up: the call has ENDED with CANCELLED when this returns (its notify comes in the next turn); what runs
+ * on the server is cancelled. No effect on one that has ended. */
 void weir_call_cancel(weir_call *call);
 /* Gives back all memory; an unfinished call is cancelled first and its notify is not called any more. */
 void weir_call_free(weir_call *call);

@@ -88,7 +88,9 @@ struct wr_reply {              /* lives during settled() */
     uint64_t bytes;            /* of results, about */
 };
 
-struct wr_driver_env {         /* lent by the engine; outlives the driver's instance */
+/* Lent by the engine; outlives the driver's instance. Results may outlive both: what their release() needs must not be
+ * memory of the engine's. */
+struct wr_driver_env {
     void *engine;
     const struct wr_memory *memory;
     uint64_t (*now_ns)(void *engine);

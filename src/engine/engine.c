@@ -244,6 +244,8 @@ static int start(struct weir_engine *engine, const weir_options *options, char *
     int code = wr_config_copy(&engine->config, options, &engine->memory, why);
     if (code != WEIR_OK) return code;
     wr_rng_seed(&engine->rng, engine->host.seed);
+    engine->plain_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    if (engine->plain_locale == (locale_t)0) return WEIR_ENOMEM;
     code = open_area(engine, why);
     if (code != WEIR_OK) return code;
     engine->env = (struct wr_driver_env){engine, &engine->memory, env_now, env_watch, wr_conn_connected, wr_conn_settled,
@@ -285,6 +287,7 @@ static void dismantle(struct weir_engine *engine)
     }
     wr_heap_release(&engine->timers);
     wr_buffer_release(&engine->report);
+    if (engine->plain_locale != (locale_t)0) freelocale(engine->plain_locale);
     wr_free(&engine->memory, engine->watches);
     wr_area_close(engine->area);
     wr_config_release(&engine->config, &engine->memory);

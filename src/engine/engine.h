@@ -11,6 +11,8 @@
 #include "engine/config.h"
 #include "engine/driver.h"
 
+#include <locale.h>
+
 struct wr_pool;
 struct weir_call;
 
@@ -95,7 +97,8 @@ struct weir_engine {
     struct wr_check_state checks[WR_CHECKS_MAX];
     uint64_t opened_at, opened_wall_us;
 
-    struct wr_buffer report;            /* JSON is put together here */
+    struct wr_buffer report;            /* JSON is put together here, under plain_locale ("C") */
+    locale_t plain_locale, hosts_locale;
 
     uint32_t policy_faults[WR_HOOKS];   /* of each hook, in a row */
     bool policy_off;

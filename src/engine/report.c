@@ -7,8 +7,19 @@
 /* ---- shared ------------------------------------------------------------------------------------------------- */
 
 /* `empty` stands in when there was no memory for the report: it is valid JSON of the same kind. */
-static size_t hand_over(const struct wr_buffer *b, const char *empty, char *out, size_t size)
+/* JSON knows one decimal point, whatever locale the host has set. */
+static struct wr_buffer *begin(weir_engine *engine)
 {
+    engine->hosts_locale = uselocale(engine->plain_locale);
+    wr_engine_refresh(engine);
+    wr_buffer_clear(&engine->report);
+    return &engine->report;
+}
+
+static size_t hand_over(weir_engine *engine, const char *empty, char *out, size_t size)
+{
+    const struct wr_buffer *b = &engine->report;
+    uselocale(engine->hosts_locale);
     const char *text = b->failed ? empty : b->data;
     size_t whole = b->failed ? strlen(empty) : b->length;
     if (size > 0) {
@@ -171,9 +182,7 @@ static void pool_sums(struct wr_buffer *b, const weir_engine *engine)
 size_t weir_health_json(weir_engine *engine, char *out, size_t size)
 {
     const weir_options *o = &engine->config.options;
-    struct wr_buffer *b = &engine->report;
-    wr_engine_refresh(engine);
-    wr_buffer_clear(b);
+    struct wr_buffer *b = begin(engine);
     wr_buffer_printf(b, "{\"status\":\"%s\",\"checks\":{", health_name(weir_health_now(engine)));
     database_check(b, engine);
     for (size_t i = 0; i < o->check_count; i++) {
@@ -198,7 +207,7 @@ size_t weir_health_json(weir_engine *engine, char *out, size_t size)
         wr_buffer_printf(b, ":\"%s\"", weir_breaker_state_name(weir_breaker_state_at(engine->pools[i].breaker, engine->now)));
     }
     wr_buffer_printf(b, "},\"uptime\":%.0f}", (double)(engine->now - engine->opened_at) / 1e9);
-    return hand_over(b, "{}", out, size);
+    return hand_over(engine, "{}", out, size);
 }
 
 /* ---- statistics -------------------------------------------------------------------------------------------------- */
@@ -314,9 +323,7 @@ static void pool_labels(struct wr_buffer *b, const struct wr_pool *pool)
 
 size_t weir_stats_json(weir_engine *engine, char *out, size_t size)
 {
-    struct wr_buffer *b = &engine->report;
-    wr_engine_refresh(engine);
-    wr_buffer_clear(b);
+    struct wr_buffer *b = begin(engine);
     wr_buffer_printf(b, "{\"name\":");
     wr_buffer_json_string(b, engine->config.options.name);
     wr_buffer_printf(b, ",\"uptime\":%.3f,\"in_flight\":%zu,\"allocations\":%llu,\"policy\":{\"off\":%s,\"message\":",
@@ -336,7 +343,7 @@ size_t weir_stats_json(weir_engine *engine, char *out, size_t size)
         wr_buffer_printf(b, "}");
     }
     wr_buffer_printf(b, "]}");
-    return hand_over(b, "{}", out, size);
+    return hand_over(engine, "{}", out, size);
 }
 
 /* ---- recorder and events ------------------------------------------------------------------------------------------- */
@@ -378,10 +385,9 @@ static void call_line(struct wr_buffer *b, const weir_engine *engine, const stru
 
 size_t weir_calls_json(weir_engine *engine, size_t most, char *out, size_t size)
 {
-    struct wr_buffer *b = &engine->report;
+    struct wr_buffer *b = begin(engine);
     if (most > CALLS_MOST) most = CALLS_MOST;
     struct wr_recorded_call *calls = wr_alloc(&engine->memory, (most + 1) * sizeof *calls);
-    wr_buffer_clear(b);
     wr_buffer_printf(b, "[");
     size_t count = calls == NULL ? 0 : wr_recorder_read(engine->area, calls, most);
     for (size_t i = 0; i < count; i++) {
@@ -390,7 +396,7 @@ size_t weir_calls_json(weir_engine *engine, size_t most, char *out, size_t size)
     }
     wr_buffer_printf(b, "]");
     wr_free(&engine->memory, calls);
-    return hand_over(b, "[]", out, size);
+    return hand_over(engine, "[]", out, size);
 }
 
 static void event_line(struct wr_buffer *b, const weir_engine *engine, const struct wr_event *e)
@@ -406,9 +412,8 @@ static void event_line(struct wr_buffer *b, const weir_engine *engine, const str
 
 size_t weir_events_json(weir_engine *engine, uint64_t after, char *out, size_t size)
 {
-    struct wr_buffer *b = &engine->report;
+    struct wr_buffer *b = begin(engine);
     struct wr_event *events = wr_alloc(&engine->memory, EVENTS_MOST * sizeof *events);
-    wr_buffer_clear(b);
     wr_buffer_printf(b, "[");
     size_t count = events == NULL ? 0 : wr_event_read(engine->area, after, events, EVENTS_MOST);
     for (size_t i = 0; i < count; i++) {
@@ -417,5 +422,5 @@ size_t weir_events_json(weir_engine *engine, uint64_t after, char *out, size_t s
     }
     wr_buffer_printf(b, "]");
     wr_free(&engine->memory, events);
-    return hand_over(b, "[]", out, size);
+    return hand_over(engine, "[]", out, size);
 }

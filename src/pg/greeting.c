@@ -82,6 +82,7 @@ static bool ask(struct greeter *greeter, struct question *questions, size_t coun
     wr_pgfault_from_conn(&greeter->arrival->fault, conn, greeter->secrets);
     for (size_t i = 0; i < count; i++) {
         struct wr_fault fault;
+        if (questions[i].answer == NULL) break; /* of which libpq says that it is an error, too */
         if (PQresultStatus(questions[i].answer) != PGRES_FATAL_ERROR) continue;
         wr_pgfault_from_result(&fault, questions[i].answer, greeter->secrets);
         if (!fault.lost) continue; /* a question the login may not ask is not why the connection went */
@@ -127,12 +128,9 @@ static const char timeline_sql[] =
     "else ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, "
     "8))::bit(32)::int "
     "end";
-/* Statistics are kept over an orderly stop and start anew after a crash, also one the postmaster survives. */
-static const char life_sql[] =
-    "select pg_catalog.hashtextextended(pg_catalog.concat(extract(epoch from "
-    "pg_catalog.pg_postmaster_start_time()), ' ',"
-    " (select extract(epoch from stats_reset) from pg_catalog.pg_stat_bgwriter)), 0)";
-static const char state_sql[] = "select pg_catalog.pg_is_in_recovery(), session_user";
+static const char life_sql[] = "select " WR_LIFE_SQL;
+static const char state_sql[] =
+    "select pg_catalog.pg_is_in_recovery(), session_user, pg_catalog.pg_backend_pid()";
 static const char timeout_sql[] =
     "select (extract(epoch from pg_catalog.current_setting('statement_timeout')::interval) * 1000)::bigint";
 
@@ -248,7 +246,7 @@ static bool try_setting(struct greeter *greeter, const char *name, const char *t
 {
     struct question q = {.sql = "select pg_catalog.set_config($1, $2, $3)",
                          .count = 3,
-                         .values = {name, text, greeter->target->pooler ? "true" : "false"}};
+                         .values = {name, text, greeter->arrival->pooler ? "true" : "false"}};
     bool ok = ask(greeter, &q, 1);
     if (ok && has_row(&q) && !keep_setting(&greeter->arrival->settings, name, text)) {
         wr_pgfault_say(&greeter->arrival->fault, "out of memory");
@@ -273,6 +271,14 @@ static bool apply_settings(struct greeter *greeter, const struct question *setti
 
 enum { ASK_SYSTEM, ASK_TIMELINE, ASK_LIFE, ASK_STATE, ASK_TIMEOUT, ASK_IDENTITY, ASK_SETTINGS };
 
+/* The process that answers is another than the one we were introduced to: a pooler hands its clients to now this
+ * server process, now that, and introduces itself. Nothing that was set for the session would stay with us, so
+ * it is treated as one even if nobody said so. */
+static bool is_somebody_elses(const PGconn *conn, const struct question *state)
+{
+    return (int)number(state, 2) != PQbackendPID(conn);
+}
+
 static bool understand(struct greeter *greeter, const struct question *questions, bool anon)
 {
     struct wr_arrival *arrival = greeter->arrival;
@@ -290,6 +296,7 @@ static bool understand(struct greeter *greeter, const struct question *questions
     arrival->greeting.server_version = (uint32_t)PQserverVersion(arrival->conn);
     arrival->greeting.backend_pid = (uint32_t)PQbackendPID(arrival->conn);
     arrival->timeout_cap_ms = number(&questions[ASK_TIMEOUT], 0);
+    arrival->pooler = greeter->target->pooler || is_somebody_elses(arrival->conn, state);
     if (!anon) return true;
     return check_identity(greeter, &questions[ASK_IDENTITY], value(state, 1)) &&
            apply_settings(greeter, &questions[ASK_SETTINGS]);
@@ -309,7 +316,7 @@ static bool ask_timeout_again(struct greeter *greeter)
 static bool settle_session(struct greeter *greeter, bool anon)
 {
     if (!anon) return try_setting(greeter, "row_security", "off");
-    return greeter->arrival->settings.count == 0 || greeter->target->pooler || ask_timeout_again(greeter);
+    return greeter->arrival->settings.count == 0 || greeter->arrival->pooler || ask_timeout_again(greeter);
 }
 
 bool wr_greet(struct wr_arrival *arrival, const struct wr_target *target, const struct wr_patience *patience,

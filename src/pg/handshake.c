@@ -114,6 +114,16 @@ static struct wr_secrets all_secrets(const struct wr_target *target, const PGcon
     return secrets;
 }
 
+/* PgBouncer has one code, 08P01, for whatever befalls it. Once it has let us in, it is about servers it does
+ * not reach, which passes: nothing that must come again, as a violation of the protocol would. */
+static bool greet(struct wr_arrival *arrival, const struct wr_target *target,
+                  const struct wr_patience *patience, const struct wr_secrets *secrets)
+{
+    if (wr_greet(arrival, target, patience, secrets)) return true;
+    if (strcmp(arrival->fault.sqlstate, "08P01") == 0) arrival->fault.sqlstate[0] = '\0';
+    return false;
+}
+
 static bool establish(struct wr_arrival *arrival, const struct wr_target *target, uint64_t timeout_ns,
                       const struct wr_patience *patience)
 {
@@ -133,7 +143,7 @@ static bool establish(struct wr_arrival *arrival, const struct wr_target *target
         wr_pgfault_from_conn(&arrival->fault, conn, &secrets);
         return false;
     }
-    return wr_greet(arrival, target, patience, &secrets);
+    return greet(arrival, target, patience, &secrets);
 }
 
 void wr_handshake(struct wr_arrival *arrival, const struct wr_target *target, uint64_t timeout_ns,

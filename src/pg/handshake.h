@@ -15,11 +15,19 @@ struct wr_settings {
     size_t length, count;
 };
 
+/* A number that is another after each restart and each crash, and on each server. Statistics are kept over an
+ * orderly stop and start anew after a crash, also one the postmaster survives. */
+#define WR_LIFE_SQL                                                                                          \
+    "pg_catalog.hashtextextended(pg_catalog.concat(extract(epoch from "                                      \
+    "pg_catalog.pg_postmaster_start_time()), ' ',"                                                           \
+    " (select extract(epoch from stats_reset) from pg_catalog.pg_stat_bgwriter)), 0)"
+
 struct wr_arrival { /* what a connect came to; without conn, the fault tells why */
     PGconn *conn;   /* non-blocking, in pipeline mode, idle */
     PGcancel *cancel;
     struct wr_greeting greeting;
     struct wr_settings settings;
+    bool pooler;             /* one stands between, whether anybody said so or not */
     uint64_t timeout_cap_ms; /* statement_timeout as the session found it: never raised; 0 none */
     struct wr_fault fault;
 };

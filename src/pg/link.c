@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -128,7 +129,7 @@ void wr_link_ready(void *arg, unsigned events)
 bool wr_link_peek(struct wr_link *link)
 {
     char byte;
-    if (link->state != WR_LINK_IDLE) return false;
+    if (link->state != WR_LINK_IDLE || link->moved) return false;
     ssize_t got = recv(link->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
     if (got < 0) return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
     return got > 0 && hear_idle(link);
@@ -200,6 +201,8 @@ static void note_baseline(struct wr_link *link)
 static void take_arrival(struct wr_link *link, struct wr_arrival *arrival)
 {
     link->conn = arrival->conn;
+    link->pooler = arrival->pooler;
+    wr_text_format(link->life, sizeof link->life, "%" PRId64, (int64_t)arrival->greeting.life);
     link->settings = arrival->settings;
     link->timeout_cap_ms = arrival->timeout_cap_ms;
     link->cancel->handle = arrival->cancel;
@@ -224,7 +227,8 @@ struct wr_link *wr_link_make(struct wr_pg *pg, struct wr_errand *errand)
     link->owner = errand->owner;
     link->target = wr_target_keep(errand->target);
     wr_buffer_init(&link->text, pg->env->memory);
-    wr_statements_init(&link->statements, pg->env->memory, link->target->prepared_max);
+    wr_statements_init(&link->statements, pg->env->memory,
+                       errand->arrival.pooler ? 0 : link->target->prepared_max);
     take_arrival(link, &errand->arrival);
     note_baseline(link);
     PQsetNoticeReceiver(link->conn, on_notice, link);

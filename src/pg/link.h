@@ -62,6 +62,9 @@ struct wr_link {
     PGconn *conn;
     int fd; /* a duplicate of libpq's, which closes its own without asking; this one is ours */
     unsigned watched;
+    bool pooler;   /* one stands between: no names, nothing for the session, and the server may change */
+    char life[24]; /* of the server that greeted us, as WR_LIFE_SQL tells it */
+    bool moved;    /* behind the pooler another one answers by now: not to be borrowed again */
     enum wr_link_state state;
     struct wr_list doomed;   /* on the driver's list while a loss is to be reported from the loop */
     bool delivering, closed; /* inside settled(); and close() was called there */

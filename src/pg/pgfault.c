@@ -74,7 +74,9 @@ void wr_pgfault_from_result(struct wr_fault *fault, const PGresult *result, cons
 {
     const char *primary = field(result, PG_DIAG_MESSAGE_PRIMARY);
     wr_text_copy(fault->sqlstate, sizeof fault->sqlstate, field(result, PG_DIAG_SQLSTATE));
-    wr_text_copy(fault->severity, sizeof fault->severity, field(result, PG_DIAG_SEVERITY_NONLOCALIZED));
+    const char *severity = field(result, PG_DIAG_SEVERITY_NONLOCALIZED);
+    if (*severity == '\0') severity = field(result, PG_DIAG_SEVERITY); /* all that PgBouncer sends */
+    wr_text_copy(fault->severity, sizeof fault->severity, severity);
     wr_redact(fault->message, sizeof fault->message,
               *primary != '\0' ? primary : PQresultErrorMessage(result), secrets);
     wr_redact(fault->detail, sizeof fault->detail, field(result, PG_DIAG_MESSAGE_DETAIL), secrets);

@@ -46,8 +46,14 @@ static void keep_result(struct wr_link *link, PGresult *result)
     link->results[reply->count++] = wr_pgresult(result);
 }
 
+/* Behind a pooler: no row means that the server which answers is not the one that greeted us. Lost, so that the
+ * question is asked again on a connection that knows better. */
 static void read_xact(struct wr_link *link, const PGresult *result)
 {
+    if (link->pooler && PQntuples(result) == 0) {
+        wr_pgfault_say(&link->reply.fault, "the pooler leads to another server than it did");
+        link->reply.failed = link->reply.fault.lost = true;
+    }
     const char *status = PQntuples(result) > 0 && !PQgetisnull(result, 0, 0) ? PQgetvalue(result, 0, 0) : "";
     link->reply.xact = strcmp(status, "committed") == 0     ? WR_XACT_COMMITTED
                        : strcmp(status, "aborted") == 0     ? WR_XACT_ABORTED
@@ -72,6 +78,7 @@ static void step_done(struct wr_link *link, const struct wr_step *step, PGresult
         break;
     case WR_STEP_XID:
         link->reply.xid_asked = PQntuples(result) == 1;
+        link->moved = !link->reply.xid_asked;
         if (link->reply.xid_asked && !PQgetisnull(result, 0, 0)) {
             link->reply.xid = strtoull(PQgetvalue(result, 0, 0), NULL, 10);
         }

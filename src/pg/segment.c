@@ -211,9 +211,8 @@ static unsigned identity_shape(const struct wr_segment *segment)
 static bool send_local_preamble(struct wr_link *link, const struct wr_segment *segment)
 {
     static const struct wr_context nothing;
-    bool pooler = link->target->pooler;
-    const struct wr_settings *extra = pooler && link->settings.count > 0 ? &link->settings : NULL;
-    link->local = pooler ? nothing : link->session;
+    const struct wr_settings *extra = link->pooler && link->settings.count > 0 ? &link->settings : NULL;
+    link->local = link->pooler ? nothing : link->session;
     unsigned shape = change_context(link, &link->local, segment) | identity_shape(segment);
     return (shape == 0 && extra == NULL) || send_preamble(link, segment, shape, &link->local, extra);
 }
@@ -259,11 +258,21 @@ static bool send_statements(struct wr_link *link, const struct wr_segment *segme
     return true;
 }
 
+/* A pooler may have gone over to another server since the greeting, and there, or after a crash, the same number
+ * is another transaction: no row then, so that nobody asks for it later. */
+static const char guarded_xid_sql[] =
+    "select pg_catalog.pg_current_xact_id_if_assigned() where $1::int8 = " WR_LIFE_SQL;
+static const char guarded_status_sql[] =
+    "select pg_catalog.pg_xact_status($1::xid8) where $2::int8 = " WR_LIFE_SQL;
+
 static bool send_xid_question(struct wr_link *link, const struct wr_segment *segment)
 {
     static const struct command command = {.kind = WR_STEP_XID,
                                            .sql = "select pg_catalog.pg_current_xact_id_if_assigned()"};
-    return !segment->want_xid || send_fixed(link, &command, &link->xid_question);
+    const char *values[] = {link->life};
+    const struct command guarded = {.kind = WR_STEP_XID, .count = 1, .values = values, .sql = guarded_xid_sql};
+    if (!segment->want_xid) return true;
+    return link->pooler ? send_unnamed(link, &guarded) : send_fixed(link, &command, &link->xid_question);
 }
 
 /* ---- the kinds of segment ---- */
@@ -279,7 +288,7 @@ static bool sync_ahead(struct wr_link *link)
 
 static bool write_single(struct wr_link *link, const struct wr_segment *segment)
 {
-    bool local = link->target->pooler || segment->role != NULL || segment->claims != NULL;
+    bool local = link->pooler || segment->role != NULL || segment->claims != NULL;
     bool alone = !local && segment->count == 1 && wr_sql_stands_alone(segment->statements[0].sql);
     return send_housekeeping(link) &&
            (local ? send_local_preamble(link, segment) : send_session_preamble(link, segment)) &&
@@ -347,19 +356,21 @@ static bool write_reset(struct wr_link *link, const struct wr_segment *segment)
     if (link->user_prepared) wr_link_forget_statements(link);
     link->wanted = link->baseline;
     return send_housekeeping(link) &&
-           (link->settings.count == 0 || link->target->pooler ||
+           (link->settings.count == 0 || link->pooler ||
             send_preamble(link, segment, WR_SHAPE_SESSION, &link->baseline, &link->settings));
 }
 
 static bool write_xact_status(struct wr_link *link, const struct wr_segment *segment)
 {
     char text[24];
-    const char *values[] = {text};
+    const char *values[] = {text, link->life};
     wr_text_format(text, sizeof text, "%" PRIu64, segment->xid);
-    return send_unnamed(link, &(struct command){.kind = WR_STEP_XACT,
-                                                .count = 1,
-                                                .values = values,
-                                                .sql = "select pg_catalog.pg_xact_status($1::xid8)"});
+    return send_unnamed(
+        link, &(struct command){.kind = WR_STEP_XACT,
+                                .count = link->pooler ? 2 : 1,
+                                .values = values,
+                                .sql = link->pooler ? guarded_status_sql
+                                                    : "select pg_catalog.pg_xact_status($1::xid8)"});
 }
 
 /* ---- sending ---- */

@@ -178,7 +178,7 @@ static int fill(struct wr_target *target, const PQconninfoOption *options, const
     for (const PQconninfoOption *at = options; at->keyword != NULL; at++) room++;
     target->kind = login->kind;
     target->pooler = login->pooler;
-    target->prepared_max = login->pooler ? 0 : login->prepared_max;
+    target->prepared_max = login->prepared_max;
     target->pool = copy(login->pool == NULL ? "weir" : login->pool, &code);
     target->login = copy(login->user != NULL ? login->user : value_of(options, "user"), &code);
     target->role = copy(login->role, &code);

@@ -20,7 +20,7 @@
 
 enum { WORKERS = 4, MAX = 8, EACH = 6, BURST_MS = 200, IDLE_MS = 40, PROBE_MS = 700 };
 
-enum order { RUN = 0, REST, FAIL, STOP };
+enum order { RUN = 0, PRESS, REST, FAIL, STOP };   /* RUN: in bursts, half of them at a time; PRESS: all the time */
 
 /* What the test and its workers tell each other, in a file both have mapped. */
 struct board {
@@ -96,13 +96,12 @@ static void begin_call(struct worker *w)
     if (weir_submit(w->engine, &request, &statement, 1, &call, NULL) != WEIR_OK) _exit(4);
 }
 
-/* In bursts, half of the workers at a time: what one had, another takes over. */
 static void on_tick(uv_timer_t *timer)
 {
     struct worker *w = timer->data;
     enum order order = (enum order)w->board->order[w->number];
     bool burst = (uv_hrtime() / MS(BURST_MS) + (uint64_t)w->number) % 2 == 0;
-    while (((order == RUN && burst) || order == FAIL) && w->at_work < EACH) begin_call(w);
+    while ((order == PRESS || order == FAIL || (order == RUN && burst)) && w->at_work < EACH) begin_call(w);
     w->board->running[w->number] = w->at_work;
 }
 
@@ -288,7 +287,9 @@ static void four_workers_together_never_pass_the_cap_and_all_get_their_turn(void
     struct fixture *f = *state;
     open_all(f);
     assert_true(harness_until(&f->h, all_have_worked, f, 10000));
-    watch_the_cap(f, 1000);
+    watch_the_cap(f, 700);
+    order_all(f, PRESS);
+    watch_the_cap(f, 300);
     assert_int_equal(f->sampled_most, MAX);
     order_all(f, REST);
     assert_true(harness_until(&f->h, all_rest, f, 5000));
@@ -324,9 +325,10 @@ static void what_a_killed_worker_held_is_free_again_within_three_seconds(void **
     assert_true(uv_hrtime() - killed < SECONDS(3));
     long counted = figure(f, "calls", "ok");
     assert_in_range(counted, sum(f->board->ok), sum(f->board->ok) + EACH);
-    order_all(f, RUN);
-    watch_the_cap(f, 900);
+    order_all(f, PRESS);
+    watch_the_cap(f, 500);
     assert_int_equal(f->sampled_most, MAX);   /* the others have its places */
+    order_all(f, RUN);
     start_worker(f, 1);
     watch_the_cap(f, 300);
     close_all(f);

@@ -12,7 +12,7 @@ enum { DOORBELL = 3 };
 
 #define ORDER(f, n) ((f)->order[(f)->order_count++ % FAKE_EVENTS] = (n))
 
-/* ---- host ---------------------------------------------------------------------------------------------------- */
+/* ---- host ------------------------------------------------------------------------------------ */
 
 static uint64_t host_now(void *ctx)
 {
@@ -39,7 +39,7 @@ static void host_arm(void *ctx, int64_t delay_ns)
     if (fake->armed) fake->armed_at = fake->now + (uint64_t)delay_ns;
 }
 
-/* ---- driver --------------------------------------------------------------------------------------------------- */
+/* ---- driver ---------------------------------------------------------------------------------- */
 
 /* All events reach the engine as readiness of one descriptor. */
 static void ring(void *arg, unsigned events)
@@ -84,7 +84,8 @@ static int driver_connect(void *instance, struct wr_target *target, uint64_t tim
         struct fake_connect *c = &fake->connects[i];
         if (c->used) continue;
         bool fail = fake->refuse || fake->mute || fake->identity || fake->connect_sqlstate[0] != '\0';
-        *c = (struct fake_connect){fake, owner, fake->now + (fake->mute ? timeout_ns : fake->connect_ns), true, fail};
+        *c = (struct fake_connect){fake, owner, fake->now + (fake->mute ? timeout_ns : fake->connect_ns),
+                                   true, fail};
         return WEIR_OK;
     }
     return WEIR_ENOMEM;
@@ -105,13 +106,14 @@ static void driver_set_owner(struct wr_link *link, void *owner)
 
 static void count_segment(struct fake *fake, const struct wr_segment *segment)
 {
-    int *const counts[] = {&fake->singles, &fake->begins, NULL, &fake->commits, &fake->rollbacks, &fake->probes,
-                           &fake->resets, &fake->xact_questions};
+    int *const counts[] = {&fake->singles,   &fake->begins, NULL,          &fake->commits,
+                           &fake->rollbacks, &fake->probes, &fake->resets, &fake->xact_questions};
     if (counts[segment->kind] != NULL) (*counts[segment->kind])++;
-    if (segment->kind == WR_SEGMENT_SINGLE && segment->count > 0) ORDER(fake, atoi(segment->statements[0].sql + 7));
+    if (segment->kind == WR_SEGMENT_SINGLE && segment->count > 0)
+        ORDER(fake, atoi(segment->statements[0].sql + 7));
 }
 
-/* The engine's duty: nothing but what the transaction's state allows, and no borrower on another's leavings. */
+/* The engine's duty: only what the transaction's state allows, and no borrower on what another left behind. */
 static void check_order(const struct fake_link *link, const struct wr_segment *segment)
 {
     enum wr_segment_kind kind = segment->kind;
@@ -119,8 +121,8 @@ static void check_order(const struct fake_link *link, const struct wr_segment *s
     bool fits = inside ? link->transaction != 'I' : link->transaction == 'I';
     bool borrows = kind == WR_SEGMENT_SINGLE || kind == WR_SEGMENT_BEGIN;
     if (link->open && !link->busy && fits && !(borrows && link->dirty && link->fake->books)) return;
-    fprintf(stderr, "segment %d on link %d: open %d, busy %d, transaction %c, dirty %d\n", (int)kind, link->number, link->open,
-            link->busy, link->transaction, link->dirty);
+    fprintf(stderr, "segment %d on link %d: open %d, busy %d, transaction %c, dirty %d\n", (int)kind,
+            link->number, link->open, link->busy, link->transaction, link->dirty);
     abort();
 }
 
@@ -180,7 +182,7 @@ static void driver_cancel(struct wr_link *of)
     struct fake_link *link = (struct fake_link *)(void *)of;
     struct fake *fake = link->fake;
     fake->cancels++;
-    if (fake->cancel_ns == UINT64_MAX || !link->busy) return;   /* a cancel that has no effect */
+    if (fake->cancel_ns == UINT64_MAX || !link->busy) return; /* a cancel that has no effect */
     uint64_t confirmed = fake->now + fake->cancel_ns;
     link->cancelled = link->due_at > confirmed;
     link->due_at = confirmed;
@@ -192,7 +194,7 @@ static bool driver_peek(struct wr_link *of)
     return !link->fake->peek_fails && !link->is_idle_lost;
 }
 
-/* ---- books: what took effect ------------------------------------------------------------------------------------ */
+/* ---- books: what took effect ----------------------------------------------------------------- */
 
 static void end_transaction(struct fake_link *link, bool committed, uint64_t end_at)
 {
@@ -233,7 +235,8 @@ static void keep_books(struct fake_link *link, bool succeeded)
 static void close_books(struct fake_link *link)
 {
     bool last = link->busy && (link->kind == WR_SEGMENT_SINGLE || link->kind == WR_SEGMENT_COMMIT);
-    bool takes_effect = last && link->answer.survives && link->answer.sqlstate[0] == '\0' && !link->answer.failed;
+    bool takes_effect =
+        last && link->answer.survives && link->answer.sqlstate[0] == '\0' && !link->answer.failed;
     if (link->busy && link->kind == WR_SEGMENT_SINGLE) add_pending(link);
     end_transaction(link, takes_effect, link->fake->now + link->answer.in_progress_ns);
 }
@@ -255,14 +258,16 @@ static uint32_t driver_pid(const struct wr_link *of)
 
 const weir_driver *fake_driver(struct fake *fake)
 {
-    static const weir_driver driver = {"fake", driver_start, driver_stop, driver_target, driver_target_free,
-                                       driver_connect, driver_forget, driver_set_owner, driver_send, driver_cancel,
-                                       driver_peek, driver_close, driver_pid};
+    static const weir_driver driver = {"fake",        driver_start,       driver_stop,
+                                       driver_target, driver_target_free, driver_connect,
+                                       driver_forget, driver_set_owner,   driver_send,
+                                       driver_cancel, driver_peek,        driver_close,
+                                       driver_pid};
     current = fake;
     return &driver;
 }
 
-/* ---- results ----------------------------------------------------------------------------------------------------- */
+/* ---- results --------------------------------------------------------------------------------- */
 
 static size_t one(const void *handle)
 {
@@ -331,15 +336,17 @@ static void *make_result(const struct fake *fake)
     return handle;
 }
 
-static const struct wr_result_ops ops = {one, one, column_name, int4, value, tag, affected, none, column_name, release};
+static const struct wr_result_ops ops = {one, one,      column_name, int4,        value,
+                                         tag, affected, none,        column_name, release};
 
-/* ---- answers ------------------------------------------------------------------------------------------------------ */
+/* ---- answers --------------------------------------------------------------------------------- */
 
 static void after_transaction(struct fake_link *link, const struct wr_reply *reply)
 {
-    static const char ends[] = {[WR_SEGMENT_SINGLE] = 'I', [WR_SEGMENT_BEGIN] = 'T', [WR_SEGMENT_MORE] = 'T',
-                                [WR_SEGMENT_COMMIT] = 'I', [WR_SEGMENT_ROLLBACK] = 'I', [WR_SEGMENT_PROBE] = 'I',
-                                [WR_SEGMENT_RESET] = 'I', [WR_SEGMENT_XACT_STATUS] = 'I'};
+    static const char ends[] = {
+        [WR_SEGMENT_SINGLE] = 'I', [WR_SEGMENT_BEGIN] = 'T',      [WR_SEGMENT_MORE] = 'T',
+        [WR_SEGMENT_COMMIT] = 'I', [WR_SEGMENT_ROLLBACK] = 'I',   [WR_SEGMENT_PROBE] = 'I',
+        [WR_SEGMENT_RESET] = 'I',  [WR_SEGMENT_XACT_STATUS] = 'I'};
     link->transaction = ends[link->kind];
     bool in_unit = link->kind == WR_SEGMENT_BEGIN || link->kind == WR_SEGMENT_MORE;
     if (reply->failed && in_unit) link->transaction = 'E';
@@ -355,7 +362,8 @@ static void fill_fault(const struct fake_link *link, struct wr_reply *reply)
     if (!reply->failed) return;
     snprintf(reply->fault.sqlstate, sizeof reply->fault.sqlstate, "%s", sqlstate);
     snprintf(reply->fault.severity, sizeof reply->fault.severity, "%s", lost ? "FATAL" : "ERROR");
-    snprintf(reply->fault.message, sizeof reply->fault.message, "%s", lost ? "connection lost" : "made to fail");
+    snprintf(reply->fault.message, sizeof reply->fault.message, "%s",
+             lost ? "connection lost" : "made to fail");
     reply->fault.lost = lost;
 }
 
@@ -363,7 +371,8 @@ static void answer_now(struct fake *fake, struct fake_link *link)
 {
     const struct fake_answer *a = &link->answer;
     struct weir_result results[64] = {{NULL, NULL}};
-    struct wr_reply reply = {.results = results, .xid = a->xid, .heal = a->heal && !a->lost, .dirty = a->dirty, .xact = a->xact};
+    struct wr_reply reply = {
+        .results = results, .xid = a->xid, .heal = a->heal && !a->lost, .dirty = a->dirty, .xact = a->xact};
     fill_fault(link, &reply);
     if (!reply.failed) {
         reply.committed = link->kind == WR_SEGMENT_COMMIT && !a->commit_says_rollback;
@@ -381,7 +390,7 @@ static void answer_now(struct fake *fake, struct fake_link *link)
     }
     after_transaction(link, &reply);
     if (a->escapes) link->transaction = 'I';
-    if (a->heal) {   /* the driver has rolled back */
+    if (a->heal) { /* the driver has rolled back */
         end_transaction(link, false, 0);
         link->transaction = 'I';
     }
@@ -411,7 +420,9 @@ static void connect_done(void *arg, unsigned events)
     (void)events;
     c->used = false;
     if (c->fail) {
-        struct wr_fault fault = {.unreachable = fake->refuse || fake->mute, .identity = fake->identity, .lost = true};
+        struct wr_fault fault = {.unreachable = fake->refuse || fake->mute,
+                                 .identity = fake->identity,
+                                 .lost = true};
         snprintf(fault.sqlstate, sizeof fault.sqlstate, "%s", fake->connect_sqlstate);
         snprintf(fault.message, sizeof fault.message, "%s", fake->mute ? "timeout" : "connection refused");
         fake->env.connected(c->owner, NULL, NULL, &fault);
@@ -420,10 +431,14 @@ static void connect_done(void *arg, unsigned events)
     for (int i = 0; i < FAKE_LINKS; i++) {
         struct fake_link *link = &fake->links[i];
         if (link->open) continue;
-        *link = (struct fake_link){.fake = fake, .open = true, .owner = c->owner, .number = i, .transaction = 'I'};
+        *link = (struct fake_link){
+            .fake = fake, .open = true, .owner = c->owner, .number = i, .transaction = 'I'};
         fake->opened++;
-        struct wr_greeting greeting = {.system_id = fake->system_id, .life = fake->life, .timeline = fake->timeline,
-                                       .server_version = 150000, .backend_pid = (uint32_t)i + 1,
+        struct wr_greeting greeting = {.system_id = fake->system_id,
+                                       .life = fake->life,
+                                       .timeline = fake->timeline,
+                                       .server_version = 150000,
+                                       .backend_pid = (uint32_t)i + 1,
                                        .connect_ns = fake->connect_ns};
         fake->env.connected(c->owner, (struct wr_link *)(void *)link, &greeting, NULL);
         return;
@@ -431,7 +446,7 @@ static void connect_done(void *arg, unsigned events)
     abort();
 }
 
-/* ---- the virtual loop ------------------------------------------------------------------------------------------------ */
+/* ---- the virtual loop ------------------------------------------------------------------------ */
 
 static void deliver(struct fake *fake, void (*ready)(void *, unsigned), void *arg)
 {
@@ -492,7 +507,7 @@ void fake_run(struct fake *fake, uint64_t ns)
     uint64_t until = fake->now + ns;
     long steps = 0;
     while (step(fake, until)) {
-        if (++steps > 10000000) abort();   /* a loop that does not move the clock */
+        if (++steps > 10000000) abort(); /* a loop that does not move the clock */
     }
     fake->now = until;
 }
@@ -556,87 +571,10 @@ void fake_assert_at_rest(struct fake *fake)
     weir_held held;
     weir_held_now(fake->engine, &held);
     if (held.calls + held.in_flight + held.leased + held.waiting + held.timers + held.canceling == 0) return;
-    fprintf(stderr, "not at rest: %zu calls, %zu in flight, %zu leased, %zu waiting, %zu timers, %zu canceling\n", held.calls,
-            held.in_flight, held.leased, held.waiting, held.timers, held.canceling);
+    fprintf(stderr,
+            "not at rest: %zu calls, %zu in flight, %zu leased, %zu waiting, %zu timers, %zu canceling\n",
+            held.calls, held.in_flight, held.leased, held.waiting, held.timers, held.canceling);
     abort();
-}
-
-static weir_request filled(weir_request request)
-{
-    if (request.client == NULL) request.client = "service";
-    if (request.context == NULL) request.context = "a test";
-    return request;
-}
-
-static void must(int code, const char *why)
-{
-    if (code == WEIR_OK) return;
-    fprintf(stderr, "refused: %s\n", why);
-    abort();
-}
-
-weir_call *fake_submit(struct fake *fake, weir_request request, const char *sql)
-{
-    weir_statement statement = {.sql = sql};
-    weir_call *call = NULL;
-    char why[WEIR_WHY_MAX] = "";
-    request = filled(request);
-    must(weir_submit(fake->engine, &request, &statement, 1, &call, why), why);
-    return call;
-}
-
-weir_call *fake_begin(struct fake *fake, weir_request request)
-{
-    weir_call *call = NULL;
-    char why[WEIR_WHY_MAX] = "";
-    request = filled(request);
-    must(weir_begin(fake->engine, &request, &call, why), why);
-    return call;
-}
-
-void fake_send(weir_call *call, const char *sql)
-{
-    weir_statement statement = {.sql = sql};
-    char why[WEIR_WHY_MAX] = "";
-    must(weir_unit_send(call, &statement, 1, why), why);
-}
-
-void fake_finish(weir_call *call, weir_finish how)
-{
-    must(weir_unit_finish(call, how), "finish");
-}
-
-static const weir_error *ended(const weir_call *call)
-{
-    if (weir_call_status(call) == WEIR_ENDED) return weir_call_error(call);
-    fprintf(stderr, "the call has not ended, its status is %d\n", (int)weir_call_status(call));
-    abort();
-}
-
-weir_code fake_code(const weir_call *call)
-{
-    return ended(call) == NULL ? WEIR_CALL_OK : ended(call)->code;
-}
-
-weir_outcome fake_outcome(const weir_call *call)
-{
-    return ended(call) == NULL ? WEIR_OUTCOME_COMMITTED : ended(call)->outcome;
-}
-
-long fake_counter(struct fake *fake, const char *group, const char *name)
-{
-    static char json[1 << 20];
-    char wanted_group[40], wanted_name[40];
-    snprintf(wanted_group, sizeof wanted_group, "\"%s\":{", group);
-    snprintf(wanted_name, sizeof wanted_name, "\"%s\":", name);
-    if (weir_stats_json(fake->engine, json, sizeof json) >= sizeof json) abort();
-    long sum = 0;
-    for (const char *at = json; (at = strstr(at, wanted_group)) != NULL; at++) {
-        const char *found = strstr(at, wanted_name);
-        if (found == NULL || found > strchr(at, '}')) abort();   /* there is no such counter */
-        sum += atol(found + strlen(wanted_name));
-    }
-    return sum;
 }
 
 void fake_close(struct fake *fake)

@@ -1,40 +1,40 @@
-/* A scripted server and a loop with a virtual clock, for tests of the engine alone. Nothing real is touched: a
- * link is a number, an answer is an event on the virtual clock. One fake serves one engine. */
+/* A scripted server and a loop with a virtual clock, for tests of the engine alone. Nothing real is touched:
+ * a link is a number, an answer is an event on the virtual clock. One fake serves one engine. */
 #ifndef FAKE_SERVER_H
 #define FAKE_SERVER_H
 
 #include "engine/driver.h"
 #include "weir/weir.h"
 
-#define FAKE_MS(n) ((uint64_t)(n) * 1000000u)
+#define FAKE_MS(n) ((uint64_t)(n)*1000000u)
 
 enum { FAKE_LINKS = 256, FAKE_EVENTS = 4096, FAKE_IDS = 32768, FAKE_PENDING = 16 };
 
 struct fake;
 
-struct fake_answer {           /* what a segment is answered with; preset to success after fake->service_ns */
+struct fake_answer { /* what a segment is answered with; preset to success after fake->service_ns */
     uint64_t after_ns;
-    bool never;                /* no answer ever (until the link is closed) */
+    bool never; /* no answer ever (until the link is closed) */
     bool failed, lost;
     char sqlstate[6];
     uint64_t xid;
     bool commit_says_rollback;
-    bool escapes;              /* a statement ends the transaction it stands in */
+    bool escapes; /* a statement ends the transaction it stands in */
     bool heal;
     bool dirty;
     enum wr_xact xact;
-    bool survives;             /* lost or left alone on the wire, it takes effect all the same */
-    uint64_t in_progress_ns;   /* ... and pg_xact_status says "in progress" for so long */
+    bool survives;           /* lost or left alone on the wire, it takes effect all the same */
+    uint64_t in_progress_ns; /* ... and pg_xact_status says "in progress" for so long */
 };
 
-struct fake_xid {              /* what became of a transaction, when the fake keeps books */
+struct fake_xid { /* what became of a transaction, when the fake keeps books */
     enum wr_xact end;
     uint64_t end_at;
 };
 
 struct fake_link {
     struct fake *fake;
-    bool open, cancelled;      /* cancelled: before the answer was ready */
+    bool open, cancelled; /* cancelled: before the answer was ready */
     bool dirty, want_xid;
     uint64_t xid;
     int pending[FAKE_PENDING]; /* statements of the open transaction, by number */
@@ -48,7 +48,7 @@ struct fake_link {
     struct fake_answer answer;
     int numbers[FAKE_PENDING]; /* of the segment on the wire */
     int number_count;
-    uint64_t due_at;           /* of the answer, 0: none */
+    uint64_t due_at; /* of the answer, 0: none */
 };
 
 struct fake {
@@ -58,34 +58,41 @@ struct fake {
     bool armed;
     uint64_t armed_at;
     weir_host host;
-    void (*ready)(void *arg, unsigned events);   /* of the event being delivered */
+    void (*ready)(void *arg, unsigned events); /* of the event being delivered */
     void *ready_arg;
 
     /* behaviour */
     uint64_t service_ns, connect_ns, cancel_ns;
-    bool refuse;               /* connects fail at once, nobody there */
-    bool mute;                 /* connects end only by their timeout */
-    char connect_sqlstate[6];  /* connects fail with this */
-    bool identity;             /* connects fail because of the login */
+    bool refuse;              /* connects fail at once, nobody there */
+    bool mute;                /* connects end only by their timeout */
+    char connect_sqlstate[6]; /* connects fail with this */
+    bool identity;            /* connects fail because of the login */
     bool peek_fails;
-    bool send_fails;           /* every link turns out dead when something is sent */
-    bool watch_timeout;        /* statement_timeout is obeyed */
+    bool send_fails;    /* every link turns out dead when something is sent */
+    bool watch_timeout; /* statement_timeout is obeyed */
     bool results_in_engine_memory;
-    bool books;                /* keeps xids and counts effects; statements are "select <number>" */
+    bool books; /* keeps xids and counts effects; statements are "select <number>" */
     uint64_t system_id, life;
     uint32_t timeline;
-    void (*answer)(struct fake *fake, struct fake_link *link, const struct wr_segment *segment, struct fake_answer *answer);
+    void (*answer)(struct fake *fake, struct fake_link *link, const struct wr_segment *segment,
+                   struct fake_answer *answer);
 
     /* what was seen */
     struct fake_link links[FAKE_LINKS];
-    struct fake_connect { struct fake *fake; void *owner; uint64_t due_at; bool used, fail; } connects[FAKE_LINKS];
-    int opened, connects_begun, sends, cancels, begins, commits, singles, rollbacks, resets, probes, xact_questions;
-    int statements_run;        /* of segments that were answered well */
-    int effects[FAKE_IDS];     /* per statement's number: how often it took effect */
+    struct fake_connect {
+        struct fake *fake;
+        void *owner;
+        uint64_t due_at;
+        bool used, fail;
+    } connects[FAKE_LINKS];
+    int opened, connects_begun, sends, cancels, begins, commits, singles, rollbacks, resets, probes,
+        xact_questions;
+    int statements_run;    /* of segments that were answered well */
+    int effects[FAKE_IDS]; /* per statement's number: how often it took effect */
     struct fake_xid xids[FAKE_IDS];
     uint64_t last_xid;
-    uint64_t trace;            /* hash of everything that happened, in order */
-    int order[FAKE_EVENTS];    /* users (as ints) in the order their segments were sent */
+    uint64_t trace;         /* hash of everything that happened, in order */
+    int order[FAKE_EVENTS]; /* users (as ints) in the order their segments were sent */
     int order_count;
     void *user;
 };
@@ -100,12 +107,14 @@ void fake_run(struct fake *fake, uint64_t ns);
 void fake_crash(struct fake *fake);
 /* Ends the engine; fails the test unless everything was given back. */
 void fake_close(struct fake *fake);
-/* What tests ask for. Client "service" and context "a test" unless the request says otherwise; misuse fails the test. */
+/* What tests ask for. Client "service" and context "a test" unless the request says otherwise; misuse fails
+ * the test. */
 weir_call *fake_submit(struct fake *fake, weir_request request, const char *sql);
 weir_call *fake_begin(struct fake *fake, weir_request request);
 void fake_send(weir_call *call, const char *sql);
 void fake_finish(weir_call *call, weir_finish how);
-/* Code and outcome of an ended call: WEIR_CALL_OK and COMMITTED if it has no error. Fails the test if it has not ended. */
+/* Code and outcome of an ended call: WEIR_CALL_OK and COMMITTED if it has no error. Fails the test if it has
+ * not ended. */
 weir_code fake_code(const weir_call *call);
 weir_outcome fake_outcome(const weir_call *call);
 /* Ends the engine, whatever is left. */

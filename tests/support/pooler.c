@@ -88,7 +88,7 @@ static void configure(const struct pooler *pooler, const char *upstream)
     print_to(text, sizeof text,
              "[databases]\npostgres = %s dbname=postgres\n[pgbouncer]\n"
              "listen_addr =\nlisten_port = 6432\nunix_socket_dir = %s\nauth_type = scram-sha-256\nauth_file = %s\n"
-             "admin_users = console\n%s",
+             "admin_users = console\nserver_login_retry = 0.1\n%s",
              upstream, pooler->dir, pooler->users, pooler->settings);
     write_file(pooler->ini, text);
 }
@@ -187,7 +187,6 @@ void pooler_free(struct pooler *pooler)
     if (pooler == NULL) return;
     pooler_stop(pooler);
     unlink(pooler->ini);
-    if (getenv("KEEP")) { char c[600]; snprintf(c,600,"cp %s /tmp/pt/pooler.log",pooler->log); system(c);}
     unlink(pooler->log);
     unlink(pooler->users);
     if (rmdir(pooler->dir) != 0) give_up("cannot remove %s: %s", pooler->dir, strerror(errno));

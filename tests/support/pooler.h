@@ -1,8 +1,8 @@
 /* A private PgBouncer in front of a struct server, with its files in a directory of its own under /tmp and on a Unix
  * socket there. It runs as the user postgres when the test runs as root, and goes down with the test process.
  *
- * The configuration is what Debian's package brings, less the paths: in particular no startup parameter is ignored, so
- * whatever PgBouncer does not know it refuses. Logins are checked by SCRAM. Helpers that cannot do their work end the
+ * The configuration is PgBouncer's default: in particular no startup parameter is ignored, so whatever it does not know
+ * it refuses. Only that a server whose login failed is tried again after 0.1 s rather than 15. Passwords by SCRAM. Helpers that cannot do their work end the
  * test process with a sentence on stderr. */
 #ifndef WR_TEST_POOLER_H
 #define WR_TEST_POOLER_H

@@ -1,4 +1,5 @@
-/* The breaker as the engine uses it: who is refused and why, probes, forced states, and what each end tells it. */
+/* The breaker as the engine uses it: who is refused and why, probes, forced states, and what each end tells
+ * it. */
 #include "support/fake_server.h"
 
 #include <setjmp.h>
@@ -12,13 +13,14 @@ struct fixture {
     struct fake fake;
     weir_options options;
     weir_client client;
-    bool down;                 /* every statement fails as of a server in need */
+    bool down; /* every statement fails as of a server in need */
     bool probe_is_mute;
     bool lose_singles;
     bool slow_begins;
 };
 
-static void answer(struct fake *fake, struct fake_link *link, const struct wr_segment *segment, struct fake_answer *answer)
+static void answer(struct fake *fake, struct fake_link *link, const struct wr_segment *segment,
+                   struct fake_answer *answer)
 {
     struct fixture *f = fake->user;
     (void)link;
@@ -84,7 +86,7 @@ static void close_fake(struct fixture *f)
     fake_close(&f->fake);
 }
 
-/* ---- opening ---------------------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static void an_open_breaker_refuses_with_evidence_and_a_time(void **state)
 {
@@ -123,7 +125,8 @@ static void who_waits_when_it_opens_is_refused_at_once(void **state)
 
 static void the_callers_own_mistakes_do_not_open_it(void **state)
 {
-    static const char *const states[] = {"23505", "42601", "22012", "40001", "57014", "55P03", "42501", "XX000"};
+    static const char *const states[] = {"23505", "42601", "22012", "40001",
+                                         "57014", "55P03", "42501", "XX000"};
     struct fixture *f = *state;
     f->fake.answer = NULL;
     fake_open(&f->fake, &f->options);
@@ -184,7 +187,7 @@ static void a_refusal_after_a_doubtful_attempt_keeps_the_doubt(void **state)
     f->lose_singles = true;
     weir_call *call = fake_submit(&f->fake, (weir_request){.idempotent = true}, "select 7");
     run_ms(f, 10);
-    assert_int_equal(weir_call_status(call), WEIR_WAITING);   /* backing off after a loss that did commit */
+    assert_int_equal(weir_call_status(call), WEIR_WAITING); /* backing off after a loss that did commit */
     weir_force_breaker(f->fake.engine, NULL, WEIR_FORCED_OPEN, NULL);
     run_ms(f, 100);
     assert_int_equal(fake_code(call), WEIR_CALL_BREAKER_OPEN);
@@ -195,7 +198,7 @@ static void a_refusal_after_a_doubtful_attempt_keeps_the_doubt(void **state)
     close_fake(f);
 }
 
-/* ---- half open ---------------------------------------------------------------------------------------------------- */
+/* ---- half open ------------------------------------------------------------------------------- */
 
 static void half_open_lets_few_through_and_closes_when_they_succeed(void **state)
 {
@@ -232,7 +235,7 @@ static void a_cancelled_call_gives_its_half_open_permit_back(void **state)
     expect_state(f, "HALF_OPEN");
     weir_call *untouched = fake_begin(&f->fake, (weir_request){0});
     run_ms(f, 5);
-    fake_finish(untouched, WEIR_ROLLBACK);   /* the server was never asked: no vote */
+    fake_finish(untouched, WEIR_ROLLBACK); /* the server was never asked: no vote */
     run_ms(f, 5);
     weir_call_free(untouched);
     expect_state(f, "HALF_OPEN");
@@ -256,7 +259,7 @@ static void failures_in_half_open_open_it_again(void **state)
     close_fake(f);
 }
 
-/* ---- probes --------------------------------------------------------------------------------------------------------- */
+/* ---- probes ---------------------------------------------------------------------------------- */
 
 static void a_good_probe_lets_calls_through_before_open_for(void **state)
 {
@@ -277,7 +280,7 @@ static void failing_probes_come_ever_more_seldom_up_to_half_a_minute(void **stat
     trip(f);
     f->fake.refuse = true;
     fake_crash(&f->fake);
-    run_ms(f, 70000);   /* after 1, 2, 4, 8, 16 s, then every 30 s */
+    run_ms(f, 70000); /* after 1, 2, 4, 8, 16 s, then every 30 s */
     long early = fake_counter(&f->fake, "events", "probes_failed");
     assert_in_range(early, 5, 7);
     run_ms(f, 300000);
@@ -324,7 +327,7 @@ static void a_pool_that_is_all_busy_is_not_probed(void **state)
 static void a_breaker_that_opens_during_a_probe_is_probed_on(void **state)
 {
     struct fixture *f = *state;
-    f->options.health_interval_ns = FAKE_MS(3600000);   /* one look at the start */
+    f->options.health_interval_ns = FAKE_MS(3600000); /* one look at the start */
     f->options.breaker.open_for_ns = FAKE_MS(3600000);
     f->fake.connect_ns = FAKE_MS(300);
     f->probe_is_mute = true;
@@ -344,7 +347,7 @@ static void a_breaker_that_opens_during_a_probe_is_probed_on(void **state)
     close_fake(f);
 }
 
-/* ---- the operator ------------------------------------------------------------------------------------------------------ */
+/* ---- the operator ---------------------------------------------------------------------------- */
 
 static void forced_states_hold_until_they_are_ended(void **state)
 {
@@ -352,7 +355,8 @@ static void forced_states_hold_until_they_are_ended(void **state)
     char why[WEIR_WHY_MAX];
     fake_open(&f->fake, &f->options);
     assert_int_equal(weir_force_breaker(f->fake.engine, NULL, WEIR_OPEN, why), WEIR_EINVAL);
-    assert_int_equal(weir_force_breaker(f->fake.engine, "nobody@primary", WEIR_FORCED_OPEN, why), WEIR_EINVAL);
+    assert_int_equal(weir_force_breaker(f->fake.engine, "nobody@primary", WEIR_FORCED_OPEN, why),
+                     WEIR_EINVAL);
     weir_force_breaker(f->fake.engine, "service@primary", WEIR_FORCED_OPEN, why);
     assert_int_equal(code_of_one(f), WEIR_CALL_BREAKER_OPEN);
     run_ms(f, 120000);

@@ -51,7 +51,7 @@ static void run_ms(struct fixture *f, uint64_t ms)
     fake_run(&f->fake, FAKE_MS(ms));
 }
 
-/* ---- a strict reader of JSON: returns behind the value, or NULL -------------------------------------------------- */
+/* ---- a strict reader of JSON: returns behind the value, or NULL ------------------------------ */
 
 static const char *json_value(const char *at);
 
@@ -136,12 +136,14 @@ static void expect(struct fixture *f, const char *words)
 
 static void one_call(struct fixture *f, const char *backend)
 {
-    weir_call *call = fake_submit(&f->fake, (weir_request){.backend = backend, .context = "GET \"/\\\x01\xff?q=1"}, "select 1");
+    weir_call *call =
+        fake_submit(&f->fake, (weir_request){.backend = backend, .context = "GET \"/\\\x01\xff?q=1"},
+                    "select 1");
     run_ms(f, 20);
     weir_call_free(call);
 }
 
-/* ---- the words --------------------------------------------------------------------------------------------------- */
+/* ---- the words ------------------------------------------------------------------------------- */
 
 static void an_engine_that_has_asked_nobody_yet_is_healthy(void **state)
 {
@@ -158,7 +160,8 @@ static void after_a_good_call_the_database_is_healthy(void **state)
     fake_open(&f->fake, &f->options);
     one_call(f, "primary");
     expect(f, "\"database\":{\"status\":\"healthy\",\"responseTime\":1}");
-    expect(f, "\"totalRequests\":1,\"successRate\":\"100.00\",\"averageResponseTime\":3,\"circuitState\":\"CLOSED\"");
+    expect(f, "\"totalRequests\":1,\"successRate\":\"100.00\",\"averageResponseTime\":3,\"circuitState\":"
+              "\"CLOSED\"");
     all_reports_are_json(f);
     fake_close(&f->fake);
 }
@@ -180,7 +183,7 @@ static void one_backend_down_is_degraded_and_all_down_is_unhealthy(void **state)
     all_reports_are_json(f);
     f->fake.refuse = false;
     run_ms(f, 70000);
-    expect(f, "{\"status\":\"degraded\"");   /* half open until calls have shown it */
+    expect(f, "{\"status\":\"degraded\""); /* half open until calls have shown it */
     fake_close(&f->fake);
 }
 
@@ -210,7 +213,7 @@ static void draining_is_reported_like_any_other_time(void **state)
 }
 
 static void answer_with_json_for_a_code(struct fake *fake, struct fake_link *link,
-                                                                 const struct wr_segment *segment, struct fake_answer *answer)
+                                        const struct wr_segment *segment, struct fake_answer *answer)
 {
     (void)fake;
     (void)link;
@@ -262,7 +265,7 @@ static void without_memory_the_reports_are_empty_but_valid(void **state)
     fake_close(&f->fake);
 }
 
-/* ---- checks and the monitor -------------------------------------------------------------------------------------------- */
+/* ---- checks and the monitor ------------------------------------------------------------------ */
 
 static void count_questions(void *ctx, size_t index)
 {

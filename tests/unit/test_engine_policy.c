@@ -1,4 +1,5 @@
-/* The operator's hooks: what they may decide, what is refused whatever they say, and what happens when they fail. */
+/* The operator's hooks: what they may decide, what is refused whatever they say, and what happens when they
+ * fail. */
 #include "support/fake_server.h"
 
 #include <setjmp.h>
@@ -37,7 +38,7 @@ static weir_decision label(void *ctx, const char *context, char *out, size_t siz
     (void)context;
     f->labelled++;
     if (f->label != NULL) snprintf(out, size, "%s", f->label);
-    if (f->label_says == WEIR_POLICY_FAULT) memset(why, 'w', WEIR_WHY_MAX);   /* without an end */
+    if (f->label_says == WEIR_POLICY_FAULT) memset(why, 'w', WEIR_WHY_MAX); /* without an end */
     return f->label_says;
 }
 
@@ -51,7 +52,8 @@ static weir_decision retry(void *ctx, const weir_failure *failure, uint64_t *del
     return f->retry_says;
 }
 
-static void answer(struct fake *fake, struct fake_link *link, const struct wr_segment *segment, struct fake_answer *answer)
+static void answer(struct fake *fake, struct fake_link *link, const struct wr_segment *segment,
+                   struct fake_answer *answer)
 {
     struct fixture *f = fake->user;
     (void)link;
@@ -98,7 +100,7 @@ static void end(struct fixture *f, weir_call *call)
     fake_close(&f->fake);
 }
 
-/* ---- retry ----------------------------------------------------------------------------------------------------- */
+/* ---- retry ----------------------------------------------------------------------------------- */
 
 static void a_policy_sees_what_failed_and_decides(void **state)
 {
@@ -110,7 +112,8 @@ static void a_policy_sees_what_failed_and_decides(void **state)
     assert_int_equal(f->seen.attempt, 1);
     assert_int_equal(f->seen.code, WEIR_CALL_SERVER);
     assert_int_equal(f->seen.class_, WEIR_CLASS_SAFE);
-    assert_true(f->seen.remaining_ns < FAKE_MS(2000) && f->seen.backoff_ns <= FAKE_MS(50) && f->seen.budget > 9);
+    assert_true(f->seen.remaining_ns < FAKE_MS(2000) && f->seen.backoff_ns <= FAKE_MS(50) &&
+                f->seen.budget > 9);
     assert_int_equal(weir_call_error(call)->attempts, 1);
     end(f, call);
 }
@@ -148,7 +151,7 @@ static void no_policy_may_wait_past_the_deadline(void **state)
         fake_open(&f->fake, &f->options);
         weir_call *call = fake_submit(&f->fake, (weir_request){0}, "select 1");
         fake_run(&f->fake, FAKE_MS(20));
-        assert_int_equal(fake_code(call), WEIR_CALL_SERVER);   /* told at once rather than at the deadline */
+        assert_int_equal(fake_code(call), WEIR_CALL_SERVER); /* told at once rather than at the deadline */
         assert_int_equal(fake_counter(&f->fake, "attempts", "denied_deadline"), 1);
         end(f, call);
     }
@@ -156,8 +159,10 @@ static void no_policy_may_wait_past_the_deadline(void **state)
 
 static void no_policy_may_repeat_what_may_have_been_committed(void **state)
 {
-    static const struct { bool readonly, idempotent; uint32_t attempts; } cases[] = {
-        {false, false, 1}, {true, false, 3}, {false, true, 3}};
+    static const struct {
+        bool readonly, idempotent;
+        uint32_t attempts;
+    } cases[] = {{false, false, 1}, {true, false, 3}, {false, true, 3}};
     struct fixture *f = *state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         set_up(state);
@@ -165,19 +170,23 @@ static void no_policy_may_repeat_what_may_have_been_committed(void **state)
         f->sqlstate[0] = '\0';
         f->lost = true;
         fake_open(&f->fake, &f->options);
-        weir_call *call = one_call(f, (weir_request){.readonly = cases[i].readonly, .idempotent = cases[i].idempotent});
+        weir_call *call =
+            one_call(f, (weir_request){.readonly = cases[i].readonly, .idempotent = cases[i].idempotent});
         assert_int_equal(weir_call_error(call)->attempts, cases[i].attempts);
         assert_int_equal(fake_counter(&f->fake, "attempts", "denied_unsafe"), cases[i].attempts == 1);
-        assert_int_equal(fake_outcome(call), cases[i].readonly ? WEIR_OUTCOME_ROLLED_BACK : WEIR_OUTCOME_UNKNOWN);
+        assert_int_equal(fake_outcome(call),
+                         cases[i].readonly ? WEIR_OUTCOME_ROLLED_BACK : WEIR_OUTCOME_UNKNOWN);
         end(f, call);
     }
 }
 
 static void the_built_in_policy_leaves_what_would_fail_again(void **state)
 {
-    static const struct { const char *sqlstate; uint32_t attempts; } cases[] = {
-        {"40001", 4}, {"40P01", 4}, {"55P03", 4}, {"53200", 4}, {"23505", 1}, {"42601", 1}, {"53100", 1},
-        {"57P01", 1}, {"ZZ999", 1}};
+    static const struct {
+        const char *sqlstate;
+        uint32_t attempts;
+    } cases[] = {{"40001", 4}, {"40P01", 4}, {"55P03", 4}, {"53200", 4}, {"23505", 1},
+                 {"42601", 1}, {"53100", 1}, {"57P01", 1}, {"ZZ999", 1}};
     struct fixture *f = *state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         set_up(state);
@@ -190,7 +199,7 @@ static void the_built_in_policy_leaves_what_would_fail_again(void **state)
     }
 }
 
-/* ---- faults ------------------------------------------------------------------------------------------------------ */
+/* ---- faults ---------------------------------------------------------------------------------- */
 
 static void a_hook_that_fails_is_replaced_for_this_call(void **state)
 {
@@ -202,7 +211,7 @@ static void a_hook_that_fails_is_replaced_for_this_call(void **state)
         f->retry_says = faults[i];
         fake_open(&f->fake, &f->options);
         weir_call *call = one_call(f, (weir_request){0});
-        assert_int_equal(weir_call_error(call)->attempts, 4);   /* the built-in policy's three retries */
+        assert_int_equal(weir_call_error(call)->attempts, 4); /* the built-in policy's three retries */
         assert_int_equal(fake_counter(&f->fake, "events", "policy_faults"), 4);
         weir_events_json(f->fake.engine, 0, health, sizeof health);
         assert_non_null(strstr(health, "policy.lua:3: oh"));
@@ -222,7 +231,7 @@ static void a_hook_that_keeps_failing_is_switched_off_though_others_work(void **
     fake_open(&f->fake, &f->options);
     for (int i = 0; i < 3; i++) weir_call_free(one_call(f, (weir_request){0}));
     assert_int_equal(f->decided, 5);
-    assert_int_equal(f->routed, 2);   /* off from within the second call on */
+    assert_int_equal(f->routed, 2); /* off from within the second call on */
     assert_int_equal(weir_health_now(f->fake.engine), WEIR_DEGRADED);
     fake_run(&f->fake, FAKE_MS(20));
     fake_close(&f->fake);
@@ -244,14 +253,18 @@ static void good_answers_in_between_keep_a_hook_on(void **state)
     fake_close(&f->fake);
 }
 
-/* ---- route and label ------------------------------------------------------------------------------------------------ */
+/* ---- route and label ------------------------------------------------------------------------- */
 
 static void a_route_is_followed_and_nonsense_goes_to_the_first_backend(void **state)
 {
-    static const struct { weir_decision says; const char *backend, *asked, *pool; } cases[] = {
-        {WEIR_RETRY, "replica", NULL, "service@replica"}, {WEIR_RETRY, "mars", NULL, "service@primary"},
-        {WEIR_RETRY, NULL, NULL, "service@primary"},      {WEIR_POLICY_FAULT, "replica", NULL, "service@primary"},
-        {WEIR_RETRY, "primary", "replica", "service@replica"}};
+    static const struct {
+        weir_decision says;
+        const char *backend, *asked, *pool;
+    } cases[] = {{WEIR_RETRY, "replica", NULL, "service@replica"},
+                 {WEIR_RETRY, "mars", NULL, "service@primary"},
+                 {WEIR_RETRY, NULL, NULL, "service@primary"},
+                 {WEIR_POLICY_FAULT, "replica", NULL, "service@primary"},
+                 {WEIR_RETRY, "primary", "replica", "service@replica"}};
     struct fixture *f = *state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         set_up(state);
@@ -268,11 +281,13 @@ static void a_route_is_followed_and_nonsense_goes_to_the_first_backend(void **st
 
 static void a_label_bounds_the_series_and_its_fault_falls_back(void **state)
 {
-    static const struct { weir_decision says; const char *label, *wanted; } cases[] = {
-        {WEIR_RETRY, "all", "\"label\":\"all\""},
-        {WEIR_RETRY, "", "\"label\":\"GET /a\""},
-        {WEIR_POLICY_FAULT, NULL, "\"label\":\"GET /a\""},
-        {WEIR_GIVE_UP, "x", "\"label\":\"GET /a\""}};
+    static const struct {
+        weir_decision says;
+        const char *label, *wanted;
+    } cases[] = {{WEIR_RETRY, "all", "\"label\":\"all\""},
+                 {WEIR_RETRY, "", "\"label\":\"GET /a\""},
+                 {WEIR_POLICY_FAULT, NULL, "\"label\":\"GET /a\""},
+                 {WEIR_GIVE_UP, "x", "\"label\":\"GET /a\""}};
     static char stats[1 << 18];
     struct fixture *f = *state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -1,4 +1,5 @@
-/* Waiting for a connection: who is served, who is dropped, who hears of a failed connect, and who owns the places. */
+/* Waiting for a connection: who is served, who is dropped, who hears of a failed connect, and who owns the
+ * places. */
 #include "support/fake_server.h"
 
 #include <setjmp.h>
@@ -53,7 +54,8 @@ static void submit_many(struct fixture *f, weir_call **calls, weir_request reque
 static int ended_with(weir_call **calls, weir_code code)
 {
     int count = 0;
-    for (int i = 0; i < CALLS; i++) count += weir_call_status(calls[i]) == WEIR_ENDED && fake_code(calls[i]) == code;
+    for (int i = 0; i < CALLS; i++)
+        count += weir_call_status(calls[i]) == WEIR_ENDED && fake_code(calls[i]) == code;
     return count;
 }
 
@@ -68,7 +70,7 @@ static void close_fake(struct fixture *f)
     fake_close(&f->fake);
 }
 
-/* ---- order and patience ------------------------------------------------------------------------------------ */
+/* ---- order and patience ---------------------------------------------------------------------- */
 
 static void acquire_timeout_ends_those_who_wait_and_not_those_who_run(void **state)
 {
@@ -92,7 +94,7 @@ static void who_cannot_be_answered_in_time_gets_no_connection(void **state)
     f->fake.service_ns = FAKE_MS(100);
     fake_open(&f->fake, &f->options);
     weir_call *first = fake_submit(&f->fake, (weir_request){0}, "select 1");
-    run_ms(f, 150);   /* now it is known that an answer takes 100 ms */
+    run_ms(f, 150); /* now it is known that an answer takes 100 ms */
     weir_call *second = fake_submit(&f->fake, (weir_request){0}, "select 2");
     weir_call *hopeless = fake_submit(&f->fake, (weir_request){.timeout_ns = FAKE_MS(105)}, "select 3");
     run_ms(f, 101);
@@ -114,7 +116,8 @@ static void slow_successes_do_not_condemn_a_quick_call(void **state)
     run_ms(f, 5010);
     f->fake.service_ns = FAKE_MS(20);
     weir_call *next = fake_begin(&f->fake, (weir_request){0});
-    weir_call *quick = fake_submit(&f->fake, (weir_request){0}, "select 3");   /* 1 s is less than the 5 s seen so far */
+    weir_call *quick =
+        fake_submit(&f->fake, (weir_request){0}, "select 3"); /* 1 s is less than the 5 s seen so far */
     fake_finish(next, WEIR_COMMIT);
     run_ms(f, 100);
     assert_int_equal(fake_code(quick), WEIR_CALL_OK);
@@ -164,8 +167,8 @@ static void a_queue_that_spends_half_its_patience_is_served_newest_first(void **
     submit_many(f, calls, (weir_request){0});
     run_ms(f, 1100);
     assert_int_equal(f->fake.order[0], 0);
-    assert_int_equal(f->fake.order[1], 1);           /* 300 ms are not half of a second */
-    assert_int_equal(f->fake.order[2], CALLS - 1);   /* 600 ms are */
+    assert_int_equal(f->fake.order[1], 1);         /* 300 ms are not half of a second */
+    assert_int_equal(f->fake.order[2], CALLS - 1); /* 600 ms are */
     free_many(calls);
     close_fake(f);
 }
@@ -177,7 +180,7 @@ static void who_waits_is_not_started_when_all_is_ended(void **state)
     weir_call *unit = fake_begin(&f->fake, (weir_request){0});
     run_ms(f, 5);
     weir_call *waiter = fake_submit(&f->fake, (weir_request){0}, "select 1");
-    fake_free(&f->fake);   /* frees the unit's connection, and nobody may have it */
+    fake_free(&f->fake); /* frees the unit's connection, and nobody may have it */
     assert_int_equal(fake_code(waiter), WEIR_CALL_CANCELLED);
     assert_int_equal(fake_outcome(waiter), WEIR_OUTCOME_NONE);
     assert_int_equal(f->fake.singles, 0);
@@ -195,11 +198,11 @@ static void an_attempt_after_the_deadline_is_not_made(void **state)
     f->fake.refuse = true;
     fake_crash(&f->fake);
     weir_call *call = fake_submit(&f->fake, (weir_request){0}, "select 2");
-    run_ms(f, 3);   /* it waits for its second attempt */
+    run_ms(f, 3); /* it waits for its second attempt */
     f->fake.refuse = false;
     weir_call *opener = fake_submit(&f->fake, (weir_request){.timeout_ns = FAKE_MS(9000)}, "select 3");
     run_ms(f, 3);
-    f->fake.now += FAKE_MS(2000);   /* the loop stands still */
+    f->fake.now += FAKE_MS(2000); /* the loop stands still */
     run_ms(f, 5);
     assert_int_equal(fake_code(call), WEIR_CALL_TIMEOUT);
     assert_int_not_equal(fake_outcome(call), WEIR_OUTCOME_UNKNOWN);
@@ -209,7 +212,7 @@ static void an_attempt_after_the_deadline_is_not_made(void **state)
     close_fake(f);
 }
 
-/* ---- failing connects ------------------------------------------------------------------------------------------ */
+/* ---- failing connects ------------------------------------------------------------------------ */
 
 static void a_refused_connect_is_one_failed_attempt(void **state)
 {
@@ -218,11 +221,11 @@ static void a_refused_connect_is_one_failed_attempt(void **state)
     fake_open(&f->fake, &f->options);
     f->fake.refuse = true;
     submit_many(f, calls, (weir_request){0});
-    run_ms(f, 7);   /* three connects of 2 ms, one after the other */
+    run_ms(f, 7); /* three connects of 2 ms, one after the other */
     assert_int_equal(ended_with(calls, WEIR_CALL_CONNECT), 3);
     f->fake.refuse = false;
     run_ms(f, 50);
-    assert_int_equal(ended_with(calls, WEIR_CALL_OK), CALLS - 4);   /* the fourth connect was on its way */
+    assert_int_equal(ended_with(calls, WEIR_CALL_OK), CALLS - 4); /* the fourth connect was on its way */
     free_many(calls);
     close_fake(f);
 }
@@ -300,7 +303,7 @@ static void failures_in_the_background_do_not_hold_up_a_caller(void **state)
     f->client.min = 1;
     fake_open(&f->fake, &f->options);
     f->fake.refuse = true;
-    run_ms(f, 20000);   /* the pool has backed off to seconds by now */
+    run_ms(f, 20000); /* the pool has backed off to seconds by now */
     assert_in_range(f->fake.connects_begun, 10, 60);
     f->fake.refuse = false;
     weir_call *call = fake_submit(&f->fake, (weir_request){.timeout_ns = FAKE_MS(50)}, "select 1");
@@ -310,7 +313,7 @@ static void failures_in_the_background_do_not_hold_up_a_caller(void **state)
     close_fake(f);
 }
 
-/* ---- connections that come and go --------------------------------------------------------------------------------- */
+/* ---- connections that come and go ------------------------------------------------------------ */
 
 static void the_least_number_of_connections_is_kept(void **state)
 {
@@ -382,7 +385,7 @@ static void a_paused_pool_refuses_until_it_is_resumed(void **state)
     close_fake(f);
 }
 
-/* ---- two engines on one area ----------------------------------------------------------------------------------------- */
+/* ---- two engines on one area ----------------------------------------------------------------- */
 
 static const char *area_path(void)
 {
@@ -439,7 +442,7 @@ static void idle_connections_of_one_engine_do_not_starve_another(void **state)
     struct fake *starving = holder == &f->fake ? &f->other : &f->fake;
     assert_int_equal(holder->opened, 2);
     weir_call *call = fake_submit(starving, (weir_request){.timeout_ns = FAKE_MS(3000)}, "select 1");
-    run_both_ms(f, 1200);   /* idle engines look once a second */
+    run_both_ms(f, 1200); /* idle engines look once a second */
     assert_int_equal(fake_code(call), WEIR_CALL_OK);
     weir_call_free(call);
     fake_close(&f->other);

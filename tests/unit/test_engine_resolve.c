@@ -129,7 +129,9 @@ static void a_commit_that_outlasts_the_deadline_is_unknown(void **state)
 
 static void what_the_server_cannot_tell_is_unknown(void **state)
 {
-    static const struct fake_answer answers[] = {{.xact = WR_XACT_FORGOTTEN}, {.sqlstate = "42501"}, {.xact = WR_XACT_NONE}};
+    static const struct fake_answer answers[] = {{.xact = WR_XACT_FORGOTTEN},
+                                                 {.sqlstate = "42501"},
+                                                 {.xact = WR_XACT_NONE}};
     struct fixture *f = *state;
     for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
         set_up(state);
@@ -162,9 +164,11 @@ static void another_server_is_not_believed(void **state)
 
 static void after_a_crash_of_the_server_only_bad_news_is_believed(void **state)
 {
-    static const struct { enum wr_xact said; bool run_again; } cases[] = {
-        {WR_XACT_COMMITTED, false}, {WR_XACT_FORGOTTEN, false}, {WR_XACT_NONE, false},
-        {WR_XACT_ABORTED, true}, {WR_XACT_IN_PROGRESS, true}, {WR_XACT_FUTURE, true}};
+    static const struct {
+        enum wr_xact said;
+        bool run_again;
+    } cases[] = {{WR_XACT_COMMITTED, false}, {WR_XACT_FORGOTTEN, false},  {WR_XACT_NONE, false},
+                 {WR_XACT_ABORTED, true},    {WR_XACT_IN_PROGRESS, true}, {WR_XACT_FUTURE, true}};
     struct fixture *f = *state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         set_up(state);
@@ -221,7 +225,7 @@ static void the_question_goes_before_all_who_wait(void **state)
     weir_call *waiters[8];
     for (int i = 0; i < 8; i++) waiters[i] = fake_submit(&f->fake, (weir_request){0}, "select 9");
     f->fake.service_ns = FAKE_MS(15);
-    run_ms(f, 65);   /* the first waiters use the new connection, then it is the question's turn */
+    run_ms(f, 65); /* the first waiters use the new connection, then it is the question's turn */
     assert_int_equal(fake_code(unit), WEIR_CALL_OK);
     assert_int_equal(weir_call_status(waiters[7]), WEIR_WAITING);
     run_ms(f, 500);
@@ -268,7 +272,7 @@ static void a_drain_waits_for_the_answer(void **state)
 {
     struct fixture *f = *state;
     weir_call *unit = committing(f, (weir_request){0});
-    weir_drain(f->fake.engine, FAKE_MS(1500));   /* before the loss is known */
+    weir_drain(f->fake.engine, FAKE_MS(1500)); /* before the loss is known */
     run_ms(f, 200);
     assert_int_equal(fake_code(unit), WEIR_CALL_OK);
     assert_true(weir_drained(f->fake.engine));
@@ -282,12 +286,12 @@ static void doubt_about_an_earlier_attempt_is_never_forgotten(void **state)
     f->question = (struct fake_answer){.xact = WR_XACT_FORGOTTEN};
     weir_call *unit = committing(f, (weir_request){.idempotent = true});
     run_ms(f, 500);
-    assert_int_equal(weir_call_status(unit), WEIR_READY);   /* idempotent: run again */
+    assert_int_equal(weir_call_status(unit), WEIR_READY); /* idempotent: run again */
     weir_pause(f->fake.engine, NULL, true, NULL);
     fake_finish(unit, WEIR_ROLLBACK);
     run_ms(f, 5);
     assert_int_equal(fake_code(unit), WEIR_CALL_ROLLED_BACK);
-    assert_int_equal(fake_outcome(unit), WEIR_OUTCOME_UNKNOWN);   /* the first attempt did commit */
+    assert_int_equal(fake_outcome(unit), WEIR_OUTCOME_UNKNOWN); /* the first attempt did commit */
     assert_int_equal(f->fake.effects[7], 1);
     end(f, unit);
 }

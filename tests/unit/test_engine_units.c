@@ -20,12 +20,13 @@ struct fixture {
 static int *seen_of(struct fake *fake, enum wr_segment_kind kind)
 {
     static int none;
-    int *const counts[] = {&fake->singles, &fake->begins, &none, &fake->commits, &fake->rollbacks, &fake->probes,
-                           &fake->resets, &fake->xact_questions};
+    int *const counts[] = {&fake->singles,   &fake->begins, &none,         &fake->commits,
+                           &fake->rollbacks, &fake->probes, &fake->resets, &fake->xact_questions};
     return counts[kind];
 }
 
-static void scripted(struct fake *fake, struct fake_link *link, const struct wr_segment *segment, struct fake_answer *answer)
+static void scripted(struct fake *fake, struct fake_link *link, const struct wr_segment *segment,
+                     struct fake_answer *answer)
 {
     struct fixture *f = fake->user;
     (void)link;
@@ -86,7 +87,7 @@ static void close_all(struct fixture *f, weir_call *unit)
     fake_close(&f->fake);
 }
 
-/* ---- the plain life --------------------------------------------------------------------------------------- */
+/* ---- the plain life -------------------------------------------------------------------------- */
 
 static void a_unit_commits_what_it_sent(void **state)
 {
@@ -154,7 +155,7 @@ static void a_unit_rolled_back_by_its_owner_is_not_run_again(void **state)
     close_all(f, unit);
 }
 
-/* ---- errors -------------------------------------------------------------------------------------------------- */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 static void a_failed_unit_is_run_again_from_its_start(void **state)
 {
@@ -197,7 +198,7 @@ static void the_first_error_decides_and_not_its_echo(void **state)
     fake_open(&f->fake, &f->options);
     answer_with(f, WR_SEGMENT_BEGIN, 1, (struct fake_answer){.sqlstate = "40001"});
     weir_call *unit = unit_at_work(f, (weir_request){0});
-    fake_send(unit, "select 8");   /* answered with 25P02 */
+    fake_send(unit, "select 8"); /* answered with 25P02 */
     run_ms(f, 5);
     assert_string_equal(weir_call_error(unit)->sqlstate, "40001");
     fake_finish(unit, WEIR_FAILED);
@@ -232,7 +233,8 @@ static void an_error_at_commit_is_retried_if_it_is_safe(void **state)
     close_all(f, unit);
 }
 
-static void escape(struct fake *fake, struct fake_link *link, const struct wr_segment *segment, struct fake_answer *answer)
+static void escape(struct fake *fake, struct fake_link *link, const struct wr_segment *segment,
+                   struct fake_answer *answer)
 {
     (void)fake;
     (void)link;
@@ -255,7 +257,7 @@ static void a_transaction_ended_behind_our_back_is_unknown_and_nothing_more_runs
     run_ms(f, 5);
     assert_int_equal(fake_code(unit), WEIR_CALL_ABORTED);
     assert_int_equal(fake_outcome(unit), WEIR_OUTCOME_UNKNOWN);
-    assert_int_equal(f->fake.resets, 1);   /* the role went with the transaction; whatever it left goes too */
+    assert_int_equal(f->fake.resets, 1); /* the role went with the transaction; whatever it left goes too */
     close_all(f, unit);
 }
 
@@ -274,7 +276,7 @@ static void a_stale_statement_cache_at_begin_is_mended_once(void **state)
     close_all(f, unit);
 }
 
-/* ---- losses ---------------------------------------------------------------------------------------------------- */
+/* ---- losses ---------------------------------------------------------------------------------- */
 
 static void a_loss_between_statements_is_heard_at_the_next_one(void **state)
 {
@@ -317,7 +319,7 @@ static void a_unit_whose_link_dies_at_a_send_makes_room_for_who_waits(void **sta
     fake_send(unit, "select 8");
     f->fake.send_fails = false;
     run_ms(f, 20);
-    assert_int_equal(fake_code(waiter), WEIR_CALL_OK);   /* the pool has one place */
+    assert_int_equal(fake_code(waiter), WEIR_CALL_OK); /* the pool has one place */
     assert_int_equal(weir_call_error(unit)->code, WEIR_CALL_LOST);
     weir_call_free(waiter);
     close_all(f, unit);
@@ -327,7 +329,7 @@ static void a_lost_commit_of_nothing_is_safe_to_repeat(void **state)
 {
     struct fixture *f = *state;
     fake_open(&f->fake, &f->options);
-    f->fake.books = false;   /* no transaction id is ever assigned */
+    f->fake.books = false; /* no transaction id is ever assigned */
     answer_with(f, WR_SEGMENT_COMMIT, 1, (struct fake_answer){.lost = true});
     weir_call *unit = unit_at_work(f, (weir_request){0});
     fake_finish(unit, WEIR_COMMIT);
@@ -365,7 +367,7 @@ static void a_lost_commit_of_a_readonly_unit_is_run_again(void **state)
     close_all(f, unit);
 }
 
-/* ---- deadlines, cancels, drains -------------------------------------------------------------------------------------- */
+/* ---- deadlines, cancels, drains -------------------------------------------------------------- */
 
 static void the_deadline_ends_a_held_unit_and_rolls_it_back(void **state)
 {
@@ -405,7 +407,7 @@ static void a_commit_is_never_cancelled_and_its_deadline_leaves_it_unknown(void 
     assert_int_equal(fake_outcome(unit), WEIR_OUTCOME_UNKNOWN);
     assert_int_equal(f->fake.cancels, 0);
     run_ms(f, 1000);
-    assert_int_equal(f->fake.effects[7], 1);   /* and it did commit */
+    assert_int_equal(f->fake.effects[7], 1); /* and it did commit */
     close_all(f, unit);
 }
 
@@ -423,10 +425,13 @@ static void a_commit_answered_within_the_grace_is_told_as_it_is(void **state)
 
 static void a_cancelled_unit_says_what_became_of_it(void **state)
 {
-    static const struct { enum wr_segment_kind at; weir_outcome outcome; int cancels; } cases[] = {
-        {WR_SEGMENT_PROBE, WEIR_OUTCOME_ROLLED_BACK, 0},   /* held: nothing on the wire */
-        {WR_SEGMENT_MORE, WEIR_OUTCOME_ROLLED_BACK, 1},
-        {WR_SEGMENT_COMMIT, WEIR_OUTCOME_UNKNOWN, 0}};
+    static const struct {
+        enum wr_segment_kind at;
+        weir_outcome outcome;
+        int cancels;
+    } cases[] = {{WR_SEGMENT_PROBE, WEIR_OUTCOME_ROLLED_BACK, 0}, /* held: nothing on the wire */
+                 {WR_SEGMENT_MORE, WEIR_OUTCOME_ROLLED_BACK, 1},
+                 {WR_SEGMENT_COMMIT, WEIR_OUTCOME_UNKNOWN, 0}};
     struct fixture *f = *state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         set_up(state);
@@ -472,13 +477,13 @@ static void a_unit_that_commits_while_draining_leaves_no_connection(void **state
     run_ms(f, 10);
     assert_int_equal(fake_code(unit), WEIR_CALL_OK);
     assert_int_equal(fake_code(waiter), WEIR_CALL_OK);
-    assert_int_equal(f->fake.connects_begun, 1);   /* the waiter got the unit's */
+    assert_int_equal(f->fake.connects_begun, 1); /* the waiter got the unit's */
     assert_true(weir_drained(f->fake.engine));
     weir_call_free(waiter);
     close_all(f, unit);
 }
 
-/* ---- leaks and leavings ------------------------------------------------------------------------------------------------ */
+/* ---- leaks and leavings ---------------------------------------------------------------------- */
 
 static void a_unit_that_holds_too_long_is_reported_once(void **state)
 {
@@ -505,8 +510,14 @@ static void who_has_lost_its_connection_holds_none(void **state)
 
 static void the_reset_rule_is_kept_after_a_rollback(void **state)
 {
-    static const struct { weir_reset rule; bool dirty; int resets; } cases[] = {
-        {WEIR_RESET_AUTO, false, 0}, {WEIR_RESET_AUTO, true, 1}, {WEIR_RESET_ALWAYS, false, 1}, {WEIR_RESET_NEVER, true, 0}};
+    static const struct {
+        weir_reset rule;
+        bool dirty;
+        int resets;
+    } cases[] = {{WEIR_RESET_AUTO, false, 0},
+                 {WEIR_RESET_AUTO, true, 1},
+                 {WEIR_RESET_ALWAYS, false, 1},
+                 {WEIR_RESET_NEVER, true, 0}};
     struct fixture *f = *state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         set_up(state);
@@ -549,7 +560,8 @@ int main(void)
         cmocka_unit_test_setup(the_first_error_decides_and_not_its_echo, set_up),
         cmocka_unit_test_setup(a_commit_answered_with_rollback_is_told_as_aborted, set_up),
         cmocka_unit_test_setup(an_error_at_commit_is_retried_if_it_is_safe, set_up),
-        cmocka_unit_test_setup(a_transaction_ended_behind_our_back_is_unknown_and_nothing_more_runs_in_it, set_up),
+        cmocka_unit_test_setup(a_transaction_ended_behind_our_back_is_unknown_and_nothing_more_runs_in_it,
+                               set_up),
         cmocka_unit_test_setup(a_stale_statement_cache_at_begin_is_mended_once, set_up),
         cmocka_unit_test_setup(a_loss_between_statements_is_heard_at_the_next_one, set_up),
         cmocka_unit_test_setup(a_loss_before_commit_is_rolled_back_and_run_again, set_up),
