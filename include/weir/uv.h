@@ -15,7 +15,7 @@ typedef struct weir_uv weir_uv;
 /* Lends `loop` (run by the caller, in this thread) to the engine opened with weir_uv_hooks. The handles made here are
  * unreferenced: they do not keep uv_run alive; use weir_uv_run_until or hold a handle of your own.
  * loop NULL: a loop of its own, which ends with it; others may be made on it meanwhile (weir_uv_loop) and must be freed
- * first. WEIR_OK or WEIR_ENOMEM. */
+ * first. WEIR_OK, WEIR_ENOMEM, or WEIR_ESYS (no descriptor left). */
 int weir_uv_new(weir_uv **out, struct uv_loop_s *loop, uint64_t seed);
 struct uv_loop_s *weir_uv_loop(const weir_uv *uv);
 

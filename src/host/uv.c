@@ -1,4 +1,4 @@
-/* The libuv host: one uv_poll per watched descriptor, one uv_timer for the engine's single timer, and a uv_idle for
+/* The libuv host: one uv_poll per watched descriptor, one timerfd for the engine's single timer, and a uv_idle for
  * "as soon as possible".
  *
  * Descriptors. The engine may close a descriptor as soon as watch(fd, 0) has returned, and the kernel may give the
@@ -9,10 +9,12 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/timerfd.h>
 #include <time.h>
+#include <unistd.h>
 #include <uv.h>
 
-enum { NS_PER_MS = 1000000 };
+enum { NS_PER_S = 1000000000 };
 
 /* One period of watching one descriptor. It is in uv->watches[fd], or being closed by libuv, or in uv->spares. */
 struct watch {
@@ -31,9 +33,12 @@ struct weir_uv {
     struct watch **watches;    /* by descriptor */
     size_t watch_room;
     struct watch *spares;
-    uv_timer_t timer;          /* arm(> 0) */
+    uv_poll_t timer;           /* of timer_fd; it keeps the loop alive inside weir_uv_run_until, and only there */
+    int timer_fd;
+    uint64_t due_ns;           /* arm(> 0); UINT64_MAX: not armed */
+    uint64_t limit_ns;         /* of weir_uv_run_until; UINT64_MAX: none */
+    uint64_t armed_ns;         /* when timer_fd will wake the loop, at the earlier of the two or before */
     uv_idle_t soon;            /* arm(0) */
-    uv_timer_t limit;          /* of weir_uv_run_until; the one handle that keeps the loop alive, and only there */
     size_t open_handles;       /* which libuv has not let go of */
     bool timer_due;            /* it fired before an engine was bound */
 };
@@ -182,30 +187,40 @@ static void fire(struct weir_uv *uv)
         uv->timer_due = true;
 }
 
-static void on_timer(uv_timer_t *timer)
+/* The descriptor is told only when it must wake earlier than it would anyway, so moving a deadline out costs no system
+ * call, at the price of an empty wake-up now and then. */
+static void settle_timer(struct weir_uv *uv)
 {
-    fire(timer->data);
+    uint64_t wanted = uv->due_ns < uv->limit_ns ? uv->due_ns : uv->limit_ns;
+    struct itimerspec at = { .it_value = { .tv_sec = (time_t)(wanted / NS_PER_S), .tv_nsec = (long)(wanted % NS_PER_S) } };
+
+    if (wanted == UINT64_MAX || wanted >= uv->armed_ns)
+        return;
+    uv->armed_ns = wanted;
+    timerfd_settime(uv->timer_fd, TFD_TIMER_ABSTIME, &at, NULL); /* fails on a bad argument only */
+}
+
+static void on_timer(uv_poll_t *timer, int status, int events)
+{
+    struct weir_uv *uv = timer->data;
+    uint64_t expirations;
+
+    (void)status;
+    (void)events;
+    if (read(uv->timer_fd, &expirations, sizeof(expirations)) < 0)
+        return;
+    uv->armed_ns = UINT64_MAX;
+    if (uv->due_ns <= uv_hrtime()) {
+        uv->due_ns = UINT64_MAX; /* before the engine runs, which may arm it again */
+        fire(uv);
+    }
+    settle_timer(uv);
 }
 
 static void on_soon(uv_idle_t *soon)
 {
     uv_idle_stop(soon); /* single shot; before the engine runs, which may arm it again */
     fire(soon->data);
-}
-
-static void on_limit(uv_timer_t *limit)
-{
-    (void)limit; /* waking the loop is all it is for */
-}
-
-/* Milliseconds for uv_timer_start so that the timer fires at due_ns or up to 1 ms later, never before: libuv counts
- * whole milliseconds of the same clock from a `now` that may be old, so the moment is rounded, not the delay. */
-static uint64_t timer_delay_ms(struct weir_uv *uv, uint64_t due_ns)
-{
-    uint64_t due_ms = due_ns / NS_PER_MS + (due_ns % NS_PER_MS != 0);
-    uint64_t now_ms = uv_now(uv->loop);
-
-    return due_ms > now_ms ? due_ms - now_ms : 1;
 }
 
 static uint64_t moment_after(uint64_t delay_ns)
@@ -220,12 +235,13 @@ static void host_arm(void *ctx, int64_t delay_ns)
     struct weir_uv *uv = ctx;
 
     uv->timer_due = false;
+    uv->due_ns = UINT64_MAX;
     uv_idle_stop(&uv->soon);
-    uv_timer_stop(&uv->timer);
     if (delay_ns < 0)
         return;
     if (delay_ns > 0) {
-        uv_timer_start(&uv->timer, on_timer, timer_delay_ms(uv, moment_after((uint64_t)delay_ns)), 0);
+        uv->due_ns = moment_after((uint64_t)delay_ns);
+        settle_timer(uv);
         return;
     }
     /* Not a timer of 0 ms: libuv 1.44 runs one that arms itself anew over and over in the same turn, and the
@@ -268,6 +284,31 @@ static bool make_loop(struct weir_uv *uv)
     return uv->owns_loop;
 }
 
+static void free_loop(struct weir_uv *uv)
+{
+    if (!uv->owns_loop)
+        return;
+    uv_loop_close(uv->loop);
+    free(uv->loop);
+}
+
+/* Not a uv_timer: with one armed each epoll_wait carries a time-out, for which the kernel sets up and tears down a timer
+ * of its own, at several per cent of a short call. And this one counts nanoseconds. */
+static bool make_timer(struct weir_uv *uv)
+{
+    uv->due_ns = uv->limit_ns = uv->armed_ns = UINT64_MAX;
+    uv->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (uv->timer_fd < 0)
+        return false;
+    if (uv_poll_init(uv->loop, &uv->timer, uv->timer_fd) != 0) {
+        close(uv->timer_fd);
+        return false;
+    }
+    add_handle(uv, (uv_handle_t *)&uv->timer);
+    uv_poll_start(&uv->timer, UV_READABLE, on_timer); /* cannot fail: uv_poll_init has tried the descriptor */
+    return true;
+}
+
 int weir_uv_new(weir_uv **out, struct uv_loop_s *loop, uint64_t seed)
 {
     struct weir_uv *uv = calloc(1, sizeof(*uv));
@@ -280,12 +321,13 @@ int weir_uv_new(weir_uv **out, struct uv_loop_s *loop, uint64_t seed)
         free(uv);
         return WEIR_ENOMEM;
     }
-    uv_timer_init(uv->loop, &uv->timer); /* these three cannot fail */
-    uv_idle_init(uv->loop, &uv->soon);
-    uv_timer_init(uv->loop, &uv->limit);
-    add_handle(uv, (uv_handle_t *)&uv->timer);
+    if (!make_timer(uv)) {
+        free_loop(uv);
+        free(uv);
+        return WEIR_ESYS;
+    }
+    uv_idle_init(uv->loop, &uv->soon); /* cannot fail */
     add_handle(uv, (uv_handle_t *)&uv->soon);
-    add_handle(uv, (uv_handle_t *)&uv->limit);
     uv->host = (weir_host){ .ctx = uv, .now_ns = host_now_ns, .wall_us = host_wall_us, .watch = host_watch,
                             .arm = host_arm, .seed = seed };
     *out = uv;
@@ -323,14 +365,12 @@ bool weir_uv_run_until(weir_uv *uv, const volatile bool *flag, uint64_t timeout_
 
     if (*flag)
         return true;
-    uv_ref((uv_handle_t *)&uv->limit);
-    while (!*flag && (timeout_ns == 0 || uv_hrtime() < due_ns)) {
-        /* It sleeps no longer than this in one turn, and goes on if somebody stopped the loop. */
-        uv_timer_start(&uv->limit, on_limit, timer_delay_ms(uv, due_ns), 0);
-        uv_run(uv->loop, UV_RUN_ONCE);
-    }
-    uv_timer_stop(&uv->limit);
-    uv_unref((uv_handle_t *)&uv->limit);
+    uv->limit_ns = due_ns;
+    settle_timer(uv);
+    uv_ref((uv_handle_t *)&uv->timer);
+    while (!*flag && (timeout_ns == 0 || uv_hrtime() < due_ns)) uv_run(uv->loop, UV_RUN_ONCE);
+    uv_unref((uv_handle_t *)&uv->timer);
+    uv->limit_ns = UINT64_MAX;
     return *flag;
 }
 
@@ -351,7 +391,7 @@ void weir_uv_free(weir_uv *uv)
     }
     uv_close((uv_handle_t *)&uv->timer, on_handle_closed);
     uv_close((uv_handle_t *)&uv->soon, on_handle_closed);
-    uv_close((uv_handle_t *)&uv->limit, on_handle_closed);
+    close(uv->timer_fd);
     while (uv->open_handles > 0)
         uv_run(uv->loop, UV_RUN_NOWAIT);
     while (uv->spares != NULL) {
@@ -361,9 +401,6 @@ void weir_uv_free(weir_uv *uv)
         free(spare);
     }
     free(uv->watches);
-    if (uv->owns_loop) {
-        uv_loop_close(uv->loop);
-        free(uv->loop);
-    }
+    free_loop(uv);
     free(uv);
 }

@@ -71,6 +71,7 @@ static bool ask(struct greeter *greeter, struct question *questions, size_t coun
     PGconn *conn = greeter->arrival->conn;
     size_t at = 0;
     bool ok = send_all(conn, questions, count);
+    if (!ok) collect(conn, questions, count, &at); /* it hung up while we spoke, and may have said why */
     while (ok && !collect(conn, questions, count, &at)) {
         int left = PQflush(conn);
         enum wr_wait wait = wr_wait_for(conn, left == 1 ? POLLIN | POLLOUT : POLLIN, greeter->patience);

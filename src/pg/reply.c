@@ -28,6 +28,9 @@ static void heed_tag(struct wr_link *link, const char *tag)
     static const char *const dirty[] = {"LISTEN",         "UNLISTEN", "PREPARE", "DEALLOCATE",
                                         "DEALLOCATE ALL", "RESET",    "DISCARD", "LOAD",
                                         "CALL",           "DO",       NULL};
+    size_t length = strlen(tag);
+    bool counted = length > 0 && tag[length - 1] >= '0' && tag[length - 1] <= '9';
+    if (counted) return; /* "SELECT 1": what gives rows or counts them leaves no state behind */
     for (const char *const *at = dirty; *at != NULL; at++) {
         if (strcmp(tag, *at) == 0) link->reply.dirty = true;
     }

@@ -31,15 +31,26 @@ static double now_s(void)
 
 /* ---- raw libpq --------------------------------------------------------------------------------------------------- */
 
+enum raw_kind { RAW_SIMPLE, RAW_PARAMS, RAW_PREPARED };
+
 struct raw {
     PGconn *conn;
-    bool prepared;
+    enum raw_kind kind;
 };
 
-static void raw_open(struct raw *raw, const char *conninfo, bool prepared)
+static PGresult *raw_call(const struct raw *raw)
+{
+    switch (raw->kind) {
+    case RAW_SIMPLE: return PQexec(raw->conn, "SELECT 1");
+    case RAW_PARAMS: return PQexecParams(raw->conn, "SELECT 1", 0, NULL, NULL, NULL, NULL, 0);
+    default: return PQexecPrepared(raw->conn, "s", 0, NULL, NULL, NULL, 0);
+    }
+}
+
+static void raw_open(struct raw *raw, const char *conninfo, enum raw_kind kind)
 {
     raw->conn = PQconnectdb(conninfo);
-    raw->prepared = prepared;
+    raw->kind = kind;
     if (PQstatus(raw->conn) != CONNECTION_OK) {
         fprintf(stderr, "bench: %s", PQerrorMessage(raw->conn));
         exit(1);
@@ -53,8 +64,7 @@ static double raw_rate(struct raw *raw, double seconds)
     long calls = 0;
     do {
         for (int i = 0; i < 100; i++) {
-            PGresult *result = raw->prepared ? PQexecPrepared(raw->conn, "s", 0, NULL, NULL, NULL, 0)
-                                             : PQexecParams(raw->conn, "SELECT 1", 0, NULL, NULL, NULL, NULL, 0);
+            PGresult *result = raw_call(raw);
             if (PQntuples(result) != 1) exit(1);
             PQclear(result);
         }
@@ -241,19 +251,36 @@ static void pin(pid_t pid, bool one_core)
     sched_setaffinity(pid, sizeof set, &set);
 }
 
-static void compare(struct server *server, const char *name, bool one_core, double seconds)
+/* What each contender reached in each round, and its share of each raw loop's rate in the same round. */
+enum contender { SIMPLE, PARAMS, PREPARED, ENGINE, LUA, WITH_ROLE, CONTENDERS };
+
+struct figures {
+    double rate[CONTENDERS][ROUNDS];
+    unsigned long long allocations;
+    long warm_calls;
+};
+
+static void report(struct figures *f, enum contender who, const char *name)
 {
-    struct raw params = {0}, prepared = {0};
+    double share[ROUNDS], rate[ROUNDS];
+    memcpy(rate, f->rate[who], sizeof rate);
+    printf("  %-32s %8.0f calls/s", name, median(rate));
+    for (int raw = SIMPLE; raw <= PREPARED && who > PREPARED; raw++) {
+        static const char *const names[] = {"PQexec", "PQexecParams", "PQexecPrepared"};
+        for (int i = 0; i < ROUNDS; i++) share[i] = f->rate[who][i] / f->rate[raw][i];
+        printf("   %.3f x %s", median(share), names[raw]);
+    }
+    printf("\n");
+}
+
+static void run_rounds(struct server *server, struct figures *f, double seconds)
+{
+    struct raw raw[3] = {{0}};
     struct caller service = {0}, anon = {0};
     struct lua lua;
-    double raw[ROUNDS], raw_prepared[ROUNDS], engine[ROUNDS], with_role[ROUNDS], from_lua[ROUNDS];
-    double ratio[ROUNDS], ratio_prepared[ROUNDS], ratio_lua[ROUNDS], ratio_lua_prepared[ROUNDS];
     uv_loop_t loop;
-    pin(0, one_core);
-    pin(server_pid(server), one_core);   /* backends made from now on inherit it */
     uv_loop_init(&loop);
-    raw_open(&params, server_conninfo(server, NULL), false);
-    raw_open(&prepared, server_conninfo(server, NULL), true);
+    for (int kind = RAW_SIMPLE; kind <= RAW_PREPARED; kind++) raw_open(&raw[kind], server_conninfo(server, NULL), (enum raw_kind)kind);
     engine_open(&service, &loop, server_conninfo(server, NULL), false);
     engine_open(&anon, &loop, server_conninfo(server, NULL), true);
     lua_open(&lua, server_conninfo(server, NULL));
@@ -261,35 +288,36 @@ static void compare(struct server *server, const char *name, bool one_core, doub
     engine_rate(&service, 0.2);
     engine_rate(&anon, 0.2);
     unsigned long long before = allocations(&service);
-    long calls = 0;
     for (int i = 0; i < ROUNDS; i++) {
-        raw[i] = raw_rate(&params, seconds);
-        engine[i] = engine_rate(&service, seconds);
-        calls += service.calls;
-        raw_prepared[i] = raw_rate(&prepared, seconds);
-        with_role[i] = engine_rate(&anon, seconds);
-        from_lua[i] = lua_rate(&lua, seconds);
-        ratio[i] = engine[i] / raw[i];
-        ratio_prepared[i] = engine[i] / raw_prepared[i];
-        ratio_lua[i] = from_lua[i] / raw[i];
-        ratio_lua_prepared[i] = from_lua[i] / raw_prepared[i];
+        for (int kind = RAW_SIMPLE; kind <= RAW_PREPARED; kind++) f->rate[kind][i] = raw_rate(&raw[kind], seconds);
+        f->rate[ENGINE][i] = engine_rate(&service, seconds);
+        f->warm_calls += service.calls;
+        f->rate[LUA][i] = lua_rate(&lua, seconds);
+        f->rate[WITH_ROLE][i] = engine_rate(&anon, seconds);
     }
-    printf("%s\n", name);
-    printf("  raw libpq, PQexecParams        %8.0f calls/s\n", median(raw));
-    printf("  raw libpq, PQexecPrepared      %8.0f calls/s\n", median(raw_prepared));
-    printf("  pgbench -M prepared            %8.0f calls/s\n", pgbench_rate(server, 1));
-    printf("  engine, SERVICE                %8.0f calls/s   %.3f x PQexecParams   %.3f x PQexecPrepared\n", median(engine),
-           median(ratio), median(ratio_prepared));
-    printf("  from Lua, SERVICE              %8.0f calls/s   %.3f x PQexecParams   %.3f x PQexecPrepared\n",
-           median(from_lua), median(ratio_lua), median(ratio_lua_prepared));
-    printf("  engine, ANON, role and claims  %8.0f calls/s\n", median(with_role));
-    printf("  allocations of the engine over %ld warm calls: %llu\n", calls, allocations(&service) - before);
+    f->allocations = allocations(&service) - before;
     lua_close(&lua);
     engine_close(&service);
     engine_close(&anon);
-    PQfinish(params.conn);
-    PQfinish(prepared.conn);
+    for (int kind = RAW_SIMPLE; kind <= RAW_PREPARED; kind++) PQfinish(raw[kind].conn);
     uv_loop_close(&loop);
+}
+
+static void compare(struct server *server, const char *name, bool one_core, double seconds)
+{
+    struct figures f = {.warm_calls = 0};
+    pin(0, one_core);
+    pin(server_pid(server), one_core);   /* backends made from now on inherit it */
+    run_rounds(server, &f, seconds);
+    printf("%s\n", name);
+    report(&f, SIMPLE, "raw libpq, PQexec");
+    report(&f, PARAMS, "raw libpq, PQexecParams");
+    report(&f, PREPARED, "raw libpq, PQexecPrepared");
+    printf("  %-32s %8.0f calls/s\n", "pgbench -M prepared", pgbench_rate(server, 1));
+    report(&f, ENGINE, "engine from C, SERVICE");
+    report(&f, LUA, "engine from Lua, SERVICE");
+    report(&f, WITH_ROLE, "engine from C, ANON, with role");
+    printf("  allocations of the engine over %ld warm calls: %llu\n", f.warm_calls, f.allocations);
 }
 
 int main(int argc, char **argv)

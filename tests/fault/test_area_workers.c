@@ -1,5 +1,6 @@
-/* Several processes over one mapped area, as an nginx with workers is: one cap, one breaker, one set of counters, also when
- * a worker dies in the middle. Each worker is this program started again, with an engine of its own. */
+/* Several processes over one mapped area, as an nginx with workers is: one cap, one breaker, one set of
+ * counters, also when a worker dies in the middle. Each worker is this program started again, with an
+ * engine of its own. */
 #include "support/harness.h"
 
 #include <setjmp.h>
@@ -20,7 +21,13 @@
 
 enum { WORKERS = 4, MAX = 8, EACH = 6, BURST_MS = 200, IDLE_MS = 40, PROBE_MS = 700 };
 
-enum order { RUN = 0, PRESS, REST, FAIL, STOP };   /* RUN: in bursts, half of them at a time; PRESS: all the time */
+enum order {
+    RUN = 0,      /* in bursts, half of the workers at a time */
+    PRESS,        /* all the time */
+    REST,
+    FAIL,         /* calls that tell of an unwell server */
+    STOP
+};
 
 /* What the test and its workers tell each other, in a file both have mapped. */
 struct board {
@@ -47,10 +54,12 @@ static struct board *map_board(const char *path)
     return memory;
 }
 
-static void set_options(weir_options *options, weir_backend *backend, weir_client *client, const char *area, const char *conninfo)
+static void set_options(weir_options *options, weir_backend *backend, weir_client *client, const char *area,
+                        const char *conninfo)
 {
     *backend = (weir_backend){.name = "primary", .conninfo = conninfo};
-    *client = (weir_client){.name = "service", .kind = WEIR_SERVICE, .user = "app_service", .bypass_rls = true, .max = MAX};
+    *client = (weir_client){
+        .name = "service", .kind = WEIR_SERVICE, .user = "app_service", .bypass_rls = true, .max = MAX};
     weir_options_defaults(options);
     options->name = "shared";
     options->backends = backend;
@@ -64,7 +73,7 @@ static void set_options(weir_options *options, weir_backend *backend, weir_clien
     options->probe_interval_ns = MS(PROBE_MS);
 }
 
-/* ---- a worker ------------------------------------------------------------------------------------------------------- */
+/* ---- a worker -------------------------------------------------------------------------------- */
 
 struct worker {
     weir_engine *engine;
@@ -133,7 +142,7 @@ static int work(char **argv)
     return uv_loop_close(&loop) == 0 ? 0 : 5;
 }
 
-/* ---- the test's side ------------------------------------------------------------------------------------------------ */
+/* ---- the test's side ------------------------------------------------------------------------- */
 
 static void start_worker(struct fixture *f, int number)
 {
@@ -228,15 +237,17 @@ static long figure(struct fixture *f, const char *group, const char *name)
 
 static long sessions(struct fixture *f)
 {
-    return server_ask_number(f->server, "select count(*) from pg_stat_activity where usename = 'app_service'");
+    return server_ask_number(f->server,
+                             "select count(*) from pg_stat_activity where usename = 'app_service'");
 }
 
 /* Sessions that are there now and a moment later: one whose client has left needs some time to go. */
 static long lasting_sessions(struct fixture *f)
 {
     char pids[1024], sql[1200];
-    snprintf(pids, sizeof pids, "%s", server_ask(f->server, "select coalesce(string_agg(pid::text, ','), '0')"
-                                                            " from pg_stat_activity where usename = 'app_service'"));
+    snprintf(pids, sizeof pids, "%s",
+             server_ask(f->server, "select coalesce(string_agg(pid::text, ','), '0')"
+                                   " from pg_stat_activity where usename = 'app_service'"));
     harness_turn(&f->h, 30);
     snprintf(sql, sizeof sql, "select count(*) from pg_stat_activity where pid in (%s)", pids);
     return server_ask_number(f->server, sql);
@@ -253,7 +264,8 @@ static void watch_the_cap(struct fixture *f, int ms)
         if (now > f->sampled_most) f->sampled_most = now;
         for (int i = 0; i < 4; i++) {
             long count = figure(f, "calls", counters[i]);
-            if (count < f->counted[i]) fail_msg("%s went back from %ld to %ld", counters[i], f->counted[i], count);
+            if (count < f->counted[i])
+                fail_msg("%s went back from %ld to %ld", counters[i], f->counted[i], count);
             f->counted[i] = count;
         }
     }
@@ -280,7 +292,7 @@ static bool all_rest(void *arg)
     return sum(((struct fixture *)arg)->board->running) == 0;
 }
 
-/* ---- the tests ------------------------------------------------------------------------------------------------------ */
+/* ---- the tests ------------------------------------------------------------------------------- */
 
 static void four_workers_together_never_pass_the_cap_and_all_get_their_turn(void **state)
 {
@@ -302,7 +314,8 @@ static void four_workers_together_never_pass_the_cap_and_all_get_their_turn(void
 static bool dead_is_reaped(void *arg)
 {
     struct fixture *f = arg;
-    return figure(f, "connections", "open") == sessions(f) && figure(f, "connections", "in_flight") == sum(f->board->running);
+    return figure(f, "connections", "open") == sessions(f) &&
+           figure(f, "connections", "in_flight") == sum(f->board->running);
 }
 
 static void what_a_killed_worker_held_is_free_again_within_three_seconds(void **state)
@@ -370,9 +383,11 @@ static void the_breaker_one_worker_opens_is_open_for_all_and_closes_for_all(void
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(four_workers_together_never_pass_the_cap_and_all_get_their_turn, end_workers),
+        cmocka_unit_test_teardown(four_workers_together_never_pass_the_cap_and_all_get_their_turn,
+                                  end_workers),
         cmocka_unit_test_teardown(what_a_killed_worker_held_is_free_again_within_three_seconds, end_workers),
-        cmocka_unit_test_teardown(the_breaker_one_worker_opens_is_open_for_all_and_closes_for_all, end_workers),
+        cmocka_unit_test_teardown(the_breaker_one_worker_opens_is_open_for_all_and_closes_for_all,
+                                  end_workers),
     };
     if (argc == 6 && strcmp(argv[1], "worker") == 0) return work(argv);
     return cmocka_run_group_tests(tests, start, stop);

@@ -1,5 +1,5 @@
-/* Deadlines and callers who give up: the statement on the server is cancelled, the call ends in time, and a cancel never
- * hits whoever uses the connection next. */
+/* Deadlines and callers who give up: the statement on the server is cancelled, the call ends in time, and
+ * a cancel never hits whoever uses the connection next. */
 #include "support/harness.h"
 
 #include <setjmp.h>
@@ -61,13 +61,14 @@ static bool nothing_runs(void *arg)
                                         " and state <> 'idle'") == 0;
 }
 
-/* ---- the next borrower ---------------------------------------------------------------------------------------------- */
+/* ---- the next borrower ----------------------------------------------------------------------- */
 
 /* The deadline falls close to the end of the statement, so that cancels race answers; and the server's own
  * statement_timeout, which would mostly be faster, is put out behind the engine's back. */
 static struct job *start_victim(struct fixture *f, int number)
 {
-    struct job *job = number % 2 == 0 ? harness_call(&f->h, SERVICE, "victim") : harness_unit(&f->h, SERVICE, "victim");
+    struct job *job =
+        number % 2 == 0 ? harness_call(&f->h, SERVICE, "victim") : harness_unit(&f->h, SERVICE, "victim");
     job_step(job, "select undying()");
     job_step(job, "insert into ledger values ('victim %d')", number);
     job_step(job, "select pg_sleep(%d / 1000.0)", 8 + number % 7);
@@ -113,7 +114,7 @@ static void four_hundred_cancels_never_hit_the_next_borrower(void **state)
     harness_close(&f->h);
 }
 
-/* ---- giving up ------------------------------------------------------------------------------------------------------ */
+/* ---- giving up ------------------------------------------------------------------------------- */
 
 static struct job *start_sleeper(struct fixture *f, uint64_t timeout_ns)
 {
@@ -127,7 +128,8 @@ static struct job *start_sleeper(struct fixture *f, uint64_t timeout_ns)
 static bool sleeps(void *arg)
 {
     struct fixture *f = arg;
-    return server_ask_number(f->server, "select count(*) from pg_stat_activity where wait_event = 'PgSleep'") > 0;
+    return server_ask_number(f->server,
+                             "select count(*) from pg_stat_activity where wait_event = 'PgSleep'") > 0;
 }
 
 static void what_its_caller_gives_up_ends_at_once_here_and_soon_on_the_server(void **state)
@@ -199,7 +201,7 @@ static void a_commit_past_its_deadline_is_unknown_and_not_cancelled(void **state
     harness_close(&f->h);
 }
 
-/* ---- a server that does not react ------------------------------------------------------------------------------------ */
+/* ---- a server that does not react ------------------------------------------------------------ */
 
 static void freeze_it(struct job *job, size_t step)
 {

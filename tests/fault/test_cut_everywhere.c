@@ -1,5 +1,5 @@
-/* A connection cut after each byte of a unit's whole exchange, in both directions, from BEGIN to the answer of COMMIT, and
- * after the bytes of a connect: whatever is told must be what the ledger says. */
+/* A connection cut after each byte of a unit's whole exchange, in both directions, from BEGIN to the
+ * answer of COMMIT, and after the bytes of a connect: whatever is told must be what the ledger says. */
 #include "support/harness.h"
 
 #include <setjmp.h>
@@ -73,7 +73,8 @@ static void check_against_ledger(struct fixture *f)
     for (struct job *job = f->h.jobs; job != NULL; job = job->next) {
         char sql[160], mine[16];
         assert_int_equal(job->endings, 1);
-        snprintf(sql, sizeof sql, "select count(*) from ledger where id = '%s' and note = 'web_anon'", job->steps[0].values[0]);
+        snprintf(sql, sizeof sql, "select count(*) from ledger where id = '%s' and note = 'web_anon'",
+                 job->steps[0].values[0]);
         long times = server_ask_number(f->server, sql);
         if (job->code == WEIR_CALL_OK) assert_int_equal(times, 1);
         else if (job->outcome == WEIR_OUTCOME_UNKNOWN) assert_in_range(times, 0, 1);

@@ -1,5 +1,5 @@
-/* Who may be what kind of client, and what a call must bring along. A login that could see past row-level security is
- * refused before a statement of its caller runs. */
+/* Who may be what kind of client, and what a call must bring along. A login that could see past row-level
+ * security is refused before a statement of its caller runs. */
 #include "support/harness.h"
 
 #include <setjmp.h>
@@ -19,25 +19,26 @@ static int start(void **state)
     static struct fixture fixture;
     fixture.server = server_start(NULL);
     harness_schema(fixture.server);
-    server_exec(fixture.server,
-                "create role a_bypass login noinherit bypassrls; create role a_super login noinherit superuser;"
-                "create role a_friend login noinherit; grant app_service to a_friend;"
-                "create role go_between nologin; grant app_service to go_between;"
-                "create role a_far_friend login noinherit; grant go_between to a_far_friend;"
-                "create role a_friend_of_super login noinherit; grant postgres to a_friend_of_super;"
-                "create role a_creator login noinherit createrole;"
-                "create role an_owner login noinherit; create table loose (a int);"
-                "alter table loose owner to an_owner; alter table loose enable row level security;"
-                "create role landlord nologin; create table rented (a int);"
-                "alter table rented owner to landlord; alter table rented enable row level security;"
-                "create role a_tenant login noinherit; grant landlord to a_tenant;"
-                "create role a_forced_owner login noinherit; create table tight (a int);"
-                "alter table tight owner to a_forced_owner; alter table tight enable row level security;"
-                "alter table tight force row level security;"
-                "grant web_anon to a_bypass, a_super, a_friend, a_far_friend, a_friend_of_super, a_creator, an_owner,"
-                " a_tenant, a_forced_owner;"
-                "create role a_stranger login noinherit;"
-                "create role half_service login; grant select on contacts to half_service;");
+    server_exec(
+        fixture.server,
+        "create role a_bypass login noinherit bypassrls; create role a_super login noinherit superuser;"
+        "create role a_friend login noinherit; grant app_service to a_friend;"
+        "create role go_between nologin; grant app_service to go_between;"
+        "create role a_far_friend login noinherit; grant go_between to a_far_friend;"
+        "create role a_friend_of_super login noinherit; grant postgres to a_friend_of_super;"
+        "create role a_creator login noinherit createrole;"
+        "create role an_owner login noinherit; create table loose (a int);"
+        "alter table loose owner to an_owner; alter table loose enable row level security;"
+        "create role landlord nologin; create table rented (a int);"
+        "alter table rented owner to landlord; alter table rented enable row level security;"
+        "create role a_tenant login noinherit; grant landlord to a_tenant;"
+        "create role a_forced_owner login noinherit; create table tight (a int);"
+        "alter table tight owner to a_forced_owner; alter table tight enable row level security;"
+        "alter table tight force row level security;"
+        "grant web_anon to a_bypass, a_super, a_friend, a_far_friend, a_friend_of_super, a_creator, an_owner,"
+        " a_tenant, a_forced_owner;"
+        "create role a_stranger login noinherit;"
+        "create role half_service login; grant select on contacts to half_service;");
     *state = &fixture;
     return 0;
 }
@@ -58,7 +59,7 @@ static struct job *ask_as_user(struct fixture *f)
     return job;
 }
 
-/* ---- logins --------------------------------------------------------------------------------------------------------- */
+/* ---- logins ---------------------------------------------------------------------------------- */
 
 static void open_with_login(struct fixture *f, const char *login)
 {
@@ -169,7 +170,7 @@ static void what_a_user_may_not_touch_is_refused_and_no_fault_of_the_backend(voi
     harness_close(&f->h);
 }
 
-/* ---- misuse --------------------------------------------------------------------------------------------------------- */
+/* ---- misuse ---------------------------------------------------------------------------------- */
 
 static void what_a_call_must_bring_along_is_asked_for_by_name(void **state)
 {
@@ -205,13 +206,15 @@ static void what_a_call_must_bring_along_is_asked_for_by_name(void **state)
 static void two_kinds_of_clients_cannot_be_mixed_up_in_the_options(void **state)
 {
     struct fixture *f = *state;
-    static const struct { weir_client client; const char *why; } all[] = {
+    static const struct { weir_client client; const char *why;
+    } all[] = {
         {{.name = "anon", .kind = WEIR_SERVICE, .max = 1}, "bypass_rls"},
         {{.name = "anon", .kind = WEIR_ANON, .max = 1}, "role"},
         {{.name = "anon", .kind = WEIR_ANON, .role = "web_anon", .bypass_rls = true, .max = 1}, "bypass_rls"},
         {{.name = "anon", .kind = WEIR_ANON, .role = "web_anon", .user = "app_service", .max = 1}, "login"},
         {{.name = "anon", .kind = WEIR_ANON, .role = "web_anon", .user = "app_anon", .max = 0}, "max"},
-        {{.name = "anon", .kind = WEIR_ANON, .role = "web_anon", .user = "app_anon", .max = 1, .min = 2}, "min"},
+        {{.name = "anon", .kind = WEIR_ANON, .role = "web_anon", .user = "app_anon", .max = 1, .min = 2},
+         "min"},
         {{.name = "service", .kind = WEIR_ANON, .role = "web_anon", .user = "app_anon", .max = 1}, "service"},
     };
     size_t fds = count_fds();

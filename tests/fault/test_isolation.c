@@ -1,5 +1,5 @@
-/* Users who share ten connections: nobody ever sees another's rows, claims, role or leftovers, whatever befalls the calls
- * in between. */
+/* Users who share ten connections: nobody ever sees another's rows, claims, role or leftovers, whatever
+ * befalls the calls in between. */
 #include "support/harness.h"
 
 #include <setjmp.h>
@@ -12,13 +12,14 @@
 enum { CALLS = 1000, USERS = 50 };
 
 /* All that a borrower could inherit, in one text; and what he may see. */
-#define BASELINE                                                                                                       \
-    "select concat_ws('|', current_user, session_user, current_setting('request.jwt.claims', true),"                   \
-    " current_setting('search_path'), current_setting('default_transaction_read_only'), current_setting('work_mem'),"  \
-    " (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()),"                         \
-    " (select count(*) from pg_class where relnamespace = pg_my_temp_schema()),"                                       \
-    " (select count(*) from pg_listening_channels()), (select count(*) from pg_cursors where is_holdable),"            \
-    " (select count(*) from pg_prepared_statements where from_sql),"                                                   \
+#define BASELINE                                                                                          \
+    "select concat_ws('|', current_user, session_user, current_setting('request.jwt.claims', true),"      \
+    " current_setting('search_path'), current_setting('default_transaction_read_only'),"                  \
+    " current_setting('work_mem'),"                                                                       \
+    " (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()),"            \
+    " (select count(*) from pg_class where relnamespace = pg_my_temp_schema()),"                          \
+    " (select count(*) from pg_listening_channels()), (select count(*) from pg_cursors where is_holdable),"\
+    " (select count(*) from pg_prepared_statements where from_sql),"                                      \
     " (select count(*) from contacts), (select count(*) from contacts where owner <> $1))"
 
 #define AT_BASELINE "web_anon|app_anon|{\"sub\":\"u%d\"}|\"$user\", public|off|4MB|0|0|0|0|0|3|0"
@@ -52,7 +53,7 @@ static int stop(void **state)
     return 0;
 }
 
-/* ---- a thousand ----------------------------------------------------------------------------------------------------- */
+/* ---- a thousand ------------------------------------------------------------------------------ */
 
 enum fate { INNOCENT, KILLED, FAILS, OVERDUE, CANCELLED, LITTERS };
 
@@ -72,7 +73,9 @@ static void add_fate(struct job *job, enum fate fate, int number)
     case OVERDUE: job_step(job, "select pg_sleep(30)"); break;
     case CANCELLED: job_step(job, "select pg_sleep(31)"); break;
     case LITTERS:
-        job_step(job, "select set_config('request.jwt.claims', '{\"sub\":\"u0\"}', false), pg_advisory_lock(%d)", number);
+        job_step(job,
+                 "select set_config('request.jwt.claims', '{\"sub\":\"u0\"}', false), pg_advisory_lock(%d)",
+                 number);
         job_step(job, "set search_path = pg_catalog");
         job_step(job, "create temp table litter_%d (a int)", number);
         job_step(job, "listen gossip");
@@ -84,7 +87,8 @@ static struct job *start_one(struct fixture *f, int number)
 {
     char context[40];
     snprintf(context, sizeof context, "user call %d", number);
-    struct job *job = number % 2 == 0 ? harness_call(&f->h, ANON, context) : harness_unit(&f->h, ANON, context);
+    struct job *job =
+        number % 2 == 0 ? harness_call(&f->h, ANON, context) : harness_unit(&f->h, ANON, context);
     job_claims(job, "{\"sub\":\"u%d\"}", number % USERS);
     job_step(job, BASELINE);
     job_value(job, "u%d", number % USERS);
@@ -101,7 +105,8 @@ struct crowd {
     int begun;
 };
 
-/* Sixteen at a time on ten connections; callers give up after a while, most of them while their query runs. */
+/* Sixteen at a time on ten connections; callers give up after a while, most of them while their query
+ * runs. */
 static bool all_begun(void *arg)
 {
     struct crowd *crowd = arg;
@@ -133,7 +138,7 @@ static void check_one(const struct job *job)
     snprintf(expected, sizeof expected, AT_BASELINE, number % USERS);
     assert_int_equal(job->endings, 1);
     if (job->answers[0][0] != '\0') assert_string_equal(job->answers[0], expected);
-    bool disturbed = job->code == WEIR_CALL_LOST || job->code == WEIR_CALL_CONNECT;   /* several times in a row */
+    bool disturbed = job->code == WEIR_CALL_LOST || job->code == WEIR_CALL_CONNECT;   /* often in a row */
     switch (fate_of(number)) {
     case INNOCENT: job_assert(job, WEIR_CALL_OK); break;
     case KILLED: assert_true(disturbed); break;
@@ -162,7 +167,7 @@ static void a_thousand_interleaved_calls_of_many_users_never_see_each_other(void
     harness_close(&f->h);
 }
 
-/* ---- one connection, one after another ------------------------------------------------------------------------------- */
+/* ---- one connection, one after another ------------------------------------------------------- */
 
 static void open_with_one_connection(struct fixture *f, weir_reset reset)
 {
@@ -237,14 +242,16 @@ static void what_a_user_sets_in_a_single_call_is_gone_for_the_next(void **state)
     struct fixture *f = *state;
     open_with_one_connection(f, WEIR_RESET_AUTO);
     for (size_t i = 0; i < sizeof litter / sizeof *litter; i++) {
-        if (strncmp(litter[i], "do", 2) == 0 || strncmp(litter[i], "call", 4) == 0) continue;   /* refused: units only */
+        bool units_only = strncmp(litter[i], "do", 2) == 0 || strncmp(litter[i], "call", 4) == 0;
+        if (units_only) continue;
         run_as(f, 1, false, litter[i]);
         assert_baseline(f, 2, litter[i]);
     }
     harness_close(&f->h);
 }
 
-/* What a function sets inside cannot be seen from outside; `reset = always` is for those who call such functions. */
+/* What a function sets inside cannot be seen from outside; `reset = always` is for those who call such
+ * functions. */
 static void with_reset_always_even_what_a_function_sets_is_gone(void **state)
 {
     struct fixture *f = *state;
@@ -259,7 +266,8 @@ static void with_reset_always_even_what_a_function_sets_is_gone(void **state)
 static void a_user_who_leaves_his_role_sees_less_and_not_more(void **state)
 {
     struct fixture *f = *state;
-    static const char *const ways[] = {"reset role", "set role none", "select set_config('role', 'none', true)",
+    static const char *const ways[] = {"reset role", "set role none",
+                                       "select set_config('role', 'none', true)",
                                        "set session authorization default"};
     open_with_one_connection(f, WEIR_RESET_AUTO);
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {

@@ -1,5 +1,5 @@
-/* A COMMIT and its answer lost in every way a network and a server can lose them: what the caller is told is what the
- * ledger says, and nothing runs twice. */
+/* A COMMIT and its answer lost in every way a network and a server can lose them: what the caller is told
+ * is what the ledger says, and nothing runs twice. */
 #include "support/harness.h"
 
 #include <setjmp.h>
@@ -72,7 +72,7 @@ static void warm_up(struct fixture *f)
     job_assert(harness_query(&f->h, "select 1"), WEIR_CALL_OK);
 }
 
-/* ---- one loss, one truth -------------------------------------------------------------------------------------------- */
+/* ---- one loss, one truth --------------------------------------------------------------------- */
 
 static void a_swallowed_commit_is_rolled_back_and_the_retry_executes_it_once(void **state)
 {
@@ -122,7 +122,8 @@ static void a_lost_acknowledgement_ends_as_committed_and_executes_once(void **st
     close_all(f);
 }
 
-/* The client is cut off while the server is still at work on the COMMIT: asking once would hear "in progress". */
+/* The client is cut off while the server is still at work on the COMMIT: asking once would hear "in
+ * progress". */
 static void a_slow_commit_whose_client_is_gone_is_asked_after_until_it_has_committed(void **state)
 {
     struct fixture *f = *state;
@@ -144,7 +145,8 @@ static void a_slow_commit_whose_client_is_gone_is_asked_after_until_it_has_commi
 static bool commit_is_running(void *arg)
 {
     struct fixture *f = arg;
-    return server_ask_number(f->server, "select count(*) from pg_stat_activity where wait_event = 'PgSleep'") > 0;
+    return server_ask_number(f->server,
+                             "select count(*) from pg_stat_activity where wait_event = 'PgSleep'") > 0;
 }
 
 /* The server goes down hard while it works on the COMMIT, so the transaction cannot have survived. */
@@ -183,11 +185,12 @@ static void crash_and_give_the_number_to_another(struct fixture *f, long ours)
 {
     server_restart(f->server, SERVER_IMMEDIATE);
     long theirs = server_ask_number(f->server, "select pg_current_xact_id()");
-    assert_true(theirs <= ours);   /* else the number had been written down, and the test would show nothing */
+    assert_true(theirs <= ours);   /* else it had been written down, and the test would show nothing */
     while (theirs < ours) theirs = server_ask_number(f->server, "select pg_current_xact_id()");
 }
 
-/* PostgreSQL gives out a number again if a crash came before it was in the log: "committed" is then about a stranger. */
+/* PostgreSQL gives out a number again if a crash came before it was in the log: "committed" is then about
+ * a stranger. */
 static void a_number_given_out_again_after_a_crash_is_not_taken_for_ours(void **state)
 {
     struct fixture *f = *state;
@@ -210,7 +213,7 @@ static void a_number_given_out_again_after_a_crash_is_not_taken_for_ours(void **
     close_all(f);
 }
 
-/* ---- another server ------------------------------------------------------------------------------------------------- */
+/* ---- another server -------------------------------------------------------------------------- */
 
 struct failover {
     struct fixture *fixture;
@@ -226,7 +229,8 @@ static void fail_over(struct job *job, size_t step)
     proxy_upstream(over->fixture->proxy, over->standby);
 }
 
-/* The standby knows the transaction's number only by hearsay, and gives it to somebody else after its promotion. */
+/* The standby knows the transaction's number only by hearsay, and gives it to somebody else after its
+ * promotion. */
 static void after_a_failover_a_lost_commit_is_unknown_and_not_repeated(void **state)
 {
     struct fixture *f = *state;
@@ -247,7 +251,7 @@ static void after_a_failover_a_lost_commit_is_unknown_and_not_repeated(void **st
     server_free(over.standby);
 }
 
-/* ---- autocommit ----------------------------------------------------------------------------------------------------- */
+/* ---- autocommit ------------------------------------------------------------------------------ */
 
 static struct job *write_call(struct fixture *f, const char *id)
 {

@@ -40,7 +40,7 @@ static struct job *start_call(struct fixture *f, const char *sql)
     return job;
 }
 
-/* ---- in order ------------------------------------------------------------------------------------------------------- */
+/* ---- in order -------------------------------------------------------------------------------- */
 
 static int by_ending(const void *a, const void *b)
 {
@@ -48,7 +48,8 @@ static int by_ending(const void *a, const void *b)
     return (*one)->ended_as < (*other)->ended_as ? -1 : 1;
 }
 
-/* Served in order means: when one ends, everybody before it has ended or sits on one of the other connections. */
+/* Served in order means: when one ends, everybody before it has ended or sits on one of the other
+ * connections. */
 static void assert_in_order(struct job **jobs)
 {
     static bool over[CALLS];
@@ -62,7 +63,8 @@ static void assert_in_order(struct job **jobs)
         over[number] = true;
         while (first < CALLS && over[first]) first++;
         for (size_t j = first; j < number; j++) before += over[j] ? 0 : 1;
-        if (before >= POOL) fail_msg("call %zu ended while %zu before it had not begun", number, before - (POOL - 1));
+        if (before >= POOL)
+            fail_msg("call %zu ended while %zu before it had not begun", number, before - (POOL - 1));
     }
 }
 
@@ -87,7 +89,7 @@ static void a_pool_of_ten_serves_ten_thousand_queued_calls_in_order(void **state
     harness_close(&f->h);
 }
 
-/* ---- bounds --------------------------------------------------------------------------------------------------------- */
+/* ---- bounds ---------------------------------------------------------------------------------- */
 
 static void who_finds_the_queue_full_is_refused_at_once(void **state)
 {
@@ -147,7 +149,7 @@ static void who_waits_past_his_deadline_has_sent_nothing(void **state)
     harness_close(&f->h);
 }
 
-/* ---- closing -------------------------------------------------------------------------------------------------------- */
+/* ---- closing --------------------------------------------------------------------------------- */
 
 static void draining_lets_running_calls_end_and_refuses_new_ones(void **state)
 {
@@ -194,7 +196,8 @@ static void an_engine_freed_in_full_swing_ends_every_call_once_and_leaves_nothin
     f->h.clients[SERVICE].queue_max = 100;
     harness_open(&f->h);
     for (int i = 0; i < 60; i++) {
-        struct job *job = i % 2 == 0 ? harness_unit(&f->h, SERVICE, "swings") : harness_call(&f->h, SERVICE, "swings");
+        struct job *job =
+            i % 2 == 0 ? harness_unit(&f->h, SERVICE, "swings") : harness_call(&f->h, SERVICE, "swings");
         job_step(job, i % 7 == 0 ? "select 1/0" : "select pg_sleep(0.01)");
         job->pause = i == 12;
         job_start(job);
@@ -203,7 +206,9 @@ static void an_engine_freed_in_full_swing_ends_every_call_once_and_leaves_nothin
     assert_true(f->h.running > 4);
     harness_cut_off(&f->h);
     harness_forget_jobs(&f->h);
-    assert_true(server_wait(f->server, "select not exists (select from pg_stat_activity where usename like 'app\\_%')", 3000));
+    assert_true(server_wait(f->server,
+                            "select not exists (select from pg_stat_activity where usename like 'app\\_%')",
+                            3000));
 }
 
 int main(void)

@@ -1,5 +1,5 @@
-/* PostgreSQL goes away and comes back under load: nobody waits past his deadline, what was acknowledged is there exactly
- * once, the breaker opens, and closes again as soon as a probe gets through. */
+/* PostgreSQL goes away and comes back under load: nobody waits past his deadline, what was acknowledged is
+ * there exactly once, the breaker opens, and closes again as soon as a probe gets through. */
 #include "support/harness.h"
 
 #include <setjmp.h>
@@ -38,7 +38,7 @@ static int stop(void **state)
     return 0;
 }
 
-/* ---- load ----------------------------------------------------------------------------------------------------------- */
+/* ---- load ------------------------------------------------------------------------------------ */
 
 static void start_one(struct fixture *f)
 {
@@ -89,7 +89,7 @@ static bool breaker_is_as_wanted(void *arg)
     return strcmp(harness_breaker(&f->h, "service@primary"), f->wanted) == 0;
 }
 
-/* ---- afterwards ----------------------------------------------------------------------------------------------------- */
+/* ---- afterwards ------------------------------------------------------------------------------ */
 
 static void check_reads_and_writes(struct fixture *f, size_t *good)
 {
@@ -125,10 +125,12 @@ static void check_pool_is_whole(struct fixture *f)
     for (int i = 0; i < 40; i++) job_assert(jobs[i], WEIR_CALL_OK);
     assert_int_equal(harness_stat(&f->h, "service@primary", "connections", "idle"), 10);
     assert_int_equal(harness_stat(&f->h, "service@primary", "connections", "open"), 10);
-    assert_int_equal(server_ask_number(f->server, "select count(*) from pg_stat_activity where usename = 'app_service'"), 10);
+    assert_int_equal(server_ask_number(f->server,
+                                       "select count(*) from pg_stat_activity where usename = 'app_service'"),
+                     10);
 }
 
-/* ---- the tests ------------------------------------------------------------------------------------------------------ */
+/* ---- the tests ------------------------------------------------------------------------------- */
 
 static void open_engine(struct fixture *f, const char *name, const char *conninfo)
 {
@@ -202,11 +204,13 @@ static void a_crashed_backend_takes_the_others_along_and_all_is_well_after(void 
     open_engine(f, "crash", NULL);
     f->h.options.breaker.min_calls = 1000000;
     assert_false(harness_until(&f->h, pressing, f, 300));
-    pid_t pid = (pid_t)server_ask_number(f->server, "select pid from pg_stat_activity where usename = 'app_service' limit 1");
+    pid_t pid =
+        (pid_t)server_ask_number(f->server,
+                                 "select pid from pg_stat_activity where usename = 'app_service' limit 1");
     server_signal(f->server, pid, SIGKILL);
     f->wanted = "CLOSED";
     assert_false(harness_until(&f->h, pressing, f, 1500));
-    while (!server_try(f->server, "select 1")) harness_turn(&f->h, 10);   /* the fixture's own went down, too */
+    while (!server_try(f->server, "select 1")) harness_turn(&f->h, 10);   /* the fixture's own died, too */
     assert_true(harness_until(&f->h, breaker_is_as_wanted, f, 10000));
     harness_wait(&f->h);
     check_reads_and_writes(f, &good);

@@ -24,14 +24,15 @@ static int start(void **state)
     static struct fixture fixture;
     fixture.server = server_start(NULL);
     harness_schema(fixture.server);
-    server_exec(fixture.server,
-                "set password_encryption = 'scram-sha-256';"
-                "alter role app_anon password '" PASSWORD "'; alter role app_service password '" PASSWORD "';"
-                "create function gossips() returns text language plpgsql as $$ begin"
-                " raise exception 'claims are %', current_setting('request.jwt.claims', true); end $$;"
-                "create function whispers() returns text language plpgsql as $$ begin"
-                " raise notice 'claims are %', current_setting('request.jwt.claims', true); return ''; end $$;"
-                "create table keyed (k text primary key); grant all on keyed to web_anon, app_service");
+    server_exec(
+        fixture.server,
+        "set password_encryption = 'scram-sha-256';"
+        "alter role app_anon password '" PASSWORD "'; alter role app_service password '" PASSWORD "';"
+        "create function gossips() returns text language plpgsql as $$ begin"
+        " raise exception 'claims are %', current_setting('request.jwt.claims', true); end $$;"
+        "create function whispers() returns text language plpgsql as $$ begin"
+        " raise notice 'claims are %', current_setting('request.jwt.claims', true); return ''; end $$;"
+        "create table keyed (k text primary key); grant all on keyed to web_anon, app_service");
     server_hba(fixture.server, "local all postgres trust\nlocal all all scram-sha-256\n");
     *state = &fixture;
     return 0;
@@ -44,7 +45,7 @@ static int stop(void **state)
     return 0;
 }
 
-/* ---- looking for them ----------------------------------------------------------------------------------------------- */
+/* ---- looking for them ------------------------------------------------------------------------ */
 
 enum scope { PASSWORDS = 4, AND_CLAIMS = 5, AND_VALUES = 6 };   /* so many of the list */
 
@@ -69,7 +70,8 @@ static void assert_error_is_silent(const struct job *job)
 static void assert_reports_are_silent(struct fixture *f)
 {
     char *(*const all[])(struct harness *h) = {harness_stats, harness_health, harness_calls, harness_events};
-    static const char *const names[] = {"the statistics", "the health", "the flight recorder", "the event log"};
+    static const char *const names[] = {"the statistics", "the health", "the flight recorder",
+                                        "the event log"};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         char *text = all[i](&f->h);
         assert_silent(names[i], text, AND_VALUES);
@@ -86,7 +88,7 @@ static void open_engine(struct fixture *f, const char *conninfo, const char *pas
     harness_open(&f->h);
 }
 
-/* ---- connecting ----------------------------------------------------------------------------------------------------- */
+/* ---- connecting ------------------------------------------------------------------------------ */
 
 static struct job *connect_badly(struct fixture *f, const char *conninfo, const char *password)
 {
@@ -141,11 +143,12 @@ static void what_is_wrong_with_a_conninfo_is_told_without_quoting_it(void **stat
     }
 }
 
-/* ---- statements ----------------------------------------------------------------------------------------------------- */
+/* ---- statements ------------------------------------------------------------------------------ */
 
 static struct job *run_as_user(struct fixture *f, const char *claims, const char *sql, bool unit)
 {
-    struct job *job = unit ? harness_unit(&f->h, ANON, "says too much") : harness_call(&f->h, ANON, "says too much");
+    struct job *job =
+        unit ? harness_unit(&f->h, ANON, "says too much") : harness_call(&f->h, ANON, "says too much");
     job_claims(job, "%s", claims);
     job_step(job, "%s", sql);
     harness_run(&f->h, job);
@@ -156,7 +159,8 @@ static struct job *run_as_user(struct fixture *f, const char *claims, const char
 static void claims_that_are_no_json_are_not_quoted_back(void **state)
 {
     struct fixture *f = *state;
-    static const char *const claims[] = {TOKEN, "{\"sub\": " TOKEN "}", "{\"sub\":\"u1\",\"jwt\":\"" TOKEN "\"", "[\"" TOKEN "\","};
+    static const char *const claims[] = {TOKEN, "{\"sub\": " TOKEN "}",
+                                         "{\"sub\":\"u1\",\"jwt\":\"" TOKEN "\"", "[\"" TOKEN "\","};
     open_engine(f, NULL, PASSWORD);
     for (size_t i = 0; i < sizeof claims / sizeof *claims; i++) {
         job_assert(run_as_user(f, claims[i], "select count(*) from contacts", i % 2 == 0), WEIR_CALL_SERVER);
@@ -170,8 +174,12 @@ static void what_a_statement_fails_with_is_not_in_the_reports(void **state)
     struct fixture *f = *state;
     static const char *const claims = "{\"sub\":\"u1\",\"jwt\":\"" TOKEN "\"}";
     static const char *const bad[] = {
-        "select 1 / 0", "select nonsense", "insert into contacts (owner, name) values ('u2', 'x')", "select pg_sleep('x')",
-        "insert into keyed values ('" VALUE "'), ('" VALUE "')", "select '" VALUE "'::int",
+        "select 1 / 0",
+        "select nonsense",
+        "insert into contacts (owner, name) values ('u2', 'x')",
+        "select pg_sleep('x')",
+        "insert into keyed values ('" VALUE "'), ('" VALUE "')",
+        "select '" VALUE "'::int",
     };
     open_engine(f, NULL, PASSWORD);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

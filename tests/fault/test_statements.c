@@ -1,4 +1,5 @@
-/* What a server may say to a statement, each for real: what heals by itself, what is tried again, what is told at once. */
+/* What a server may say to a statement, each for real: what heals by itself, what is tried again, what is
+ * told at once. */
 #include "support/harness.h"
 
 #include <setjmp.h>
@@ -69,7 +70,7 @@ static long event(struct fixture *f, const char *name)
     return harness_stat(&f->h, "service@primary", "events", name);
 }
 
-/* ---- prepared statements -------------------------------------------------------------------------------------------- */
+/* ---- prepared statements --------------------------------------------------------------------- */
 
 static void a_table_changed_under_load_makes_no_call_fail(void **state)
 {
@@ -78,7 +79,8 @@ static void a_table_changed_under_load_makes_no_call_fail(void **state)
     for (int round = 0; round < 10; round++) {
         struct job *jobs[60];
         for (int i = 0; i < 60; i++) {
-            jobs[i] = i % 3 == 0 ? harness_unit(&f->h, SERVICE, "reads") : harness_call(&f->h, SERVICE, "reads");
+            jobs[i] =
+                i % 3 == 0 ? harness_unit(&f->h, SERVICE, "reads") : harness_call(&f->h, SERVICE, "reads");
             job_step(jobs[i], "select * from shape");
             job_start(jobs[i]);
         }
@@ -96,7 +98,8 @@ static void a_table_changed_under_load_makes_no_call_fail(void **state)
 
 static void alter_between(struct job *job, size_t step)
 {
-    if (step == 0 && job->runs == 1) server_exec(job->harness->server, "alter table shape add column between_steps int");
+    if (step == 0 && job->runs == 1)
+        server_exec(job->harness->server, "alter table shape add column between_steps int");
 }
 
 static void a_plan_that_went_stale_inside_a_unit_is_cured_by_running_the_unit_again(void **state)
@@ -120,7 +123,8 @@ static void statements_thrown_away_behind_our_back_are_prepared_again(void **sta
     static const char *const ways[] = {"deallocate all", "discard all", "select forgets()", "discard plans"};
     open_with(f, 1, 0);
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
-        for (int times = 0; times < 3; times++) job_assert(harness_query(&f->h, "select count(*) from shape"), WEIR_CALL_OK);
+        for (int times = 0; times < 3; times++)
+            job_assert(harness_query(&f->h, "select count(*) from shape"), WEIR_CALL_OK);
         job_assert(harness_query(&f->h, ways[i]), WEIR_CALL_OK);
         job_assert(harness_query(&f->h, "select count(*) from shape"), WEIR_CALL_OK);
         struct job *unit = service_unit(f, "select count(*) from shape");
@@ -138,7 +142,8 @@ static void more_statements_than_are_kept_all_work(void **state)
     f->h.options.prepared_max = 8;
     harness_open(&f->h);
     for (int i = 0; i < 400; i++) {
-        struct job *job = i % 2 == 0 ? harness_call(&f->h, SERVICE, "many") : harness_unit(&f->h, SERVICE, "many");
+        struct job *job =
+            i % 2 == 0 ? harness_call(&f->h, SERVICE, "many") : harness_unit(&f->h, SERVICE, "many");
         job_step(job, "select %d", i % 37);
         job_step(job, i % 11 == 0 ? "select 1 / 0" : "select %d + 100", i % 23);
         job_start(job);
@@ -152,7 +157,7 @@ static void more_statements_than_are_kept_all_work(void **state)
     harness_close(&f->h);
 }
 
-/* ---- inside a unit -------------------------------------------------------------------------------------------------- */
+/* ---- inside a unit --------------------------------------------------------------------------- */
 
 static void an_error_that_was_swallowed_ends_as_aborted_and_not_as_committed(void **state)
 {
@@ -195,11 +200,13 @@ static void code_blocks_run_in_units_and_may_not_commit_there(void **state)
     harness_run(&f->h, escape);
     job_assert(escape, WEIR_CALL_SERVER);
     assert_string_equal(escape->error.sqlstate, "2D000");
-    assert_int_equal(server_ask_number(f->server, "select count(*) from ledger where id in ('block', 'escape')"), 1);
+    assert_int_equal(server_ask_number(f->server,
+                                       "select count(*) from ledger where id in ('block', 'escape')"),
+                     1);
     harness_close(&f->h);
 }
 
-/* ---- told at once --------------------------------------------------------------------------------------------------- */
+/* ---- told at once ---------------------------------------------------------------------------- */
 
 static void a_violated_constraint_is_told_at_once_with_its_detail(void **state)
 {
@@ -253,7 +260,7 @@ static void a_function_that_pretends_the_server_is_down_fools_nobody(void **stat
     harness_close(&f->h);
 }
 
-/* ---- tried again ---------------------------------------------------------------------------------------------------- */
+/* ---- tried again ----------------------------------------------------------------------------- */
 
 static void units_that_could_not_be_serialized_are_repeated_until_all_are_through(void **state)
 {
@@ -263,6 +270,7 @@ static void units_that_could_not_be_serialized_are_repeated_until_all_are_throug
     server_exec(f->server, "update counters set n = 0");
     for (int i = 0; i < 24; i++) {
         jobs[i] = service_unit(f, "select n from counters where id = 1");
+        job_step(jobs[i], "select pg_sleep(0.003)");
         job_step(jobs[i], "update counters set n = n + 1 where id = 1");
         jobs[i]->request.isolation = i % 2 == 0 ? "serializable" : "repeatable read";
         job_start(jobs[i]);
@@ -294,7 +302,7 @@ static void units_that_ran_into_a_deadlock_are_repeated(void **state)
     harness_close(&f->h);
 }
 
-/* ---- the wrong node ------------------------------------------------------------------------------------------------- */
+/* ---- the wrong node -------------------------------------------------------------------------- */
 
 static void come_home(struct job *job)
 {

@@ -10,10 +10,11 @@
 #include <dirent.h>
 #include <uv.h>
 
-/* A loop that turns this often notices a condition soon; a gap much longer is a time in which it could not turn. */
+/* A loop that turns this often notices a condition soon; a gap much longer is a time in which it could not
+ * turn. */
 enum { TICK_MS = 5, GAP_MS = 15, PATIENCE_MS = 30000 };
 
-/* ---- the database --------------------------------------------------------------------------------------------------- */
+/* ---- the database ---------------------------------------------------------------------------- */
 
 void harness_schema(struct server *server)
 {
@@ -37,7 +38,7 @@ void harness_schema(struct server *server)
                 "grant create on schema public to app_service;");
 }
 
-/* ---- counting ------------------------------------------------------------------------------------------------------- */
+/* ---- counting -------------------------------------------------------------------------------- */
 
 static size_t count_entries(const char *path)
 {
@@ -59,7 +60,7 @@ size_t count_threads(void)
     return count_entries("/proc/self/task");
 }
 
-/* ---- opening -------------------------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 void harness_prepare(struct harness *h, struct server *server, const char *conninfo)
 {
@@ -69,8 +70,12 @@ void harness_prepare(struct harness *h, struct server *server, const char *conni
     h->backend = (weir_backend){.name = "primary", .conninfo = h->conninfo};
     h->clients[SERVICE] = (weir_client){.name = "service", .kind = WEIR_SERVICE, .user = "app_service",
                                         .password = "service-secret", .bypass_rls = true, .max = 10};
-    h->clients[ANON] = (weir_client){.name = "anon", .kind = WEIR_ANON, .user = "app_anon", .password = "anon-secret",
-                                     .role = "web_anon", .max = 10};
+    h->clients[ANON] = (weir_client){.name = "anon",
+                                     .kind = WEIR_ANON,
+                                     .user = "app_anon",
+                                     .password = "anon-secret",
+                                     .role = "web_anon",
+                                     .max = 10};
     weir_options_defaults(&h->options);
     h->options.name = "fault";
     h->options.health_interval_ns = 0;
@@ -109,22 +114,14 @@ static void make_loop(struct harness *h)
     uv_timer_start(h->ticker, ticked, TICK_MS, TICK_MS);
 }
 
-/* A host without a loop, for engines that are not to open. */
-static uint64_t still_now(void *ctx)
+static void close_loop(struct harness *h)
 {
-    (void)ctx;
-    return 1;
-}
-
-static int still_watch(void *ctx, int fd, unsigned events)
-{
-    (void)ctx, (void)fd, (void)events;
-    return 0;
-}
-
-static void still_arm(void *ctx, int64_t delay_ns)
-{
-    (void)ctx, (void)delay_ns;
+    weir_uv_free(h->uv);
+    uv_close((uv_handle_t *)h->ticker, NULL);
+    uv_run(h->loop, UV_RUN_DEFAULT);
+    assert_int_equal(uv_loop_close(h->loop), 0);
+    free(h->loop);
+    free(h->ticker);
 }
 
 static void join_options(struct harness *h)
@@ -135,23 +132,24 @@ static void join_options(struct harness *h)
     h->options.client_count = CLIENTS;
 }
 
-static weir_host still_host(void)
+int harness_try(struct harness *h, char *why)
 {
-    return (weir_host){.now_ns = still_now, .wall_us = still_now, .watch = still_watch, .arm = still_arm};
-}
-
-int harness_try(struct harness *h, weir_engine **out, char *why)
-{
-    weir_host host = still_host();
+    weir_engine *engine = NULL;
     join_options(h);
-    return weir_open(out, &h->options, &host, weir_driver_pg(), why);
+    make_loop(h);
+    assert_int_equal(weir_uv_new(&h->uv, h->loop, 4711), WEIR_OK);
+    int code = weir_open(&engine, &h->options, weir_uv_hooks(h->uv), weir_driver_pg(), why);
+    if (code != WEIR_OK) assert_null(engine);
+    weir_free(engine);
+    close_loop(h);
+    return code;
 }
 
 void harness_open(struct harness *h)
 {
     char why[WEIR_WHY_MAX] = "";
     join_options(h);
-    if (server_running(h->server)) server_ask(h->server, "select 1");   /* the fixture's own connection is no leak */
+    if (server_running(h->server)) server_ask(h->server, "select 1");   /* the fixture's own is no leak */
     let_libuv_settle();
     h->fds = count_fds();
     h->threads = count_threads();
@@ -163,7 +161,7 @@ void harness_open(struct harness *h)
     weir_uv_bind(h->uv, h->engine);
 }
 
-/* ---- turning -------------------------------------------------------------------------------------------------------- */
+/* ---- turning --------------------------------------------------------------------------------- */
 
 bool harness_until(struct harness *h, bool (*condition)(void *arg), void *arg, int ms)
 {
@@ -195,12 +193,13 @@ void harness_wait(struct harness *h)
 {
     if (harness_until(h, none_runs, h, PATIENCE_MS)) return;
     for (const struct job *job = h->jobs; job != NULL; job = job->next) {
-        if (job->call != NULL) fprintf(stderr, "'%s' has not ended, step %zu\n", job->request.context, job->at);
+        if (job->call != NULL)
+            fprintf(stderr, "'%s' has not ended, step %zu\n", job->request.context, job->at);
     }
     fail_msg("%zu jobs have not ended", h->running);
 }
 
-/* ---- jobs ----------------------------------------------------------------------------------------------------------- */
+/* ---- jobs ------------------------------------------------------------------------------------ */
 
 __attribute__((format(printf, 1, 0))) static char *text_of(const char *format, va_list arguments)
 {
@@ -285,11 +284,13 @@ void harness_forget_jobs(struct harness *h)
     h->jobs = kept;
 }
 
-/* ---- a job's life --------------------------------------------------------------------------------------------------- */
+/* ---- a job's life ---------------------------------------------------------------------------- */
 
 static weir_statement statement_of(const struct step *step)
 {
-    return (weir_statement){.sql = step->sql, .values = (const char *const *)step->values, .count = step->value_count};
+    return (weir_statement){.sql = step->sql,
+                            .values = (const char *const *)step->values,
+                            .count = step->value_count};
 }
 
 static void keep_answer(struct job *job, size_t step, size_t result_index)
@@ -301,7 +302,8 @@ static void keep_answer(struct job *job, size_t step, size_t result_index)
     if (job->on_reply != NULL) job->on_reply(job, step);
 }
 
-/* How long past its deadline, less the times in which the loop did not turn because the machine or the test was busy. */
+/* How long past its deadline, less the times in which the loop did not turn because the machine or the
+ * test was busy. */
 static long late_ms(const struct harness *h, uint64_t deadline, uint64_t now)
 {
     uint64_t kept = now - h->ticked_ns > MS(GAP_MS) ? now - h->ticked_ns : 0;
@@ -390,8 +392,9 @@ void job_start(struct job *job)
     for (size_t i = 0; i < job->step_count; i++) statements[i] = statement_of(&job->steps[i]);
     job->started_ns = uv_hrtime();
     h->running++;
-    int code = job->unit ? weir_begin(h->engine, &job->request, &job->call, why)
-                         : weir_submit(h->engine, &job->request, statements, job->step_count, &job->call, why);
+    int code = job->unit
+                   ? weir_begin(h->engine, &job->request, &job->call, why)
+                   : weir_submit(h->engine, &job->request, statements, job->step_count, &job->call, why);
     assert_string_equal(why, "");
     assert_int_equal(code, WEIR_OK);
 }
@@ -419,9 +422,9 @@ void job_print(const struct job *job)
 {
     const weir_error *e = &job->error;
     fprintf(stderr, "'%s': %s, %s, %s in %s, %u attempts, %.1f ms, [%s] %s%s%s\n", job->request.context,
-            weir_code_name(job->code), weir_class_name(e->class_), weir_outcome_name(job->outcome), weir_phase_name(e->phase),
-            job->attempts, (double)job->took_ns / 1e6, e->sqlstate, e->message, e->evidence[0] != '\0' ? " | " : "",
-            e->evidence);
+            weir_code_name(job->code), weir_class_name(e->class_), weir_outcome_name(job->outcome),
+            weir_phase_name(e->phase), job->attempts, (double)job->took_ns / 1e6, e->sqlstate, e->message,
+            e->evidence[0] != '\0' ? " | " : "", e->evidence);
 }
 
 void job_assert(const struct job *job, weir_code code)
@@ -430,7 +433,7 @@ void job_assert(const struct job *job, weir_code code)
     assert_int_equal(job->code, code);
 }
 
-/* ---- figures -------------------------------------------------------------------------------------------------------- */
+/* ---- figures --------------------------------------------------------------------------------- */
 
 static char *json_of(size_t (*write)(weir_engine *engine, char *out, size_t size), weir_engine *engine)
 {
@@ -504,13 +507,15 @@ const char *harness_breaker(struct harness *h, const char *pool)
     return state;
 }
 
-/* ---- closing -------------------------------------------------------------------------------------------------------- */
+/* ---- closing --------------------------------------------------------------------------------- */
 
 static bool nothing_held(void *arg)
 {
     struct weir_held held;
     weir_held_now(((struct harness *)arg)->engine, &held);
-    return held.calls + held.in_flight + held.leased + held.connecting + held.canceling + held.timers + held.waiting == 0;
+    return held.calls + held.in_flight + held.leased + held.connecting + held.canceling + held.timers +
+               held.waiting ==
+           0;
 }
 
 static void check_rest(struct harness *h)
@@ -518,8 +523,10 @@ static void check_rest(struct harness *h)
     struct weir_held held;
     if (harness_until(h, nothing_held, h, 15000)) return;
     weir_held_now(h->engine, &held);
-    fail_msg("held at rest: %zu calls, %zu in flight, %zu leased, %zu connecting, %zu canceling, %zu timers, %zu waiting",
-             held.calls, held.in_flight, held.leased, held.connecting, held.canceling, held.timers, held.waiting);
+    fail_msg("held at rest: %zu calls, %zu in flight, %zu leased, %zu connecting, %zu canceling, %zu timers, "
+             "%zu waiting",
+             held.calls, held.in_flight, held.leased, held.connecting, held.canceling, held.timers,
+             held.waiting);
 }
 
 static long number_at(const char *json, const char *pool, const char *group, const char *name)
@@ -545,20 +552,11 @@ static bool drained(void *arg)
     return weir_drained(((struct harness *)arg)->engine);
 }
 
-static void close_loop(struct harness *h)
-{
-    weir_uv_free(h->uv);
-    uv_close((uv_handle_t *)h->ticker, NULL);
-    uv_run(h->loop, UV_RUN_DEFAULT);
-    assert_int_equal(uv_loop_close(h->loop), 0);
-    free(h->loop);
-    free(h->ticker);
-}
-
 /* A joined thread is in /proc for a moment longer, and so is what a proxy's thread has yet to close. */
 static void check_gone(const struct harness *h)
 {
-    for (int tries = 0; tries < 200 && (count_fds() > h->fds || count_threads() > h->threads); tries++) uv_sleep(10);
+    for (int tries = 0; tries < 200 && (count_fds() > h->fds || count_threads() > h->threads); tries++)
+        uv_sleep(10);
     assert_int_equal(count_threads(), h->threads);
     assert_int_equal(count_fds(), h->fds);
 }
@@ -566,7 +564,8 @@ static void check_gone(const struct harness *h)
 void harness_close_blind(struct harness *h)
 {
     harness_wait(h);
-    for (const struct job *job = h->jobs; job != NULL; job = job->next) assert_int_equal(job->endings, job->started_ns != 0);
+    for (const struct job *job = h->jobs; job != NULL; job = job->next)
+        assert_int_equal(job->endings, job->started_ns != 0);
     assert_true(h->late_ms <= 100);
     harness_forget_jobs(h);
     check_rest(h);
@@ -582,7 +581,8 @@ void harness_close_blind(struct harness *h)
 void harness_cut_off(struct harness *h)
 {
     weir_free(h->engine);
-    for (const struct job *job = h->jobs; job != NULL; job = job->next) assert_int_equal(job->endings, job->started_ns != 0);
+    for (const struct job *job = h->jobs; job != NULL; job = job->next)
+        assert_int_equal(job->endings, job->started_ns != 0);
     close_loop(h);
     check_gone(h);
 }
@@ -591,6 +591,7 @@ void harness_close(struct harness *h)
 {
     char sql[160];
     harness_close_blind(h);
-    snprintf(sql, sizeof sql, "select not exists (select from pg_stat_activity where usename like 'app\\_%%')");
+    snprintf(sql, sizeof sql,
+             "select not exists (select from pg_stat_activity where usename like 'app\\_%%')");
     assert_true(server_wait(h->server, sql, 3000));
 }

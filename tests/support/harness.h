@@ -1,6 +1,6 @@
-/* An engine on a libuv loop against a real server, driven through the public API alone, and jobs: calls and units of work
- * as little scripts. Every job must end exactly once, in time, and an engine must leave nothing behind; harness_close
- * fails the test otherwise.
+/* An engine on a libuv loop against a real server, driven through the public API alone, and jobs: calls and
+ * units of work as little scripts. Every job must end exactly once, in time, and an engine must leave nothing
+ * behind; harness_close fails the test otherwise.
  *
  *     harness_prepare(&h, server, NULL);
  *     h.options.retries = 0;
@@ -42,7 +42,7 @@ struct job {
     size_t step_count, at;
     weir_finish finish;                    /* of a unit whose steps all went well; WEIR_COMMIT */
     bool swallow;                          /* unit: goes on after an error as if nothing had happened */
-    bool pause;                            /* unit: does nothing more after its last step, and never ends by itself */
+    bool pause;                            /* unit: after its last step it does nothing more and never ends */
     void (*on_ready)(struct job *job);     /* unit: an attempt begins; may be NULL */
     void (*on_reply)(struct job *job, size_t step); /* a step has been answered well; may be NULL */
     void *user;
@@ -75,30 +75,32 @@ struct harness {
     struct job *jobs;
     size_t running, ended;
     size_t fds, threads;                   /* before the engine was opened */
-    long died_with_others;                 /* shared area: most calls and connections that a killed worker left uncounted */
-    long late_ms;                          /* past the deadline, the worst so far, less what the machine kept us */
+    long died_with_others;                 /* shared area: most that a killed worker left uncounted */
+    long late_ms;                          /* worst so far past a deadline, less what the machine kept us */
     uint64_t ticked_ns;
     struct lag { uint64_t at_ns, length_ns; } lags[HARNESS_LAGS];
     size_t lag_count;
 };
 
-/* Logins app_service (BYPASSRLS) and app_anon (NOINHERIT, member of web_anon), contacts of users u0 .. u49 under forced
- * row-level security, and a ledger (id text, note text) where each row is one execution of a write. */
+/* Logins app_service (BYPASSRLS) and app_anon (NOINHERIT, member of web_anon), contacts of users u0 .. u49
+ * under forced row-level security, and a ledger (id text, note text) where each row is one execution of a
+ * write. */
 void harness_schema(struct server *server);
 
-/* Defaults for tests: one backend `primary`, pools of 10, short backoffs, no health interval, the breaker too slow to
- * trip. conninfo NULL: straight to the server. */
+/* Defaults for tests: one backend `primary`, pools of 10, short backoffs, no health interval, the breaker
+ * too slow to trip. conninfo NULL: straight to the server. */
 void harness_prepare(struct harness *h, struct server *server, const char *conninfo);
 void harness_open(struct harness *h);
-/* weir_open with the options as they stand, on a host that does nothing: for options that are to be refused. */
+/* weir_open with the options as they stand, on a host that does nothing: for options that are to be
+ * refused. */
 int harness_try(struct harness *h, weir_engine **out, char *why);
-/* Waits for the jobs that run, checks that nothing is held and that the counters agree, closes everything, checks that
- * no descriptor, thread or session is left. */
+/* Waits for the jobs that run, checks that nothing is held and that the counters agree, closes everything,
+ * checks that no descriptor, thread or session is left. */
 void harness_close(struct harness *h);
 /* The same for an engine whose server is gone or cannot be asked: no look at its sessions. */
 void harness_close_blind(struct harness *h);
-/* weir_free in the middle of whatever goes on: every job must have ended and nothing be left. The jobs stay readable;
- * harness_forget_jobs is the test's to call. */
+/* weir_free in the middle of whatever goes on: every job must have ended and nothing be left. The jobs
+ * stay readable; harness_forget_jobs is the test's to call. */
 void harness_cut_off(struct harness *h);
 
 /* Turns the loop until the condition holds; false after ms. */
@@ -111,7 +113,8 @@ struct job *harness_call(struct harness *h, size_t client, const char *context);
 struct job *harness_unit(struct harness *h, size_t client, const char *context);
 void job_claims(struct job *job, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void job_step(struct job *job, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void job_value(struct job *job, const char *format, ...) __attribute__((format(printf, 2, 3)));  /* of the last step */
+/* Of the last step. */
+void job_value(struct job *job, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void job_start(struct job *job);
 void harness_run(struct harness *h, struct job *job);     /* starts it and waits for its end */
 void job_assert(const struct job *job, weir_code code);   /* that it ended so; prints it otherwise */

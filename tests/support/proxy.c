@@ -1,5 +1,5 @@
-/* One thread, one poll() loop. A session is a pair of sockets; what the client sends is cut into messages, what the server
- * answers is passed on as it comes. */
+/* One thread, one poll() loop. A session is a pair of sockets; what the client sends is cut into messages,
+ * what the server answers is passed on as it comes. */
 #include "proxy.h"
 
 #include "server.h"
@@ -73,7 +73,7 @@ static uint64_t now_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* ---- ending sessions ---- */
+/* ---- ending sessions ------------------------------------------------------------------------- */
 
 static void end_socket(int *fd, bool hard)
 {
@@ -99,7 +99,7 @@ static void strike(struct proxy *proxy, struct session *session, bool hard)
     end_session(proxy, session, hard);
 }
 
-/* ---- passing on ---- */
+/* ---- passing on ------------------------------------------------------------------------------ */
 
 static bool write_all(int fd, const char *data, size_t length)
 {
@@ -118,7 +118,8 @@ static bool write_all(int fd, const char *data, size_t length)
 }
 
 /* False: the session has ended. */
-static bool pass(struct proxy *proxy, struct session *session, enum proxy_way way, const char *data, size_t length)
+static bool pass(struct proxy *proxy, struct session *session, enum proxy_way way, const char *data,
+                 size_t length)
 {
     long left = session->left[way];
     bool cut = left != NOT_YET && (size_t)left <= length;
@@ -134,10 +135,12 @@ static bool pass(struct proxy *proxy, struct session *session, enum proxy_way wa
     return !cut;
 }
 
-static bool hold_or_pass(struct proxy *proxy, struct session *session, enum proxy_way way, const char *data, size_t length)
+static bool hold_or_pass(struct proxy *proxy, struct session *session, enum proxy_way way, const char *data,
+                         size_t length)
 {
     struct burst *burst = &session->way[way];
-    if (way == PROXY_TO_CLIENT && proxy->delay_ms == 0 && burst->length == 0) return pass(proxy, session, way, data, length);
+    if (way == PROXY_TO_CLIENT && proxy->delay_ms == 0 && burst->length == 0)
+        return pass(proxy, session, way, data, length);
     if (burst->length + length > burst->room) {
         burst->room = (burst->length + length) * 2;
         burst->data = realloc(burst->data, burst->room);
@@ -149,7 +152,7 @@ static bool hold_or_pass(struct proxy *proxy, struct session *session, enum prox
     return true;
 }
 
-/* ---- what the client says ---- */
+/* ---- what the client says -------------------------------------------------------------------- */
 
 static uint32_t read_number(const char *at)
 {
@@ -246,7 +249,7 @@ static void flush(struct proxy *proxy, struct session *session)
     pass(proxy, session, PROXY_TO_CLIENT, down->data, length);
 }
 
-/* ---- what the server says ---- */
+/* ---- what the server says -------------------------------------------------------------------- */
 
 static void heard_server(struct proxy *proxy, struct session *session, const char *data, size_t length)
 {
@@ -281,7 +284,7 @@ static void drain(struct proxy *proxy, struct session *session, enum proxy_way w
     }
 }
 
-/* ---- coming in ---- */
+/* ---- coming in ------------------------------------------------------------------------------- */
 
 static int connect_upstream(const struct proxy *proxy)
 {
@@ -331,7 +334,7 @@ static void let_in(struct proxy *proxy)
     }
 }
 
-/* ---- the loop ---- */
+/* ---- the loop -------------------------------------------------------------------------------- */
 
 static int turn_ms(const struct proxy *proxy)
 {
@@ -351,8 +354,8 @@ static int add_poll(struct pollfd *polls, int fd)
     return fd < 0 ? 0 : 1;
 }
 
-/* The lock is given up while it sleeps, so a session may be another by the time its descriptor is ready; the numbers are
- * compared, and reading does not wait. */
+/* The lock is given up while it sleeps, so a session may be another by the time its descriptor is ready;
+ * the numbers are compared, and reading does not wait. */
 static void turn(struct proxy *proxy)
 {
     struct pollfd polls[2 + SESSIONS * 2];
@@ -397,7 +400,7 @@ static void *serve(void *arg)
     return NULL;
 }
 
-/* ---- starting, stopping ---- */
+/* ---- starting, stopping ---------------------------------------------------------------------- */
 
 static int listen_somewhere(int *port)
 {
@@ -422,7 +425,8 @@ struct proxy *proxy_start(struct server *server)
     proxy->listener = listen_somewhere(&proxy->port);
     proxy->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (proxy->wake < 0) give_up("eventfd");
-    snprintf(proxy->upstream, sizeof proxy->upstream, "%s/.s.PGSQL.%d", server_socket_dir(server), server_port(server));
+    snprintf(proxy->upstream, sizeof proxy->upstream, "%s/.s.PGSQL.%d", server_socket_dir(server),
+             server_port(server));
     if (pthread_create(&proxy->thread, NULL, serve, proxy) != 0) give_up("pthread_create");
     return proxy;
 }
@@ -452,7 +456,7 @@ void proxy_stop(struct proxy *proxy)
     free(proxy);
 }
 
-/* ---- what a test asks for ---- */
+/* ---- what a test asks for -------------------------------------------------------------------- */
 
 const char *proxy_conninfo(struct proxy *proxy, const char *more)
 {
@@ -465,7 +469,8 @@ const char *proxy_conninfo(struct proxy *proxy, const char *more)
 void proxy_upstream(struct proxy *proxy, struct server *server)
 {
     lock(proxy);
-    snprintf(proxy->upstream, sizeof proxy->upstream, "%s/.s.PGSQL.%d", server_socket_dir(server), server_port(server));
+    snprintf(proxy->upstream, sizeof proxy->upstream, "%s/.s.PGSQL.%d", server_socket_dir(server),
+             server_port(server));
     unlock_and_wake(proxy);
 }
 
@@ -539,7 +544,7 @@ void proxy_lose_answer_to(struct proxy *proxy, const char *sql)
     unlock_and_wake(proxy);
 }
 
-/* ---- what it has seen ---- */
+/* ---- what it has seen ------------------------------------------------------------------------ */
 
 size_t proxy_losses(struct proxy *proxy)
 {

@@ -1,6 +1,7 @@
-/* A network that fails on purpose: a TCP listener in front of a server, with a thread of its own. It reads the messages
- * of PostgreSQL's protocol just far enough to know a BEGIN and a COMMIT when they pass, so that a test can lose exactly
- * the one it means. All functions may be called from the test's thread at any time; what they set counts from then on.
+/* A network that fails on purpose: a TCP listener in front of a server, with a thread of its own. It reads the
+ * messages of PostgreSQL's protocol just far enough to know a BEGIN and a COMMIT when they pass, so that a test
+ * can lose exactly the one it means. All functions may be called from the test's thread at any time; what they
+ * set counts from then on.
  *
  * Answers are written without waiting long for the reader: not for tests that move megabytes. */
 #ifndef WR_TEST_PROXY_H
@@ -20,7 +21,8 @@ const char *proxy_conninfo(struct proxy *proxy, const char *more);
 /* New connections go to this server. */
 void proxy_upstream(struct proxy *proxy, struct server *server);
 
-enum proxy_door { PROXY_OPEN = 0, PROXY_RESET, PROXY_MUTE };  /* RESET: at once; MUTE: accepted, then silence for good */
+/* RESET: at once; MUTE: accepted, then silence for good. */
+enum proxy_door { PROXY_OPEN = 0, PROXY_RESET, PROXY_MUTE };
 void proxy_door(struct proxy *proxy, enum proxy_door door);
 
 /* Nothing moves any more on any connection, in either direction, until it is ended. */
@@ -39,8 +41,9 @@ enum proxy_loss {
 void proxy_at_commit(struct proxy *proxy, enum proxy_loss loss, size_t times);
 
 enum proxy_way { PROXY_TO_SERVER = 0, PROXY_TO_CLIENT, PROXY_WAYS };
-/* The next unit of work, counted from its BEGIN, is cut after `at` bytes that way, with a reset or an orderly end by
- * turns; the one after it after at + step, and so on below `end`. Units beyond pass unharmed. Replaces earlier ones. */
+/* The next unit of work, counted from its BEGIN, is cut after `at` bytes that way, with a reset or an
+ * orderly end by turns; the one after it after at + step, and so on below `end`. Units beyond pass
+ * unharmed. Replaces earlier ones. */
 void proxy_cut_units(struct proxy *proxy, enum proxy_way way, size_t at, size_t end, size_t step);
 bool proxy_cuts_left(struct proxy *proxy);
 /* The next connection is cut after `at` bytes that way, counted from its first. */
@@ -49,9 +52,11 @@ void proxy_cut_connect(struct proxy *proxy, enum proxy_way way, size_t at);
 void proxy_lose_answer_to(struct proxy *proxy, const char *sql);
 
 size_t proxy_losses(struct proxy *proxy);             /* how often any of the above has struck */
-size_t proxy_unit_bytes(struct proxy *proxy, enum proxy_way way); /* passed since the last BEGIN, on its connection */
+/* Passed since the last BEGIN, on its connection. */
+size_t proxy_unit_bytes(struct proxy *proxy, enum proxy_way way);
 size_t proxy_sessions(struct proxy *proxy);
 size_t proxy_accepted(struct proxy *proxy);           /* ever, cancel requests left out */
-size_t proxy_most_connecting(struct proxy *proxy);    /* accepted and not yet ready for a query, at one time */
+/* The most that were accepted and not yet ready for a query, at one time. */
+size_t proxy_most_connecting(struct proxy *proxy);
 
 #endif
