@@ -201,6 +201,16 @@ static enum finding claim(struct opening *opening, int fd)
     return refuse(opening, opening->path, "no room on the disk for another worker");
 }
 
+/* A file that does not begin as an area does was never one: it may be somebody's data under a mistyped path, so it is
+ * neither replaced nor touched. An empty one has nothing to lose, nor has one of zeros: a creator's that was killed
+ * before it wrote the header. */
+static bool is_foreign(int fd)
+{
+    uint64_t magic = WR_AREA_MAGIC, found = 0;
+    ssize_t got = pread(fd, &found, sizeof found, 0);
+    return got < 0 || (found != 0 && memcmp(&found, &magic, (size_t)got) != 0);
+}
+
 static enum finding join_open_file(struct opening *opening, int fd)
 {
     struct wr_area *area = opening->area;
@@ -208,6 +218,7 @@ static enum finding join_open_file(struct opening *opening, int fd)
     struct stat found;
     const char *fault = kind_fault(fd, &found);
     if (fault != NULL) return refuse(opening, opening->path, fault);
+    if (is_foreign(fd)) return refuse(opening, opening->path, "is not an area; remove it or choose another path");
     uint64_t size = (uint64_t)found.st_size;
     if (!read_header(fd, &header)) size = size < sizeof header ? size : 0;
     if (!wr_header_sound(&header, size, &area->shape, area->at.size, opening->replaced)) return UNSOUND;
@@ -277,6 +288,7 @@ static int lock_draft(struct opening *opening)
         struct stat found;
         int fd = open_plain(opening->draft, O_CREAT);
         const char *fault = fd < 0 ? open_error(errno) : kind_fault(fd, &found);
+        if (fault == NULL && is_foreign(fd)) fault = "is not an area; remove it or choose another path";
         if (fault == NULL && lock(opening, fd, &found)) return fd;
         if (fd >= 0) (void)close(fd);
         if (fault != NULL) {
@@ -289,25 +301,12 @@ static int lock_draft(struct opening *opening)
     return -1;
 }
 
-/* A file that was never an area may be somebody's data under a mistyped path: it is moved aside, not replaced. */
-static const char *keep_foreign(struct opening *opening, char *reason)
-{
-    char kept[PATH_MAX];
-    if (strcmp(reason, WR_NOT_AN_AREA) != 0) return NULL;
-    int length = snprintf(kept, sizeof kept, "%s.kept", opening->path);
-    if (length < 0 || (size_t)length >= sizeof kept) return strerror(ENAMETOOLONG);
-    if (link(opening->path, kept) != 0) return errno == EEXIST ? "is no area, and its .kept exists already" : strerror(errno);
-    wr_text_format(reason, WEIR_WHY_MAX, "%s; kept as %.100s", WR_NOT_AN_AREA, kept);
-    return NULL;
-}
-
 /* Completes the locked draft, gives it the name and joins it. The reason for it stays in `replaced`. */
 static enum finding publish(struct opening *opening, int fd)
 {
     char reason[WEIR_WHY_MAX];
     wr_text_copy(reason, sizeof reason, opening->replaced);
     const char *fault = fill_draft(opening, fd);
-    if (fault == NULL) fault = keep_foreign(opening, reason);
     if (fault == NULL && rename(opening->draft, opening->path) != 0) fault = strerror(errno);
     if (fault != NULL) {
         (void)unlink(opening->draft);

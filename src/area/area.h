@@ -44,9 +44,9 @@ int wr_area_private(struct wr_area **out, const char *name, const struct wr_area
 /* Creates or joins the mapped file at `path` and claims a worker slot (dead workers' slots are reclaimed and
  * reused, their meters going on from where they stood). The slot may have been a dead worker's whose leases nobody
  * took back: reclaim wr_area_worker's number from each guard before the first use of it. File mode 0600, or
- * 0640 with group_read. A file that is truncated, damaged, of another layout or shape is replaced: *replaced
- * then holds the reason, else ""; one that never was an area is kept as PATH.kept. `replaced` and `why` have WEIR_WHY_MAX bytes and may be NULL.
- * Anything that is not a plain file of the own user (link, FIFO, directory, second name) is refused, not replaced.
+ * 0640 with group_read. An area that is truncated, damaged, of another layout or shape is replaced: *replaced then
+ * holds the reason, else "". `replaced` and `why` have WEIR_WHY_MAX bytes and may be NULL. What never was an area (any
+ * other content, a link, a FIFO, a directory, a file of another user or with a second name) is refused and left alone.
  * WEIR_OK, WEIR_EINVAL, WEIR_ENOMEM, WEIR_ESYS (why names path and errno text; also when no slot is free). */
 int wr_area_open(struct wr_area **out, const char *path, const char *name, const struct wr_area_shape *shape,
                  bool group_read, char *replaced, char *why);

@@ -184,7 +184,7 @@ bool wr_header_sound(const struct wr_header *header, uint64_t found, const struc
         wr_text_format(fault, WEIR_WHY_MAX, "size %llu found, %llu expected", (unsigned long long)found,
                        (unsigned long long)size);
     } else if (header->magic != WR_AREA_MAGIC) {
-        wr_text_copy(fault, WEIR_WHY_MAX, WR_NOT_AN_AREA);
+        wr_text_copy(fault, WEIR_WHY_MAX, "not an area: no magic number");
     } else if (header->layout != WR_AREA_LAYOUT) {
         unsigned expected = WR_AREA_LAYOUT;
         wr_text_format(fault, WEIR_WHY_MAX, "layout %u found, %u expected", header->layout, expected);

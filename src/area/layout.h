@@ -108,8 +108,6 @@ void wr_layout_compute(struct wr_layout *layout, const struct wr_area_shape *sha
 
 void wr_header_fill(struct wr_header *header, const char *name, const struct wr_area_shape *shape,
                     uint64_t size, uint64_t created_us);
-#define WR_NOT_AN_AREA "not an area: no magic number"
-
 /* True if `header`, read from a file of `found` bytes, describes this area; else `fault` says why not. */
 bool wr_header_sound(const struct wr_header *header, uint64_t found, const struct wr_area_shape *shape,
                      uint64_t size, char *fault);

@@ -91,9 +91,8 @@ void harness_schema(struct server *server);
  * too slow to trip. conninfo NULL: straight to the server. */
 void harness_prepare(struct harness *h, struct server *server, const char *conninfo);
 void harness_open(struct harness *h);
-/* weir_open with the options as they stand, on a host that does nothing: for options that are to be
- * refused. */
-int harness_try(struct harness *h, weir_engine **out, char *why);
+/* weir_open with the options as they stand and, should it work, weir_free: for options to be refused. */
+int harness_try(struct harness *h, char *why);
 /* Waits for the jobs that run, checks that nothing is held and that the counters agree, closes everything,
  * checks that no descriptor, thread or session is left. */
 void harness_close(struct harness *h);

@@ -27,7 +27,7 @@ enum { START_MS = 10000, PATH_SIZE = 160, DEFAULT_SIZE = 4 };
 
 struct pooler {
     char dir[PATH_SIZE], ini[PATH_SIZE + 16], log[PATH_SIZE + 16], users[PATH_SIZE + 16];
-    char conninfo[512], settings[1024];
+    char conninfo[512], settings[1024], answer[1024];
     pid_t pid;
     PGconn *console;
 };
@@ -255,6 +255,17 @@ const char *pooler_conninfo(struct pooler *pooler, const char *more)
     print_to(pooler->conninfo, sizeof pooler->conninfo, "host=%s port=6432 dbname=postgres %s", pooler->dir,
              more == NULL ? "" : more);
     return pooler->conninfo;
+}
+
+const char *pooler_ask(struct pooler *pooler, const char *more, const char *sql)
+{
+    PGconn *client = PQconnectdb(pooler_conninfo(pooler, more));
+    PGresult *result = PQexec(client, sql);
+    if (PQresultStatus(result) != PGRES_TUPLES_OK) give_up("%s\n  in: %s", PQerrorMessage(client), sql);
+    print_to(pooler->answer, sizeof pooler->answer, "%s", PQntuples(result) > 0 ? PQgetvalue(result, 0, 0) : "");
+    PQclear(result);
+    PQfinish(client);
+    return pooler->answer;
 }
 
 size_t pooler_log_count(const struct pooler *pooler, const char *text)

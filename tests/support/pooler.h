@@ -38,6 +38,9 @@ void pooler_upstream(struct pooler *pooler, const char *upstream);
  * Belongs to the pooler. */
 const char *pooler_conninfo(struct pooler *pooler, const char *more);
 
+/* As a client of its own, `more` as above: first value of the first row, "" for NULL or no row. Until the next call. */
+const char *pooler_ask(struct pooler *pooler, const char *more, const char *sql);
+
 /* Clients' connections, the fixture's own left out. */
 size_t pooler_clients(struct pooler *pooler);
 /* Clients that wait for a server connection. */

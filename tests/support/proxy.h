@@ -1,7 +1,7 @@
-/* A network that fails on purpose: a TCP listener in front of a server, with a thread of its own. It reads the
- * messages of PostgreSQL's protocol just far enough to know a BEGIN and a COMMIT when they pass, so that a test
- * can lose exactly the one it means. All functions may be called from the test's thread at any time; what they
- * set counts from then on.
+/* A network that fails on purpose: a TCP listener in front of a server, with a thread of its own. It reads
+ * the messages of PostgreSQL's protocol just far enough to know a BEGIN and a COMMIT when they pass, so that
+ * a test can lose exactly the one it means. All functions may be called from the test's thread at any time;
+ * what they set counts from then on.
  *
  * Answers are written without waiting long for the reader: not for tests that move megabytes. */
 #ifndef WR_TEST_PROXY_H
