@@ -184,6 +184,9 @@ typedef struct weir_budget_config {
 void weir_budget_defaults(weir_budget_config *config);  /* 0.1 per success, floor 10, cap 100 */
 size_t weir_budget_size(void);
 int weir_budget_init(weir_budget *budget, const weir_budget_config *config, uint64_t now_ns, char *why);
+/* Changes the configuration of a live budget. Its level goes back to the floor if anything differs; the same
+ * configuration changes nothing. */
+int weir_budget_configure(weir_budget *budget, const weir_budget_config *config, uint64_t now_ns, char *why);
 void weir_budget_request(weir_budget *budget, uint64_t now_ns);   /* a first attempt starts (ratio kind counts it) */
 void weir_budget_success(weir_budget *budget, uint64_t now_ns);   /* an attempt succeeded (token kind earns) */
 bool weir_budget_withdraw(weir_budget *budget, uint64_t now_ns);  /* a retry or hedge is scheduled; false: not now */

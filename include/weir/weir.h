@@ -1,7 +1,8 @@
 /* weir/weir.h: the engine. Pools of PostgreSQL connections behind breakers, retries and budgets, driven by the
  * event loop of whoever embeds it.
  *
- * Threads: an engine belongs to the thread that opened it; every function here is called from that thread.
+ * Threads: an engine belongs to the thread that opened it; every function here is called from that thread. After a fork the
+ * child must not use it: functions there give WEIR_ESTATE or do nothing, weir_free included.
  * Durations are nanoseconds. Strings passed in are copied unless said otherwise. Functions that return int
  * return WEIR_OK or a negative WEIR_E... code of weir/guard.h and, where they take `why` (WEIR_WHY_MAX bytes,
  * may be NULL), leave a sentence that names the knob, the value and the limit. Secrets never appear in it. */
@@ -164,7 +165,7 @@ typedef struct weir_backend {
     const char *name;                /* letters, digits, - and _; up to 31 bytes */
     const char *conninfo;            /* libpq keywords or URI */
     bool pooler;                     /* a transaction pooler stands between: no named statements, no session state */
-    bool critical;                   /* readiness depends on it */
+    bool critical;                   /* its loss makes the engine unhealthy, however many others answer */
 } weir_backend;
 
 typedef struct weir_client {
@@ -237,7 +238,7 @@ bool weir_drained(const weir_engine *engine);
 
 /* Ends what is left at once (unfinished calls: WEIR_CALL_CANCELLED, their notify runs inside), joins threads, frees.
  * Calls not yet freed by their owner stay readable until weir_call_free (for which the host's resize must still work).
- * A call submitted from one of these last notifies ends without a notify. Accepts NULL. Not from a completion. */
+ * A call submitted from one of these last notifies is refused, and told so as long as that goes on for at most 64 rounds. Accepts NULL. Not from a completion. */
 void weir_free(weir_engine *engine);
 
 /* ---- calls --------------------------------------------------------------------------------------------------- */
@@ -301,7 +302,7 @@ const char *weir_result_notice(const weir_result *result, size_t index);        
 
 typedef enum weir_health { WEIR_HEALTHY = 0, WEIR_DEGRADED, WEIR_UNHEALTHY } weir_health;
 
-weir_health weir_health_now(const weir_engine *engine);
+weir_health weir_health_now(weir_engine *engine);
 /* JSON as the health endpoint gives it / all figures per pool, recorder and events. Writes at most size bytes with NUL and
  * returns the length of the whole text without NUL, like snprintf. */
 size_t weir_health_json(weir_engine *engine, char *out, size_t size);

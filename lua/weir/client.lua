@@ -6,6 +6,7 @@ local core = require "weir.core"
 local errors = require "weir.errors"
 local json = require "weir.json"
 local loop = require "weir.loop"
+local sqltext = require "weir.sqltext"
 
 local client = {}
 
@@ -24,7 +25,6 @@ local function claims_text(claims)
     if claims == nil then return nil end
     local text = claims
     if type(claims) == "table" then
-        if next(claims) == nil then return "{}" end
         local why
         text, why = json.encode(claims)
         if not text then errors.misuse("the claims cannot be written as JSON: " .. why) end
@@ -117,6 +117,10 @@ end
 
 local function check_open(tx)
     if tx.ended then errors.misuse("the transaction has ended; it lives only inside its function") end
+end
+
+local function check_well(tx)
+    check_open(tx)
     if tx.failure then error(tx.failure, 0) end
 end
 
@@ -132,30 +136,38 @@ local function await_reply(tx, sent, why)
     end
 end
 
+-- A statement that failed leaves nothing to do but this; it needs a transaction that still stands.
+local function may_recover(tx, sql)
+    return tx.call:status() ~= "ended" and type(sql) == "string" and sqltext.is_rollback_to(sql)
+end
+
 --- Runs one statement. Raises the error object if it fails; the unit is then rolled back, and retried if the
--- policy says so.
+-- policy says so. After that only ROLLBACK TO a savepoint is sent, and with it the unit goes on; anything else
+-- raises the same error again.
 function Transaction:query(...)
     check_open(self)
+    if self.failure and not may_recover(self, (...)) then error(self.failure, 0) end
     await_reply(self, self.call:send(...))
+    self.failure = nil
     return self.call:result(1, self.null)
 end
 
 --- Runs several statements ({ {sql, ...}, ... }) in one round trip. Raises like query.
 function Transaction:pipeline(statements)
-    check_open(self)
+    check_well(self)
     await_reply(self, self.call:send_many(statements))
     return all_results(self.call, self.null)
 end
 
 --- Leaves the function, rolls back, and makes the unit return nil and an error with code "rolled_back".
 function Transaction:rollback()
-    check_open(self)
+    check_well(self)
     error(ROLLBACK, 0)
 end
 
 --- Seconds left for the whole unit.
 function Transaction:remaining()
-    check_open(self)
+    check_well(self)
     return self.call:remaining()
 end
 

@@ -89,7 +89,7 @@ local function refusal_of(self, at)
     local snapshot = self.core:snapshot(at)
     local evidence = snapshot.evidence and snapshot.evidence.text or "held by an operator"
     local message = ("the breaker%s is %s"):format(self.name and " " .. self.name or "", snapshot.state)
-    local wait = snapshot.retry_after > 0 and snapshot.retry_after or nil
+    local wait = snapshot.retry_after ~= 0 and snapshot.retry_after or nil
     return errors.new("breaker_open", message, { class = "safe", retry_after = wait, evidence = evidence })
 end
 
@@ -141,7 +141,7 @@ function Breaker:probe_passed()
 end
 
 --- calls, failures, slow, failure_rate and slow_rate (nil below min_calls), refused, state, opened_count,
--- retry_after, evidence.
+-- retry_after (nil if nobody can know), evidence.
 function Breaker:snapshot()
     moved(self, self.core:tick(now(self)))
     local snapshot = self.core:snapshot(now(self))

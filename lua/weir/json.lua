@@ -53,20 +53,37 @@ function json.decode(text)
     return value
 end
 
-local Exact = {
+-- A value whose text is known already.
+local Written = {
     __tojson = function(self)
         return self[1]
     end,
 }
 
-local exact
+local function written(text)
+    return setmetatable({ text }, Written)
+end
 
-local function exact_table(value, depth)
+local ready
+
+-- dkjson takes an empty table for an array, and { n = 3 } for one of three nulls.
+local function odd_table(value, kind)
+    if kind == "array" then return nil end
+    local key = next(value)
+    if key == nil then return written "{}" end
+    if key ~= "n" or next(value, key) ~= nil or type(value.n) ~= "number" then return nil end
+    return written(('{"n":%s}'):format(dkjson.encode(ready(value.n))))
+end
+
+local function ready_table(value, depth)
     local meta = getmetatable(value)
-    if depth > 100 or (type(meta) == "table" and meta.__tojson) then return value end
+    if type(meta) ~= "table" then meta = nil end
+    if depth > 100 or (meta and meta.__tojson) then return value end
+    local odd = odd_table(value, meta and meta.__jsontype)
+    if odd then return odd end
     local copy
     for key, item in pairs(value) do
-        local better = exact(item, depth + 1)
+        local better = ready(item, depth + 1)
         if not rawequal(better, item) then
             if not copy then
                 copy = {}
@@ -79,19 +96,32 @@ local function exact_table(value, depth)
     return copy or value
 end
 
-function exact(value, depth)
-    if type(value) == "table" then return exact_table(value, depth) end
-    if type(value) ~= "number" or tonumber(tostring(value)) == value then return value end
-    if value ~= value or value == math.huge or value == -math.huge then return value end
-    return setmetatable({ compat.number_text(value) }, Exact)
+-- The value as dkjson writes it without loss; raises for what JSON cannot hold.
+function ready(value, depth)
+    if type(value) == "table" then return ready_table(value, depth) end
+    if type(value) ~= "number" then return value end
+    if value ~= value or value == math.huge or value == -math.huge then
+        error(compat.number_text(value) .. " is no number in JSON; weir.null says that there is none", 0)
+    end
+    if tonumber(tostring(value)) == value then return value end
+    return written(compat.number_text(value))
 end
 
---- The JSON text of a value, or nil and why it has none. An empty table is an array unless its metatable says
--- otherwise (__jsontype = "object").
+local function write(value)
+    return dkjson.encode(ready(value, 0))
+end
+
+--- The JSON text of a value, or nil and why it has none. An empty table is an object unless its metatable says
+-- otherwise (__jsontype = "array"), as it does after decode.
 function json.encode(value)
-    local ok, text = pcall(dkjson.encode, exact(value, 0))
+    local ok, text = pcall(write, value)
     if not ok then return nil, (tostring(text):gsub("^.-:%d+: ", "")) end
     return text
+end
+
+--- The list as an array of JSON, even if it is empty.
+function json.mark_array(list)
+    return setmetatable(list, { __jsontype = "array" })
 end
 
 return json

@@ -6,19 +6,16 @@ local json = require "weir.json"
 
 local types = {}
 
--- [1] is the text, [2] whether it is sent as binary. C knows this metatable (core.setup).
+-- [1] is the text, [2] whether it is sent as binary. C knows this metatable (core.setup). Beside them what it is
+-- inside weir.json: `json`, its text there, or `list`, what weir.array was given.
 local Parameter = { __name = "weir.parameter" }
 types.Parameter = Parameter
 
-local function parameter(text, binary)
-    return setmetatable({ text, binary }, Parameter)
-end
-
---- A value as json or jsonb.
+--- A value as json or jsonb. An empty table is {}, weir.array{} is [].
 function types.json(value)
     local text, why = json.encode(value)
     if not text then errors.misuse("weir.json: " .. why) end
-    return parameter(text, false)
+    return setmetatable({ text, false, json = text }, Parameter)
 end
 
 --- Bytes as bytea, zero bytes and all.
@@ -26,7 +23,7 @@ function types.bytea(bytes)
     if type(bytes) ~= "string" then
         errors.misusef("weir.bytea: the bytes are a %s; they must be a string", type(bytes))
     end
-    return parameter(bytes, true)
+    return setmetatable({ bytes, true }, Parameter)
 end
 
 local function quoted(text)
@@ -88,7 +85,29 @@ function types.array(list)
     if type(list) ~= "table" then
         errors.misusef("weir.array: the list is a %s; it must be a table", type(list))
     end
-    return parameter(array_text(list, "list"), false)
+    return setmetatable({ array_text(list, "list"), false, list = list }, Parameter)
+end
+
+-- As weir.array reads it: every table in it that is no wrapper is a list, however empty.
+local function json_list(list)
+    local copy = {}
+    for i = 1, length_of(list, "list") do
+        local item = list[i]
+        if item == nil then
+            item = json.null
+        elseif type(item) == "table" and item ~= json.null and getmetatable(item) ~= Parameter then
+            item = json_list(item)
+        end
+        copy[i] = item
+    end
+    return json.mark_array(copy)
+end
+
+--- A wrapper inside weir.json is what it wraps.
+function Parameter:__tojson()
+    if self.json then return self.json end
+    if self.list then return json.encode(json_list(self.list)) end
+    return nil, "bytes are no JSON; weir.bytea cannot be in it, text can"
 end
 
 return types

@@ -14,9 +14,11 @@ local weir = {}
 ---@alias weir.value nil|boolean|number|string|weir.null|weir.parameter
 
 ---@class weir.json
----@field encode fun(value: any): string?, string?
+---An empty table becomes {}, weir.array{} becomes []; what decode gave stays what it was. weir.json(...) and
+---weir.array(...) inside are what they wrap. NaN, infinity and weir.bytea are refused.
+---@field encode fun(value: any): string?, string? The text, or nil and why there is none.
 ---@field decode fun(text: string): any, string? Whole numbers too large for a Lua number stay text.
----@overload fun(value: any): weir.parameter A value as a json or jsonb parameter.
+---@overload fun(value: any): weir.parameter A value as a json or jsonb parameter; misuse raises.
 
 ---A list as an array parameter; nested lists for more dimensions, nil or weir.null for NULL.
 ---@param list table
@@ -49,7 +51,7 @@ function weir.is_error(value) end
 ---@field attempts integer
 ---@field context? string
 ---@field pool? string client@backend
----@field retry_after? number Seconds until a refusal can be expected to end.
+---@field retry_after? number Seconds until a refusal can be expected to end; nil if nobody can know.
 ---@field evidence? string Of a refusal: which guard, on what counts.
 
 ---@alias weir.code
@@ -63,10 +65,9 @@ function weir.is_error(value) end
 ---| "paused"
 ---| "draining"
 ---| "cancelled"
----| "identity"
+---| "identity_refused"
 ---| "aborted"
----| "misuse"
----| "no_memory"
+---| "out_of_memory"
 ---| "rolled_back"
 ---| "limit_full"
 ---| "rate_limited"
@@ -203,7 +204,7 @@ function weir.open(options) end
 ---@field timeout? number Seconds for the whole call.
 ---@field readonly? boolean Has no effect to lose; units run READ ONLY.
 ---@field idempotent? boolean Repeating it is harmless even if it was committed.
----@field isolation? "read committed"|"repeatable read"|"serializable" Of units.
+---@field isolation? "read committed"|"repeatable read"|"serializable" Of units; misuse for query and pipeline.
 ---@field backend? string Instead of asking the route policy.
 ---@field traceparent? string
 ---@field null? boolean
@@ -342,7 +343,8 @@ function handle:transaction(context, fn, options) end
 ---@field attempt integer 1 at first.
 local transaction = {}
 
----Raises a weir.error if it fails; the unit is then rolled back.
+---Raises a weir.error if it fails; the unit is then rolled back. Caught, it leaves one way on: ROLLBACK TO a
+---savepoint. Anything else raises the same error again.
 ---@param sql string
 ---@param ... weir.value
 ---@return weir.result

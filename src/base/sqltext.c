@@ -2,6 +2,7 @@
  * which the greeting insists on), skips what is quoted, and hands out identifiers one by one. */
 #include "base/sqltext.h"
 
+#include <ctype.h>
 #include <stddef.h>
 #include <string.h>
 #include <strings.h>
@@ -259,6 +260,53 @@ static bool makes_temporary(const struct scan *scan, const char *before)
     return (word_is(scan, "temp") || word_is(scan, "temporary")) && is_one_of(before, makers);
 }
 
+/* PostgreSQL's own functions that leave nothing behind, by far the most of what statements call. */
+static const char *const clean_functions[] = {
+    "count", "sum", "min", "max", "avg", "coalesce", "nullif", "greatest", "least", "now", "clock_timestamp",
+    "statement_timestamp", "transaction_timestamp", "timeofday", "current_setting", "lower", "upper", "length", "char_length",
+    "octet_length", "trim", "btrim", "ltrim", "rtrim", "substr", "substring", "replace", "position", "strpos", "left", "right",
+    "concat", "concat_ws", "format", "split_part", "string_agg", "array_agg", "array_length", "array_upper", "array_lower",
+    "cardinality", "unnest", "array_to_string", "string_to_array", "array_append", "array_remove", "array_position",
+    "array_cat", "generate_series", "to_char", "to_date", "to_timestamp", "to_number", "date_trunc", "date_part", "extract",
+    "age", "make_date", "make_interval", "make_timestamptz", "round", "floor", "ceil", "ceiling", "abs", "mod", "power",
+    "sqrt", "random", "sign", "trunc", "exp", "ln", "log", "json_agg", "jsonb_agg", "json_build_object",
+    "jsonb_build_object", "json_build_array", "jsonb_build_array", "json_object_agg", "jsonb_object_agg", "row_to_json",
+    "to_json", "to_jsonb", "jsonb_set", "jsonb_array_elements", "json_array_elements", "jsonb_array_elements_text",
+    "json_array_elements_text", "jsonb_array_length", "json_array_length", "jsonb_each", "jsonb_each_text", "json_each",
+    "json_each_text", "jsonb_object_keys", "jsonb_path_query", "jsonb_path_exists", "jsonb_typeof", "bool_and", "bool_or",
+    "every", "row_number", "rank", "dense_rank", "lag", "lead", "first_value", "last_value", "ntile", "percentile_cont",
+    "percentile_disc", "mode", "stddev", "variance", "md5", "sha256", "encode", "decode", "gen_random_uuid", "pg_sleep",
+    "pg_backend_pid", "version", "pg_typeof", "regexp_replace", "regexp_match", "regexp_matches", "to_tsvector",
+    "to_tsquery", "plainto_tsquery", "websearch_to_tsquery", "ts_rank", "starts_with", "reverse", "repeat", "lpad", "rpad",
+    "ascii", "chr", "initcap", "quote_ident", "quote_literal", "overlay", "bit_and", "bit_or", "pg_notify",
+    "pg_current_xact_id", "pg_current_xact_id_if_assigned", "pg_advisory_xact_lock", "pg_try_advisory_xact_lock",
+    "pg_cancel_backend", "pg_terminate_backend", "txid_current", "pg_is_in_recovery", "pg_relation_size",
+    "pg_total_relation_size", "pg_database_size", "has_table_privilege", NULL};
+
+/* What stands before a parenthesis without being a function: words of the grammar and types with a length. */
+static const char *const grammar[] = {
+    "in", "values", "and", "or", "not", "from", "where", "having", "select", "as", "on", "using", "over", "exists", "any",
+    "all", "some", "row", "when", "then", "else", "by", "join", "union", "intersect", "except", "lateral", "filter", "within",
+    "group", "distinct", "limit", "offset", "cast", "conflict", "check", "key", "unique", "returning", "set", "like", "ilike",
+    "between", "materialized", "array", "case", "return", "default", "rollup", "cube", "sets", "numeric", "decimal",
+    "varchar", "char", "character", "varying", "bit", "time", "timestamp", "timestamptz", "interval", "float", "explain", NULL};
+
+/* Words after which a name with a parenthesis is a relation with its columns. */
+static const char *const before_relations[] = {"into", "table", "with", "recursive", "references", "only", NULL};
+
+static bool opens_parenthesis(const char *at)
+{
+    while (isspace((unsigned char)*at)) at++;
+    return *at == '(';
+}
+
+/* A function nobody here knows may do anything to the session from inside: set, lock, listen, make temporary tables. */
+static bool calls_unknown_function(const struct scan *scan, const char *before)
+{
+    return opens_parenthesis(scan->at) && !is_one_of(scan->word, grammar) && !is_one_of(before, before_relations) &&
+           !is_one_of(scan->word, clean_functions);
+}
+
 bool wr_sql_may_dirty(const char *sql)
 {
     static const char *const telling[] = {"set_config",
@@ -268,6 +316,7 @@ bool wr_sql_may_dirty(const char *sql)
                                           "pg_try_advisory_lock_shared",
                                           "pg_temp",
                                           "setseed",
+                                          "pg_settings",
                                           "pg_replication_origin_session_setup",
                                           NULL};
     struct scan scan = {.at = beginning(sql)};
@@ -279,6 +328,7 @@ bool wr_sql_may_dirty(const char *sql)
         if (scan.disguised || is_one_of(scan.word, telling) || makes_temporary(&scan, before)) return true;
         if (word_is(&scan, "hold") && strcasecmp(before, "with") == 0) return true;
         if (explains && word_is(&scan, "execute")) return true;
+        if (calls_unknown_function(&scan, before)) return true;
         memcpy(before, scan.word, sizeof before);
     } while (next_word(&scan));
     return false;

@@ -3,6 +3,9 @@
 
 #include "weir/weir.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -82,7 +85,17 @@ static int dispatch(int argc, char **argv)
     return command == NULL ? unknown_command(argv[1]) : command->run(argc - 1, argv + 1);
 }
 
+/* A program started with `>&-` would give descriptor 1 to the first thing it opens, and print into it. */
+static bool open_missing_descriptors(void)
+{
+    for (int fd = 0; fd <= 2; fd++) {
+        if (fcntl(fd, F_GETFD) == -1 && errno == EBADF && open("/dev/null", O_RDWR) != fd) return false;
+    }
+    return true;
+}
+
 int main(int argc, char **argv)
 {
+    if (!open_missing_descriptors()) return CLI_FAILED;
     return flush_output(dispatch(argc, argv));
 }

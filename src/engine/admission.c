@@ -12,6 +12,9 @@ void wr_breaker_refuse(struct weir_call *call, const weir_evidence *evidence)
     if (evidence == NULL) evidence = &snapshot.evidence;
     /* Forced open: until an operator says otherwise, which nobody can know. */
     uint64_t retry_after = snapshot.retry_after_ns == UINT64_MAX ? 0 : snapshot.retry_after_ns;
+    /* Half-open, all probes given out: their verdicts come in the time of a call, not in that of a lease. */
+    uint64_t soon = pool->engine->config.options.probe_interval_ns;
+    if (snapshot.state == WEIR_HALF_OPEN && retry_after > soon) retry_after = soon;
     wr_call_refuse(call, WEIR_CALL_BREAKER_OPEN, WR_N_REFUSED_BREAKER, evidence, retry_after,
                    "the breaker of %s is %s", pool->name, weir_breaker_state_name(snapshot.state));
 }

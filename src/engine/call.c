@@ -5,7 +5,6 @@
 #include "engine/call.h"
 
 #include "base/check.h"
-#include "base/sqltext.h"
 #include "engine/admission.h"
 #include "engine/policy.h"
 #include "engine/queue.h"
@@ -59,56 +58,6 @@ void wr_call_notice(struct weir_call *call, weir_status status)
 
 /* ---- submitted ------------------------------------------------------------------------------------------------ */
 
-static int check_request(struct weir_engine *engine, const weir_request *r, char *why)
-{
-    const weir_options *o = &engine->config.options;
-    size_t client = 0;
-    while (client < o->client_count && (r->client == NULL || strcmp(o->clients[client].name, r->client) != 0)) client++;
-    if (client == o->client_count) {
-        wr_text_format(why, WEIR_WHY_MAX, "there is no client '%.60s'", r->client == NULL ? "" : r->client);
-    } else if (r->context == NULL || r->context[0] == '\0') {
-        wr_text_format(why, WEIR_WHY_MAX, "context is missing: every call says what it is for");
-    } else if (strlen(r->context) > WR_CONTEXT_MAX) {
-        wr_text_format(why, WEIR_WHY_MAX, "context is %zu bytes: at most %d", strlen(r->context), WR_CONTEXT_MAX);
-    } else if (o->clients[client].kind == WEIR_ANON && (r->claims == NULL || r->claims[0] == '\0')) {
-        wr_text_format(why, WEIR_WHY_MAX, "claims are missing: client '%s' is ANON and acts for somebody", r->client);
-    } else if (r->claims != NULL && strlen(r->claims) > WR_CLAIMS_MAX) {
-        wr_text_format(why, WEIR_WHY_MAX, "claims are %zu bytes: at most %d", strlen(r->claims), WR_CLAIMS_MAX);
-    } else if (r->backend != NULL && wr_policy_find_backend(engine, r->backend) == o->backend_count) {
-        wr_text_format(why, WEIR_WHY_MAX, "there is no backend '%.60s'", r->backend);
-    } else if (r->isolation != NULL && strcmp(r->isolation, "read committed") != 0 &&
-               strcmp(r->isolation, "repeatable read") != 0 && strcmp(r->isolation, "serializable") != 0) {
-        wr_text_format(why, WEIR_WHY_MAX, "isolation is '%.40s': read committed, repeatable read or serializable",
-                       r->isolation);
-    } else {
-        return WEIR_OK;
-    }
-    return WEIR_EINVAL;
-}
-
-int wr_call_check_statements(const weir_statement *statements, size_t count, bool alone, char *why)
-{
-    if (count == 0 || count > WR_SEGMENT_STATEMENTS) {
-        wr_text_format(why, WEIR_WHY_MAX, "%zu statements: 1 to %d", count, WR_SEGMENT_STATEMENTS);
-        return WEIR_EINVAL;
-    }
-    for (size_t i = 0; i < count; i++) {
-        enum wr_sql_kind kind = statements[i].sql == NULL ? WR_SQL_EMPTY : wr_sql_classify(statements[i].sql);
-        const char *problem = NULL;
-        if (kind == WR_SQL_TRANSACTION) problem = "begins or ends a transaction: that is Weir's to do";
-        if (kind == WR_SQL_COPY) problem = "is a COPY, which does not work in a pipeline";
-        if (kind == WR_SQL_CALL && alone) problem = "may commit inside and so escape the role: run it in a transaction";
-        if (kind == WR_SQL_EMPTY) problem = "is empty";
-        if (kind == WR_SQL_SAVEPOINT && alone) problem = "needs a transaction";
-        if (problem == NULL && statements[i].count > 65535) problem = "has more than 65535 parameters";
-        if (problem == NULL) continue;
-        wr_text_format(why, WEIR_WHY_MAX, "statement %zu %s: %.60s", i + 1, problem,
-                       statements[i].sql == NULL ? "" : statements[i].sql);
-        return WEIR_EINVAL;
-    }
-    return WEIR_OK;
-}
-
 static int take_in(weir_engine *engine, const weir_request *request, const weir_statement *statements, size_t count,
                    struct weir_call **out, char *why)
 {
@@ -153,7 +102,11 @@ int weir_submit(weir_engine *engine, const weir_request *request, const weir_sta
     char unused[WEIR_WHY_MAX];
     if (why == NULL) why = unused;
     *out = NULL;
-    int code = check_request(engine, request, why);
+    int code = wr_call_check_request(engine, request, why);
+    if (code == WEIR_OK && request->isolation != NULL) {
+        wr_text_format(why, WEIR_WHY_MAX, "isolation is for units of work: a single call has no BEGIN to carry it");
+        code = WEIR_EINVAL;
+    }
     if (code == WEIR_OK) code = wr_call_check_statements(statements, count, true, why);
     if (code != WEIR_OK) return code;
     wr_engine_refresh(engine);
@@ -171,7 +124,7 @@ int weir_begin(weir_engine *engine, const weir_request *request, weir_call **out
     char unused[WEIR_WHY_MAX];
     if (why == NULL) why = unused;
     *out = NULL;
-    int code = check_request(engine, request, why);
+    int code = wr_call_check_request(engine, request, why);
     if (code != WEIR_OK) return code;
     wr_engine_refresh(engine);
     struct weir_call *call = NULL;
@@ -218,7 +171,7 @@ void wr_call_attempt(struct weir_call *call)
     call->server_ns = 0;
     call->phase = WEIR_PHASE_NOT_SENT;
     call->healed = call->begun = call->xid_asked = call->failed = call->overdue = call->dirty = false;
-    call->notifies = call->spoiled = call->faulted = false;
+    call->has_effects = call->spoiled = call->faulted = false;
     call->transaction = 'I';
     call->xid = 0;
     if (call->attempt == 1) {   /* a call stays with its pool, so that what a pool started is what it ended */
@@ -243,7 +196,8 @@ void wr_call_attempt(struct weir_call *call)
     if (!wr_breaker_admit(call)) return;
     wr_count(&call->pool->meter->counter[WR_N_ATTEMPTS], 1);
     if (!wr_queue_join(call->pool, call, false)) {
-        wr_call_refuse(call, WEIR_CALL_QUEUE_FULL, WR_N_REFUSED_QUEUE, NULL, 0,
+        uint64_t drained = call->pool->waiting * call->pool->service_floor_ns / wr_pool_max(call->pool);
+        wr_call_refuse(call, WEIR_CALL_QUEUE_FULL, WR_N_REFUSED_QUEUE, NULL, drained,
                        "%zu calls wait for a connection of %s (max %u, queue_max %u)", call->pool->waiting, call->pool->name,
                        wr_pool_max(call->pool), call->pool->client->queue_max);
         return;
@@ -467,7 +421,7 @@ void wr_call_succeeded(struct weir_call *call)
 void wr_call_failed(struct weir_call *call, const struct wr_fault *fault, bool connecting)
 {
     struct wr_fault kept = *fault;
-    bool nothing_written = call->readonly || (call->unit && call->xid_asked && call->xid == 0 && !call->notifies);
+    bool nothing_written = call->readonly || (call->unit && call->xid_asked && call->xid == 0 && !call->has_effects);
     struct wr_circumstances at = {call->phase, call->unit, nothing_written, connecting};
     struct wr_judgement j = wr_outcome_judge(&kept, &at);
     /* 57014 from our own statement_timeout or cancel is the deadline, told by the server. */
@@ -526,7 +480,11 @@ void wr_call_refuse(struct weir_call *call, weir_code code, enum wr_counter coun
     va_end(arguments);
     wr_call_say(call, WEIR_CLASS_SAFE, WEIR_OUTCOME_NONE, message);
     e->retry_after_ns = retry_after_ns;
-    if (evidence != NULL && evidence->rule != WEIR_RULE_NONE) weir_evidence_text(evidence, e->evidence, sizeof e->evidence);
+    if (evidence != NULL && evidence->rule != WEIR_RULE_NONE) {
+        weir_evidence_text(evidence, e->evidence, sizeof e->evidence);
+    } else {
+        wr_text_copy(e->evidence, sizeof e->evidence, message);   /* the other guards' counts are in their sentence */
+    }
     wr_count(&call->pool->meter->counter[counter], 1);
     wr_record_attempt_end(call, "", WEIR_CLASS_SAFE);
     wr_call_settle_permit(call, WEIR_NEUTRAL, NULL);

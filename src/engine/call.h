@@ -31,7 +31,7 @@ struct weir_call {
     bool overdue;                    /* the deadline passed while a segment was on the wire */
     bool spoiled;                    /* unit: its transaction is not what its owner thinks; nothing more runs in it */
     bool begun;                      /* unit: BEGIN has been sent in this attempt */
-    bool notifies;                   /* unit: a statement mentions NOTIFY, which gets its xid only at COMMIT */
+    bool has_effects;                   /* unit: a statement may have done what needs no xid: NOTIFY, a foreign table */
     bool xid_asked;
     char transaction;                /* unit: as the server last said */
     bool dirty;                      /* unit: session state may have been changed */
@@ -98,6 +98,7 @@ void wr_call_say(struct weir_call *call, weir_class class_, weir_outcome outcome
 bool wr_call_send(struct weir_call *call, enum wr_segment_kind kind);
 void wr_call_drop_results(struct weir_call *call);
 bool wr_call_take_results(struct weir_call *call, struct wr_reply *reply);   /* false: out of memory */
+int wr_call_check_request(struct weir_engine *engine, const weir_request *request, char *why);
 int wr_call_check_statements(const weir_statement *statements, size_t count, bool alone, char *why);
 /* Gives the permit back exactly once. */
 void wr_call_settle_permit(struct weir_call *call, weir_verdict verdict, const char *code);

@@ -99,6 +99,7 @@ static int check_client(const weir_client *c, char *why)
     char knob[80];
     wr_text_format(knob, sizeof knob, "clients.%.31s", c->name == NULL ? "" : c->name);
     int code = check_name("client name", c->name, why);
+    if (code == WEIR_OK) code = check_count(knob, c->kind, WEIR_SERVICE, WEIR_ANON, why);
     if (code != WEIR_OK) return code;
     if (c->kind == WEIR_ANON && (c->role == NULL || c->role[0] == '\0')) {
         wr_text_format(why, WEIR_WHY_MAX, "%s has no role: an ANON client runs its statements under one", knob);
@@ -176,6 +177,8 @@ static int check_retries(const weir_options *o, char *why)
     if (code == WEIR_OK) code = check_count("retries_max", o->retries_max, o->retries, 1000, why);
     if (code == WEIR_OK) code = check_count("connect_at_once", o->connect_at_once, 1, 16, why);
     if (code == WEIR_OK) code = check_count("prepared", o->prepared_max, 0, 10000, why);
+    if (code == WEIR_OK) code = check_count("queue", o->queue, WEIR_QUEUE_ADAPTIVE, WEIR_QUEUE_CODEL, why);
+    if (code == WEIR_OK) code = check_count("reset", o->reset, WEIR_RESET_AUTO, WEIR_RESET_NEVER, why);
     if (code == WEIR_OK) code = check_count("policy_faults", o->policy_faults_max, 1, 1000000, why);
     return code;
 }

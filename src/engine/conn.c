@@ -365,11 +365,12 @@ static void cleaned(struct wr_conn *conn, const struct wr_reply *reply)
 static void probed(struct wr_conn *conn, const struct wr_reply *reply)
 {
     struct wr_pool *pool = conn->pool;
-    if (reply->failed) {
+    if (reply->failed && reply->fault.lost) {
         struct wr_fault fault = reply->fault;
         probe_failed(conn, &fault);
         return;
     }
+    /* Even an error is an answer: the server is there. */
     conn->alive_at = pool->engine->now;
     conn->probe = false;
     wr_engine_disarm(pool->engine, &conn->timer);

@@ -7,11 +7,33 @@
 #include "engine/health.h"
 #include "engine/pool.h"
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { HOUSEKEEPING_NS = 1000000000, WATCHES_AT_FIRST = 64 };
+enum { HOUSEKEEPING_NS = 1000000000, WATCHES_AT_FIRST = 64, LAST_NOTICES = 64 };
+
+/* ---- fork ------------------------------------------------------------------------------------------------- */
+
+/* A connection or a descriptor of the parent's must not be used by its child, so an engine knows in which process it was
+ * opened. Counting forks is cheaper than asking for the pid at each call. */
+static _Atomic unsigned forks;
+
+static void in_child(void)
+{
+    forks++;
+}
+
+static void watch_forks(void)
+{
+    pthread_atfork(NULL, NULL, in_child);
+}
+
+bool wr_engine_is_ours(const struct weir_engine *engine)
+{
+    return engine->forks == forks;
+}
 
 /* ---- memory, clock, events ------------------------------------------------------------------------------ */
 
@@ -116,7 +138,7 @@ static void end_turn(struct weir_engine *engine)
 
 int weir_on_ready(weir_engine *engine, int fd, unsigned events)
 {
-    if (engine->in_turn) return WEIR_ESTATE;
+    if (engine->in_turn || !wr_engine_is_ours(engine)) return WEIR_ESTATE;
     engine->in_turn = true;
     wr_engine_refresh(engine);
     if (fd >= 0 && (size_t)fd < engine->watch_room && engine->watches[fd].events != 0) {
@@ -129,7 +151,7 @@ int weir_on_ready(weir_engine *engine, int fd, unsigned events)
 
 int weir_on_timer(weir_engine *engine)
 {
-    if (engine->in_turn) return WEIR_ESTATE;
+    if (engine->in_turn || !wr_engine_is_ours(engine)) return WEIR_ESTATE;
     engine->in_turn = true;
     engine->armed_at = 0;
     uint64_t now = wr_engine_refresh(engine);
@@ -307,6 +329,9 @@ int weir_open(weir_engine **out, const weir_options *options, const weir_host *h
     engine->host = *host;
     engine->memory = (struct wr_memory){counted_resize, engine};
     engine->driver = driver;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
+    engine->forks = forks;
     init_lists(engine);
     engine->opened_at = wr_engine_refresh(engine);
     engine->opened_wall_us = host->wall_us(host->ctx);
@@ -349,6 +374,7 @@ static void drain_fired(struct wr_timer *timer)
 
 void weir_drain(weir_engine *engine, uint64_t timeout_ns)
 {
+    if (!wr_engine_is_ours(engine)) return;
     wr_engine_refresh(engine);
     if (engine->state == WR_ENGINE_OPEN) {
         engine->state = WR_ENGINE_DRAINING;
@@ -357,7 +383,7 @@ void weir_drain(weir_engine *engine, uint64_t timeout_ns)
         for (size_t i = 0; i < engine->pool_count; i++) wr_pool_close_idle(&engine->pools[i]);
         engine->drain_timer.fire = drain_fired;
     }
-    wr_engine_arm(engine, &engine->drain_timer, engine->now + timeout_ns);
+    wr_engine_arm(engine, &engine->drain_timer, wr_after(engine->now, timeout_ns));
     wr_engine_rearm(engine);
 }
 
@@ -394,7 +420,7 @@ void wr_engine_bury(struct weir_call *orphan)
 
 void weir_free(weir_engine *engine)
 {
-    if (engine == NULL) return;
+    if (engine == NULL || !wr_engine_is_ours(engine)) return;
     WR_CHECK(!engine->in_turn);
     engine->state = WR_ENGINE_CLOSING;
     wr_engine_refresh(engine);
@@ -402,7 +428,7 @@ void weir_free(weir_engine *engine)
     wr_health_stop(engine);
     end_all_calls(engine, WEIR_CALL_CANCELLED, "the engine was closed");
     for (size_t i = 0; i < engine->pool_count; i++) wr_pool_close_all(&engine->pools[i]);
-    deliver_notices(engine);
+    for (int round = 0; round < LAST_NOTICES && !wr_list_empty(&engine->notices); round++) deliver_notices(engine);
     orphan_calls(engine);
     wr_engine_event(engine, WR_EVENT_ENGINE, NULL, "engine %s closed", engine->config.options.name);
     engine->host.arm(engine->host.ctx, -1);

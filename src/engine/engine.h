@@ -67,6 +67,7 @@ struct weir_engine {
     struct wr_area *area;
     struct wr_rng rng;
     enum wr_engine_state state;
+    unsigned forks;                     /* of this process and its ancestors when opened */
 
     uint64_t now;                       /* read once per turn or entry */
     bool in_turn;
@@ -119,6 +120,15 @@ void wr_engine_rearm(struct weir_engine *engine);
 
 /* Frees a call whose engine has been closed. */
 void wr_engine_bury(struct weir_call *orphan);
+
+/* False in a child of the process that opened it: nothing of it may be used there. */
+bool wr_engine_is_ours(const struct weir_engine *engine);
+
+/* A moment that far away; "for ever" stays in the future. */
+static inline uint64_t wr_after(uint64_t now_ns, uint64_t delay_ns)
+{
+    return delay_ns > UINT64_MAX / 2 - now_ns ? UINT64_MAX / 2 : now_ns + delay_ns;
+}
 
 uint64_t wr_engine_refresh(struct weir_engine *engine);   /* reads the clock into engine->now */
 

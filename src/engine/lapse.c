@@ -125,7 +125,7 @@ void wr_call_leak_fired(struct wr_timer *timer)
 
 void weir_call_cancel(weir_call *call)
 {
-    if (call->engine == NULL || call->state == WR_CALL_OVER) return;
+    if (call->engine == NULL || call->state == WR_CALL_OVER || !wr_engine_is_ours(call->engine)) return;
     struct weir_engine *engine = call->engine;
     wr_engine_refresh(engine);
     wr_call_cancel_now(call, WEIR_CALL_CANCELLED, "cancelled by its caller");
@@ -139,6 +139,7 @@ void weir_call_free(weir_call *call)
         wr_engine_bury(call);
         return;
     }
+    if (!wr_engine_is_ours(engine)) return;
     call->abandoned = true;
     call->notify = NULL;
     wr_list_remove(&call->notice);

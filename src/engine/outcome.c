@@ -111,14 +111,17 @@ static struct wr_judgement judge_answer(const struct wr_fault *fault, const stru
     j.verdict = rule->verdict;
     j.reason = rule->reason;
     /* A function may RAISE any code; a live connection shows that the server is not going down. */
-    bool says_gone = strncmp(fault->sqlstate, "08", 2) == 0 || strncmp(fault->sqlstate, "57P", 3) == 0;
+    bool says_gone = strncmp(fault->sqlstate, "08", 2) == 0 || strncmp(fault->sqlstate, "57P", 3) == 0 ||
+                     strcmp(fault->sqlstate, "53300") == 0;
     if (says_gone) {
         j.class_ = WEIR_CLASS_PERMANENT;
         j.verdict = WEIR_SUCCESS;
     }
-    if (j.class_ == WEIR_CLASS_UNKNOWN) {
-        j.outcome = at->no_effect ? WEIR_OUTCOME_ROLLED_BACK : WEIR_OUTCOME_UNKNOWN;
-        if (at->no_effect) j.class_ = WEIR_CLASS_SAFE;
+    bool before_commit = at->in_unit && at->phase != WEIR_PHASE_COMMIT_SENT && at->phase != WEIR_PHASE_DONE;
+    if (j.class_ == WEIR_CLASS_UNKNOWN) {   /* 40003: whatever it says, nothing is committed before COMMIT */
+        bool harmless = at->no_effect || before_commit;
+        j.outcome = harmless ? WEIR_OUTCOME_ROLLED_BACK : WEIR_OUTCOME_UNKNOWN;
+        if (harmless) j.class_ = WEIR_CLASS_SAFE;
     }
     j.wrong_node = strcmp(fault->sqlstate, "25006") == 0 && !at->no_effect;
     if (strcmp(fault->sqlstate, "25006") == 0 && at->no_effect) {

@@ -36,8 +36,8 @@ static int init_record(struct wr_pool *pool, bool created, char *why)
         place_guards(pool);
         /* Our slot may have been a dead worker's, whose half-open permits nobody has taken back yet. */
         weir_breaker_reclaim(pool->breaker, wr_area_worker(engine->area), engine->now);
-        weir_breaker_reclaim(pool->breaker, wr_area_worker(engine->area), engine->now);   /* a dead owner of our slot */
-        return weir_breaker_configure(pool->breaker, &o->breaker, engine->now, why);
+        int code = weir_breaker_configure(pool->breaker, &o->breaker, engine->now, why);
+        return code == WEIR_OK ? weir_budget_configure(pool->budget, &o->budget, engine->now, why) : code;
     }
     pool->record->breaker_at = 64;
     pool->record->budget_at = (uint32_t)(64 + ((weir_breaker_size() + 63) & ~(size_t)63));
@@ -102,8 +102,7 @@ void wr_pool_release(struct wr_pool *pool)
 
 uint32_t wr_pool_max(const struct wr_pool *pool)
 {
-    uint32_t override = atomic_load_explicit(&pool->record->max_override, memory_order_relaxed);
-    return override != 0 ? override : pool->client->max;
+    return pool->client->max;
 }
 
 size_t wr_pool_total(const struct wr_pool *pool)

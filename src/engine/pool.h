@@ -40,7 +40,6 @@ struct wr_conn {
 
 struct wr_pool_record {              /* in the area, shared by all workers; guards follow it */
     _Atomic uint32_t paused;
-    _Atomic uint32_t max_override;   /* 0: the configured maximum */
     uint32_t breaker_at, budget_at;  /* offsets from the record */
     _Atomic uint32_t wanted;         /* 1: a worker waits for a place that others' idle connections take up */
 };

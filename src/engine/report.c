@@ -102,7 +102,7 @@ static weir_breaker_state worst_breaker(const weir_engine *engine)
     return worst;
 }
 
-weir_health weir_health_now(const weir_engine *engine)
+static weir_health assess(const weir_engine *engine)
 {
     const weir_options *o = &engine->config.options;
     size_t answering = 0;
@@ -112,6 +112,7 @@ weir_health weir_health_now(const weir_engine *engine)
         uint64_t elapsed;
         bool ok = backend_ok(engine, b, &known, &elapsed);
         if (ok || !known) answering++;
+        if (known && !ok && o->backends[b].critical) return WEIR_UNHEALTHY;
         if (known && !ok) degraded = true;
     }
     for (size_t i = 0; i < o->check_count; i++) {
@@ -121,6 +122,12 @@ weir_health weir_health_now(const weir_engine *engine)
     }
     if (answering == 0) return WEIR_UNHEALTHY;
     return degraded ? WEIR_DEGRADED : WEIR_HEALTHY;
+}
+
+weir_health weir_health_now(weir_engine *engine)
+{
+    wr_engine_refresh(engine);
+    return assess(engine);
 }
 
 static const char *health_name(weir_health health)
@@ -183,7 +190,7 @@ size_t weir_health_json(weir_engine *engine, char *out, size_t size)
 {
     const weir_options *o = &engine->config.options;
     struct wr_buffer *b = begin(engine);
-    wr_buffer_printf(b, "{\"status\":\"%s\",\"checks\":{", health_name(weir_health_now(engine)));
+    wr_buffer_printf(b, "{\"status\":\"%s\",\"checks\":{", health_name(assess(engine)));
     database_check(b, engine);
     for (size_t i = 0; i < o->check_count; i++) {
         const struct wr_check_state *c = &engine->checks[i];

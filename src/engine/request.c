@@ -1,10 +1,81 @@
-/* A call's memory: made once, used again and again. What the caller gave is copied into two arenas that keep their
- * size, so calls of a size seen before allocate nothing. */
+/* What a caller asks for, checked and then copied into the call. A call's memory is made once and used again: two arenas
+ * that keep their size, so calls of a size seen before allocate nothing. */
 #include "engine/call.h"
+
+#include "base/sqltext.h"
+#include "engine/policy.h"
 
 #include <string.h>
 
 enum { CALL_TIMERS = 3, SPARE_CALLS_MAX = 4096, ARENA_AT_FIRST = 512, ARENA_KEPT_MAX = 1 << 16, RESULTS_KEPT_MAX = 64 };
+
+/* ---- checks ------------------------------------------------------------------------------------------ */
+
+int wr_call_check_request(struct weir_engine *engine, const weir_request *r, char *why)
+{
+    if (!wr_engine_is_ours(engine)) {
+        wr_text_format(why, WEIR_WHY_MAX, "the engine was opened before a fork: a child opens one of its own");
+        return WEIR_ESTATE;
+    }
+    const weir_options *o = &engine->config.options;
+    size_t client = 0;
+    while (client < o->client_count && (r->client == NULL || strcmp(o->clients[client].name, r->client) != 0)) client++;
+    if (client == o->client_count) {
+        wr_text_format(why, WEIR_WHY_MAX, "there is no client '%.60s'", r->client == NULL ? "" : r->client);
+    } else if (r->context == NULL || r->context[0] == '\0') {
+        wr_text_format(why, WEIR_WHY_MAX, "context is missing: every call says what it is for");
+    } else if (strlen(r->context) > WR_CONTEXT_MAX) {
+        wr_text_format(why, WEIR_WHY_MAX, "context is %zu bytes: at most %d", strlen(r->context), WR_CONTEXT_MAX);
+    } else if (o->clients[client].kind == WEIR_ANON && (r->claims == NULL || r->claims[0] == '\0')) {
+        wr_text_format(why, WEIR_WHY_MAX, "claims are missing: client '%s' is ANON and acts for somebody", r->client);
+    } else if (r->claims != NULL && strlen(r->claims) > WR_CLAIMS_MAX) {
+        wr_text_format(why, WEIR_WHY_MAX, "claims are %zu bytes: at most %d", strlen(r->claims), WR_CLAIMS_MAX);
+    } else if (r->backend != NULL && wr_policy_find_backend(engine, r->backend) == o->backend_count) {
+        wr_text_format(why, WEIR_WHY_MAX, "there is no backend '%.60s'", r->backend);
+    } else if (r->isolation != NULL && strcmp(r->isolation, "read committed") != 0 &&
+               strcmp(r->isolation, "repeatable read") != 0 && strcmp(r->isolation, "serializable") != 0) {
+        wr_text_format(why, WEIR_WHY_MAX, "isolation is '%.40s': read committed, repeatable read or serializable",
+                       r->isolation);
+    } else {
+        return WEIR_OK;
+    }
+    return WEIR_EINVAL;
+}
+
+static bool lacks_lengths(const weir_statement *statement)
+{
+    if (statement->formats == NULL || statement->lengths != NULL) return false;
+    for (size_t i = 0; i < statement->count; i++) {
+        if (statement->formats[i] != 0 && statement->values[i] != NULL) return true;
+    }
+    return false;
+}
+
+int wr_call_check_statements(const weir_statement *statements, size_t count, bool alone, char *why)
+{
+    if (count == 0 || count > WR_SEGMENT_STATEMENTS) {
+        wr_text_format(why, WEIR_WHY_MAX, "%zu statements: 1 to %d", count, WR_SEGMENT_STATEMENTS);
+        return WEIR_EINVAL;
+    }
+    for (size_t i = 0; i < count; i++) {
+        enum wr_sql_kind kind = statements[i].sql == NULL ? WR_SQL_EMPTY : wr_sql_classify(statements[i].sql);
+        const char *problem = NULL;
+        if (kind == WR_SQL_TRANSACTION) problem = "begins or ends a transaction: that is Weir's to do";
+        if (kind == WR_SQL_COPY) problem = "is a COPY, which does not work in a pipeline";
+        if (kind == WR_SQL_CALL && alone) problem = "may commit inside and so escape the role: run it in a transaction";
+        if (kind == WR_SQL_EMPTY) problem = "is empty";
+        if (kind == WR_SQL_SAVEPOINT && alone) problem = "needs a transaction";
+        if (problem == NULL && statements[i].count > 65535) problem = "has more than 65535 parameters";
+        if (problem == NULL && lacks_lengths(&statements[i])) problem = "has a binary value without lengths";
+        if (problem == NULL) continue;
+        wr_text_format(why, WEIR_WHY_MAX, "statement %zu %s: %.60s", i + 1, problem,
+                       statements[i].sql == NULL ? "" : statements[i].sql);
+        return WEIR_EINVAL;
+    }
+    return WEIR_OK;
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------ */
 
 static void reset_for_use(struct weir_call *call, struct weir_engine *engine)
 {
@@ -119,7 +190,7 @@ int wr_call_keep_request(struct weir_call *call, const weir_request *r, char *wh
     call->notify = r->notify;
     call->user = r->user;
     call->started = engine->now;
-    call->deadline = engine->now + (r->timeout_ns != 0 ? r->timeout_ns : o->timeout_ns);
+    call->deadline = wr_after(engine->now, r->timeout_ns != 0 ? r->timeout_ns : o->timeout_ns);
     return WEIR_OK;
 }
 

@@ -11,6 +11,7 @@
 
 static bool owner_may_act(const struct weir_call *call)
 {
+    if (call->engine == NULL || !wr_engine_is_ours(call->engine)) return false;
     return call->unit && call->state == WR_CALL_HELD && (call->status == WEIR_READY || call->status == WEIR_REPLIED);
 }
 
@@ -52,7 +53,7 @@ int weir_unit_send(weir_call *call, const weir_statement *statements, size_t cou
     if (code != WEIR_OK) return code;
     wr_engine_refresh(call->engine);
     wr_call_drop_results(call);
-    for (size_t i = 0; i < count; i++) call->notifies = call->notifies || strcasestr(statements[i].sql, "notify") != NULL;
+    for (size_t i = 0; i < count; i++) call->has_effects = call->has_effects || strcasestr(statements[i].sql, "notify") != NULL;
     wr_list_remove(&call->notice);
     call->status = WEIR_WAITING;
     if (call->conn == NULL || call->spoiled) {   /* lost while the owner was at work, or ended; the reason is kept */
@@ -234,16 +235,32 @@ static bool statements_succeeded(struct weir_call *call, struct wr_reply *reply)
     return true;
 }
 
+/* A row written to a foreign table needs no xid here, so "no xid" alone is no proof that nothing happened: the tags must
+ * say so as well. What a function called by a SELECT does elsewhere stays invisible (README names it). */
+static void note_effects(struct weir_call *call, const struct wr_reply *reply)
+{
+    static const char *const harmless[] = {"SELECT", "SHOW", "SAVEPOINT", "RELEASE", "ROLLBACK", "SET", "FETCH", "MOVE",
+                                           "DECLARE", "CLOSE", "EXPLAIN"};
+    for (size_t r = 0; r < reply->count; r++) {
+        const char *tag = weir_result_tag(&reply->results[r]);
+        bool known = false;
+        for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++) {
+            known = known || strncmp(tag, harmless[i], strlen(harmless[i])) == 0;
+        }
+        call->has_effects = call->has_effects || !known;
+    }
+}
+
 static void statements_settled(struct weir_call *call, struct wr_reply *reply)
 {
     wr_call_enter(call, WR_CALL_HELD);
     call->begun = true;
     call->transaction = reply->transaction;
     call->dirty = call->dirty || reply->dirty;
-    if (reply->xid_asked) {
-        call->xid_asked = true;
-        if (reply->xid != 0) call->xid = reply->xid;
-    }
+    /* "Nothing written so far" holds for the flight that asked, not for the one after it. */
+    call->xid_asked = reply->xid_asked || call->xid != 0;
+    if (reply->xid != 0) call->xid = reply->xid;
+    note_effects(call, reply);
     bool succeeded = statements_succeeded(call, reply);
     if (call->overdue) {
         wr_call_cancel_now(call, WEIR_CALL_TIMEOUT, "the deadline passed");

@@ -143,6 +143,17 @@ int weir_budget_init(weir_budget *budget, const weir_budget_config *config, uint
     return WEIR_OK;
 }
 
+int weir_budget_configure(weir_budget *budget, const weir_budget_config *config, uint64_t now_ns, char *why)
+{
+    int code = check(config, why);
+    if (code != WEIR_OK) return code;
+    uint32_t seconds = (uint32_t)((config->window_ns + NS_PER_SECOND - 1) / NS_PER_SECOND);
+    bool same = budget->ratio == config->ratio && budget->per_success == config->per_success &&
+                budget->floor == config->floor && budget->cap == (config->ratio ? 0 : config->cap) &&
+                budget->seconds == seconds;
+    return same ? WEIR_OK : weir_budget_init(budget, config, now_ns, why);
+}
+
 void weir_budget_request(weir_budget *budget, uint64_t now_ns)
 {
     if (budget->ratio) wr_slide_add(&budget->requests, ONE_GENERATION, wr_window_second(now_ns));

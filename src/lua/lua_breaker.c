@@ -292,7 +292,7 @@ static int breaker_snapshot(lua_State *L)
     set_count(L, "refused", now.refused);
     set_count(L, "opened_count", now.opened_count);
     set_count(L, "generation", now.generation);
-    set_number(L, "retry_after", (double)now.retry_after_ns / 1e9);
+    if (now.retry_after_ns != UINT64_MAX) set_number(L, "retry_after", (double)now.retry_after_ns / 1e9);
     if (now.evidence.rule != WEIR_RULE_NONE) {
         push_evidence(L, &now.evidence);
         lua_setfield(L, -2, "evidence");

@@ -1,20 +1,23 @@
-/* The threads that may block: a few connectors and one canceller. They are made when first needed (after any
- * fork), run with all signals blocked, and hand what they did to the loop through one descriptor. Every
- * function here is for the loop's thread. What crosses between threads is libc's memory, for the engine's
- * belongs to the loop alone. */
+/* The threads that may block: for each server a few connectors and one canceller, so that one which is mute
+ * keeps nobody waiting but its own callers. They are made when first needed (after any fork), run with all
+ * signals blocked, and hand what they did to the loop through one descriptor. Every function here is for the
+ * loop's thread. What crosses between threads is libc's memory, for the engine's belongs to the loop
+ * alone. */
 #ifndef WR_CREW_H
 #define WR_CREW_H
 
 #include "base/list.h"
 #include "pg/handshake.h"
 
-enum { WR_CREW_MOST = 16 };
+enum { WR_CREW_MOST = 16 }; /* connectors of one server */
 
 struct wr_crew;
+struct wr_site; /* one server, whoever logs in there */
 
 struct wr_errand {        /* a connect, from its request to its delivery */
     struct wr_list place; /* waiting, or done */
     struct wr_target *target;
+    struct wr_site *site;
     void *owner; /* NULL: forgotten, nobody wants it any more */
     uint64_t timeout_ns;
     struct wr_arrival arrival;
@@ -25,12 +28,13 @@ enum wr_cancel_state { WR_CANCEL_IDLE = 0, WR_CANCEL_QUEUED, WR_CANCEL_RUNNING, 
 struct wr_cancel { /* one per link; outlives it if the link is closed while it is under way */
     struct wr_list place;
     PGcancel *handle;
+    struct wr_site *site; /* the errand's */
     void *link; /* NULL: the link is gone */
     enum wr_cancel_state state;
     uint64_t due_ns; /* not before */
 };
 
-int wr_crew_make(struct wr_crew **out, unsigned connectors);
+int wr_crew_make(struct wr_crew **out, unsigned connectors); /* for each server, at most */
 int wr_crew_fd(const struct wr_crew *crew); /* readable when something is done: take it all */
 
 /* Joins the threads; connects under way are called off. A thread that cannot be called off (in name

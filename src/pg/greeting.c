@@ -272,9 +272,9 @@ static bool apply_settings(struct greeter *greeter, const struct question *setti
 
 enum { ASK_SYSTEM, ASK_TIMELINE, ASK_LIFE, ASK_STATE, ASK_TIMEOUT, ASK_IDENTITY, ASK_SETTINGS };
 
-/* The process that answers is another than the one we were introduced to: a pooler hands its clients to now this
- * server process, now that, and introduces itself. Nothing that was set for the session would stay with us, so
- * it is treated as one even if nobody said so. */
+/* The process that answers is another than the one we were introduced to: a pooler introduces itself, and then
+ * hands its clients to now this server process, now that. A name or a setting left with one of them would be
+ * some stranger's, so it is treated as a pooler even if nobody said so. */
 static bool is_somebody_elses(const PGconn *conn, const struct question *state)
 {
     return (int)number(state, 2) != PQbackendPID(conn);

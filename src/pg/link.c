@@ -223,6 +223,7 @@ struct wr_link *wr_link_make(struct wr_pg *pg, struct wr_errand *errand)
     }
     wr_list_init(&link->doomed);
     wr_list_init(&link->cancel->place);
+    link->cancel->site = errand->site;
     link->pg = pg;
     link->owner = errand->owner;
     link->target = wr_target_keep(errand->target);

@@ -36,7 +36,7 @@ struct wr_step {
     struct wr_statement *statement; /* PREPARE, DEALLOCATE: which; else the one executed by name, or NULL */
 };
 
-enum { WR_APPLICATION = 64, WR_PREAMBLES = 32 };
+enum { WR_APPLICATION = 64, WR_PREAMBLES = 64 };
 
 /* What the preamble may hold; also the index of its text. */
 enum {
@@ -44,7 +44,8 @@ enum {
     WR_SHAPE_CLAIMS = 2,
     WR_SHAPE_TIMEOUT = 4,
     WR_SHAPE_APPLICATION = 8,
-    WR_SHAPE_SESSION = 16
+    WR_SHAPE_SESSION = 16,
+    WR_SHAPE_READONLY = 32
 };
 
 struct wr_context {      /* the two settings that change from call to call */

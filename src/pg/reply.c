@@ -49,8 +49,8 @@ static void keep_result(struct wr_link *link, PGresult *result)
     link->results[reply->count++] = wr_pgresult(result);
 }
 
-/* Behind a pooler: no row means that the server which answers is not the one that greeted us. Lost, so that the
- * question is asked again on a connection that knows better. */
+/* Behind a pooler: no row means that the server which answers is not the one that greeted us. Lost, so that
+ * the question is asked again on a connection that knows better. */
 static void read_xact(struct wr_link *link, const PGresult *result)
 {
     if (link->pooler && PQntuples(result) == 0) {

@@ -163,6 +163,10 @@ static void write_preamble(struct wr_buffer *sql, unsigned shape, const struct w
         wr_buffer_printf(sql, "%s pg_catalog.set_config('%s', $%zu, %s) is null", joint, names[i], ++count,
                          local);
     }
+    if ((shape & WR_SHAPE_READONLY) != 0) {
+        wr_buffer_printf(sql, "%s pg_catalog.set_config('transaction_read_only', 'on', true) is null", joint);
+        joint = ",";
+    }
     for (size_t i = 0; i < (extra == NULL ? 0 : extra->count); i++, joint = ",") {
         wr_buffer_printf(sql, "%s pg_catalog.set_config($%zu, $%zu, %s) is null", joint, count + 1, count + 2,
                          local);
@@ -201,9 +205,12 @@ static bool send_preamble(struct wr_link *link, const struct wr_segment *segment
     return extra != NULL ? send_unnamed(link, &command) : send_fixed(link, &command, known);
 }
 
+/* What must hold for this transaction alone. A unit's BEGIN says READ ONLY by itself. */
 static unsigned identity_shape(const struct wr_segment *segment)
 {
-    return (segment->role != NULL ? WR_SHAPE_ROLE : 0u) | (segment->claims != NULL ? WR_SHAPE_CLAIMS : 0u);
+    bool readonly = segment->kind == WR_SEGMENT_SINGLE && segment->readonly;
+    return (segment->role != NULL ? WR_SHAPE_ROLE : 0u) | (segment->claims != NULL ? WR_SHAPE_CLAIMS : 0u) |
+           (readonly ? WR_SHAPE_READONLY : 0u);
 }
 
 /* Role, claims, and whatever else must not outlive the transaction. Behind a pooler nothing is known of the
@@ -258,8 +265,8 @@ static bool send_statements(struct wr_link *link, const struct wr_segment *segme
     return true;
 }
 
-/* A pooler may have gone over to another server since the greeting, and there, or after a crash, the same number
- * is another transaction: no row then, so that nobody asks for it later. */
+/* A pooler may have gone over to another server since the greeting, and there, or after a crash, the same
+ * number is another transaction: no row then, so that nobody asks for it later. */
 static const char guarded_xid_sql[] =
     "select pg_catalog.pg_current_xact_id_if_assigned() where $1::int8 = " WR_LIFE_SQL;
 static const char guarded_status_sql[] =
@@ -270,7 +277,10 @@ static bool send_xid_question(struct wr_link *link, const struct wr_segment *seg
     static const struct command command = {.kind = WR_STEP_XID,
                                            .sql = "select pg_catalog.pg_current_xact_id_if_assigned()"};
     const char *values[] = {link->life};
-    const struct command guarded = {.kind = WR_STEP_XID, .count = 1, .values = values, .sql = guarded_xid_sql};
+    const struct command guarded = {.kind = WR_STEP_XID,
+                                    .count = 1,
+                                    .values = values,
+                                    .sql = guarded_xid_sql};
     if (!segment->want_xid) return true;
     return link->pooler ? send_unnamed(link, &guarded) : send_fixed(link, &command, &link->xid_question);
 }
@@ -286,13 +296,25 @@ static bool sync_ahead(struct wr_link *link)
     return sync_up(link);
 }
 
+/* CREATE DATABASE as the first of several would commit by itself, whatever becomes of the others. With anything ahead of
+ * it the server refuses it (25001). */
+static bool make_one_transaction(struct wr_link *link, const struct wr_segment *segment)
+{
+    bool bare = link->step_count == 0 && segment->count > 1;
+    return !bare || !wr_sql_stands_alone(segment->statements[0].sql) || send_text(link, WR_STEP_PLAIN, "select 1");
+}
+
 static bool write_single(struct wr_link *link, const struct wr_segment *segment)
 {
-    bool local = link->pooler || segment->role != NULL || segment->claims != NULL;
-    bool alone = !local && segment->count == 1 && wr_sql_stands_alone(segment->statements[0].sql);
+    bool own = identity_shape(segment) == 0;
+    bool alone = own && segment->count == 1 && wr_sql_stands_alone(segment->statements[0].sql);
+    /* Behind a pooler nothing can be set for it: not for the session, and it is in no transaction of ours. */
+    if (alone && link->pooler) return send_statements(link, segment, true);
     return send_housekeeping(link) &&
-           (local ? send_local_preamble(link, segment) : send_session_preamble(link, segment)) &&
-           (!alone || sync_ahead(link)) && send_statements(link, segment, alone);
+           (own && !link->pooler ? send_session_preamble(link, segment)
+                                 : send_local_preamble(link, segment)) &&
+           (!alone || sync_ahead(link)) && (alone || make_one_transaction(link, segment)) &&
+           send_statements(link, segment, alone);
 }
 
 static const char *begin_text(char *to, size_t size, const struct wr_segment *segment)
@@ -307,7 +329,7 @@ static bool write_begin(struct wr_link *link, const struct wr_segment *segment)
 {
     char begin[64];
     return send_text(link, WR_STEP_PLAIN, begin_text(begin, sizeof begin, segment)) &&
-           send_local_preamble(link, segment) && send_housekeeping(link) &&
+           send_housekeeping(link) && send_local_preamble(link, segment) && /* or it would close the preamble too */
            send_statements(link, segment, false) && send_xid_question(link, segment);
 }
 
@@ -315,9 +337,9 @@ static bool write_begin(struct wr_link *link, const struct wr_segment *segment)
  * first. */
 static bool write_more(struct wr_link *link, const struct wr_segment *segment)
 {
-    if (PQtransactionStatus(link->conn) == PQTRANS_INERROR) return send_statements(link, segment, true);
-    return send_more_preamble(link, segment) && send_statements(link, segment, false) &&
-           send_xid_question(link, segment);
+    bool failed = PQtransactionStatus(link->conn) == PQTRANS_INERROR;
+    return (failed || (send_housekeeping(link) && send_more_preamble(link, segment))) &&
+           send_statements(link, segment, failed) && send_xid_question(link, segment);
 }
 
 /* A failed transaction can only be rolled back, and asking for COMMIT would be answered by just that. */
@@ -365,12 +387,12 @@ static bool write_xact_status(struct wr_link *link, const struct wr_segment *seg
     char text[24];
     const char *values[] = {text, link->life};
     wr_text_format(text, sizeof text, "%" PRIu64, segment->xid);
-    return send_unnamed(
-        link, &(struct command){.kind = WR_STEP_XACT,
-                                .count = link->pooler ? 2 : 1,
-                                .values = values,
-                                .sql = link->pooler ? guarded_status_sql
-                                                    : "select pg_catalog.pg_xact_status($1::xid8)"});
+    return send_unnamed(link, &(struct command){.kind = WR_STEP_XACT,
+                                                .count = link->pooler ? 2 : 1,
+                                                .values = values,
+                                                .sql = link->pooler
+                                                           ? guarded_status_sql
+                                                           : "select pg_catalog.pg_xact_status($1::xid8)"});
 }
 
 /* ---- sending ---- */

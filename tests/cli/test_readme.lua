@@ -60,7 +60,7 @@ function TestReadme:tearDown()
     self.server:close()
 end
 
-function TestReadme:test_its_snippets_run_in_order_and_print_what_it_says()
+function TestReadme:test_its_snippets_run_in_order_and_print_what_it_says_every_time()
     local schema = blocks(self.readme, "sql")
     lu.assertEquals(#schema, 1)
     assert(self.server:sql(schema[1]))
@@ -70,6 +70,8 @@ function TestReadme:test_its_snippets_run_in_order_and_print_what_it_says()
     lu.assertTrue(checks >= 6, "README's snippets say what they print")
     local ok, output = run(script .. "\ndb:close()\n", self.server:url())
     lu.assertTrue(ok == true, output)
+    ok, output = run(script .. "\ndb:close()\n", self.server:url())
+    lu.assertTrue(ok == true, "the second time: " .. output)
 end
 
 function TestReadme:test_a_wrong_expectation_would_be_noticed()

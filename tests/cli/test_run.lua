@@ -326,6 +326,24 @@ function TestEnd:test_output_that_cannot_be_written_is_failure()
     lu.assertStrContains(err, "could not be written")
 end
 
+function TestEnd:test_closed_descriptors_are_no_place_for_what_the_script_opens()
+    local script = quote(write [[
+        print(io.read "a")
+        require("weir").sleep(0.01)
+        local path = os.tmpname()
+        local file = assert(io.open(path, "w"))
+        print "to nobody"
+        file:write "kept"
+        file:close()
+        assert(io.open(path)):close()
+        assert(io.lines(path)() == "kept")
+        os.remove(path)
+    ]])
+    for _, closed in ipairs { ">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-" } do
+        lu.assertEquals(shell(([[ </dev/null "$weir" run %s %s]]):format(script, closed)), 0, closed)
+    end
+end
+
 -- ---- signals ----------------------------------------------------------------------------------------------
 
 TestSignals = { tearDown = clean_up }

@@ -249,6 +249,30 @@ static void repeated_statements_work_and_leave_nothing_behind(void **state)
     close_all(f);
 }
 
+static void what_must_stand_alone_does_so_through_the_pooler(void **state)
+{
+    struct fixture *f = *state;
+    open_pooled(f);
+    server_exec(f->server, "create table dusty (a int); alter table dusty owner to app_service");
+    for (int i = 0; i < 3; i++) job_assert(harness_query(&f->h, "vacuum dusty"), WEIR_CALL_OK);
+    close_all(f);
+}
+
+/* What we send at the start by ourselves PgBouncer takes. This it does not, and says so. */
+static void startup_options_are_refused_by_the_pooler_with_a_sentence(void **state)
+{
+    struct fixture *f = *state;
+    f->pooler = pooler_start(f->server, NULL);
+    harness_prepare(&f->h, f->server, pooler_conninfo(f->pooler, "options='-c work_mem=1MB'"));
+    f->h.backend.pooler = true;
+    harness_open(&f->h);
+    struct job *job = harness_query(&f->h, "select 1");
+    job_assert(job, WEIR_CALL_CONNECT);
+    assert_int_equal(job->attempts, 1);
+    assert_non_null(strstr(job->error.message, "unsupported startup parameter: options"));
+    close_all(f);
+}
+
 /* Nobody has said that there is a pooler. */
 static void a_pooler_nobody_told_of_makes_no_call_fail_and_is_left_clean(void **state)
 {
@@ -560,6 +584,8 @@ int main(void)
         cmocka_unit_test(a_login_that_policies_do_not_bind_is_refused_through_the_pooler),
         cmocka_unit_test(what_the_role_was_given_counts_in_every_transaction),
         cmocka_unit_test(repeated_statements_work_and_leave_nothing_behind),
+        cmocka_unit_test(what_must_stand_alone_does_so_through_the_pooler),
+        cmocka_unit_test(startup_options_are_refused_by_the_pooler_with_a_sentence),
         cmocka_unit_test(a_pooler_nobody_told_of_makes_no_call_fail_and_is_left_clean),
         cmocka_unit_test(a_session_pooler_serves_calls_and_units),
         cmocka_unit_test(a_statement_pooler_serves_calls_and_refuses_units_with_its_reason),

@@ -36,6 +36,18 @@ function TestBreaker:test_opens_at_the_failure_rate_and_says_why()
     lu.assertStrContains(refusal.evidence, "refused")
 end
 
+function TestBreaker:test_forced_open_does_not_pretend_to_know_when_it_ends()
+    local breaker = self:breaker {}
+    breaker:force "open"
+    local _, refusal = breaker:admit()
+    lu.assertEquals(refusal.code, "breaker_open")
+    lu.assertNil(refusal.retry_after)
+    lu.assertNil(breaker:snapshot().retry_after)
+    lu.assertNotStrContains(tostring(refusal), "retry after")
+    breaker:force(nil)
+    lu.assertEquals(breaker:snapshot().retry_after, 0)
+end
+
 function TestBreaker:test_admits_probes_after_open_for_and_closes_when_they_pass()
     local breaker = self:breaker { consecutive = 2, open_for = 5, half_open = { permits = 2 } }
     fail(breaker, 2)

@@ -88,6 +88,62 @@ function TestUnits:test_after_an_error_every_statement_raises_that_error_again()
     lu.assertIs(first, second)
 end
 
+function TestUnits:test_a_rollback_to_a_savepoint_lets_a_failed_unit_go_on_and_commit()
+    local first
+    local value, err = self.db:with_service("POST", function(tx)
+        tx:query("insert into log values ('before')")
+        tx:query("savepoint a")
+        first = select(2, pcall(tx.query, tx, "insert into log values ((1 / 0)::text)"))
+        tx:query("/* again */ ROLLBACK TO SAVEPOINT a")
+        tx:query("insert into log values ('after')")
+        return "done"
+    end)
+    lu.assertEquals(first.sqlstate, "22012")
+    lu.assertEquals({ value, err }, { "done" })
+    local rows = assert(self.db:service():query("GET", "select line from log order by line"))
+    lu.assertEquals(rows, { { line = "after" }, { line = "before" } })
+end
+
+function TestUnits:test_a_savepoint_can_be_gone_back_to_again_and_again()
+    local value, err = self.db:with_anon("POST", { sub = "ann" }, function(tx)
+        tx:query("savepoint a")
+        for _ = 1, 3 do
+            lu.assertFalse((pcall(tx.query, tx, "select 1/0")))
+            lu.assertFalse((pcall(tx.query, tx, "select 1")))
+            tx:query("rollback work to a")
+        end
+        return tx:query("select count(*) as n from contacts")[1].n
+    end)
+    lu.assertEquals({ value, err }, { 2 })
+end
+
+function TestUnits:test_a_rollback_to_a_savepoint_that_is_not_there_leaves_the_unit_failed()
+    local seen = {}
+    local value, err = self.db:with_service("POST", function(tx)
+        tx:query("insert into log values ('a')")
+        for _, sql in ipairs { "select 1/0", "rollback to nowhere", "select 1" } do
+            seen[#seen + 1] = select(2, pcall(tx.query, tx, sql))
+        end
+    end)
+    lu.assertNil(value)
+    lu.assertEquals(err.code, "aborted")
+    lu.assertEquals({ seen[1].sqlstate, seen[2].sqlstate }, { "22012", "3B001" })
+    lu.assertIs(seen[3], seen[2])
+    lu.assertEquals(self:lines(), 0)
+end
+
+function TestUnits:test_after_its_deadline_a_unit_cannot_be_recovered()
+    local seen = {}
+    self.db:with_service("POST", function(tx)
+        tx:query("savepoint a")
+        for _, sql in ipairs { "select pg_sleep(5)", "rollback to a" } do
+            seen[#seen + 1] = select(2, pcall(tx.query, tx, sql))
+        end
+    end, { timeout = 0.1 })
+    lu.assertEquals(seen[1].code, "timeout")
+    lu.assertIs(seen[2], seen[1])
+end
+
 function TestUnits:test_a_serialization_failure_runs_the_whole_unit_again()
     local attempts = {}
     local value = assert(self.db:with_service("POST", function(tx)
@@ -121,6 +177,18 @@ function TestUnits:test_the_isolation_asked_for_is_the_transactions()
         return tx:query("select current_setting('transaction_isolation') as level")[1].level
     end, { isolation = "serializable" })
     lu.assertEquals(level, "serializable")
+end
+
+function TestUnits:test_isolation_is_of_units_and_a_single_statement_that_asks_for_it_is_told_so()
+    local handle = self.db:service():with { isolation = "serializable" }
+    for _, call in ipairs {
+        function() handle:query("GET", "select 1") end,
+        function() handle:pipeline("GET", { { "select 1" } }) end,
+    } do
+        local err = fixture.raised(call)
+        lu.assertStrContains(err, "test_units.lua:")
+        lu.assertStrContains(err, "isolation")
+    end
 end
 
 function TestUnits:test_a_timeout_holds_for_the_whole_unit()

@@ -142,7 +142,53 @@ function TestJson.test_what_has_no_json_is_nil_and_why()
     lu.assertStrContains(why, "no valid JSON")
 end
 
+function TestJson.test_empty_tables_are_objects_and_lists_say_that_they_are_lists()
+    lu.assertEquals(weir.json({})[1], "{}")
+    lu.assertEquals(weir.json({ list = {} })[1], '{"list":{}}')
+    lu.assertEquals(weir.json(weir.array {})[1], "[]")
+    lu.assertEquals(weir.json({ list = weir.array {} })[1], '{"list":[]}')
+    lu.assertEquals(weir.json(setmetatable({}, { __jsontype = "array" }))[1], "[]")
+end
+
+function TestJson.test_what_was_decoded_is_written_as_it_came()
+    for _, text in ipairs { "{}", "[]", '[{},[],[[]],{"a":{}}]', '{"a":[]}', '{"n":3}', '{"n":0}', "[null]", "null" } do
+        lu.assertEquals(weir.json.encode((weir.json.decode(text))), text)
+    end
+end
+
+function TestJson.test_a_count_alone_is_an_object_and_not_a_list_of_nulls()
+    lu.assertEquals(weir.json({ n = 3 })[1], '{"n":3}')
+    lu.assertEquals(weir.json({ 1, nil, n = 3 })[1], "[1,null,null]")
+end
+
+function TestJson.test_numbers_that_json_cannot_hold_are_refused()
+    for text, number in pairs { NaN = 0 / 0, Infinity = math.huge, ["-Infinity"] = -math.huge } do
+        for _, value in ipairs { number, { a = { number } }, { n = number }, weir.array { number } } do
+            lu.assertErrorMsgContains("test_values.lua:", function() weir.json(value) end)
+            lu.assertErrorMsgContains("weir.json: " .. text .. " is no number in JSON", weir.json, value)
+        end
+        local encoded, why = weir.json.encode { number }
+        lu.assertNil(encoded)
+        lu.assertStrContains(why, text)
+    end
+end
+
 TestWrappers = {}
+
+function TestWrappers.test_inside_json_they_are_what_they_wrap()
+    lu.assertEquals(weir.json({ weir.array { 1, "a", true, null, 0.1 } })[1], '[[1,"a",true,null,0.1]]')
+    lu.assertEquals(weir.json(weir.array { 1, nil, 3, n = 4 })[1], "[1,null,3,null]")
+    lu.assertEquals(weir.json(weir.array { {}, { 1 } })[1], "[[],[1]]")
+    lu.assertEquals(weir.json(weir.array { weir.json { a = 1 }, weir.json {} })[1], '[{"a":1},{}]')
+    lu.assertEquals(weir.json(weir.json { a = weir.json "x" })[1], '{"a":"x"}')
+    lu.assertEquals(weir.json.encode(weir.array {}), "[]")
+end
+
+function TestWrappers.test_bytes_inside_json_are_refused()
+    for _, value in ipairs { weir.bytea "x", { weir.bytea "x" }, weir.array { weir.bytea "x" } } do
+        lu.assertErrorMsgContains("weir.json: bytes are no JSON", weir.json, value)
+    end
+end
 
 local function text_of(wrapper)
     return wrapper[1]
@@ -174,6 +220,30 @@ function TestWrappers.test_numbers_are_written_shortest_and_exact()
     local texts = { ["0.1"] = 0.1, ["1e+300"] = 1e300, ["100000000000000000"] = 1e17, ["-2"] = -2.0 }
     for text, number in pairs(texts) do
         lu.assertEquals(compat.number_text(number), text)
+    end
+end
+
+TestSqltext = {}
+
+local sqltext = require "weir.sqltext"
+
+function TestSqltext.test_a_rollback_to_a_savepoint_is_recognized_however_it_is_written()
+    for _, sql in ipairs {
+        "rollback to a", "ROLLBACK TO SAVEPOINT a;", "Rollback Work To a", "rollback transaction to savepoint a",
+        " \n\t rollback\nto\ta", "-- why\nrollback to a", "/* one /* two */ three */ rollback/**/to/***/a",
+        "/*/ */rollback--x\r to a", "--\n--\nrollback to\"a\"", "/* // ** */rollback to a",
+    } do
+        lu.assertTrue(sqltext.is_rollback_to(sql), sql)
+    end
+end
+
+function TestSqltext.test_nothing_else_is_taken_for_one()
+    for _, sql in ipairs {
+        "", " ", "rollback", "rollback;", "rollback work", "rollback and chain", "rollbackto a", "rollback prepared 'to'",
+        "-- rollback to a", "/* rollback to a", "/* /* */ rollback to a", "select 1; rollback to a", "rollback tomorrow",
+        "release savepoint a", "savepoint a", "rollback work work to a", "/", "-", "/*",
+    } do
+        lu.assertFalse(sqltext.is_rollback_to(sql), sql)
     end
 end
 

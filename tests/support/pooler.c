@@ -27,7 +27,7 @@ enum { START_MS = 10000, PATH_SIZE = 160, DEFAULT_SIZE = 4 };
 
 struct pooler {
     char dir[PATH_SIZE], ini[PATH_SIZE + 16], log[PATH_SIZE + 16], users[PATH_SIZE + 16];
-    char conninfo[512], settings[1024], answer[1024];
+    char conninfo[512], settings[128], answer[1024];
     pid_t pid;
     PGconn *console;
 };
@@ -106,9 +106,8 @@ static struct pooler *new_pooler(struct server *server, const struct pooler_opti
     print_to(pooler->ini, sizeof pooler->ini, "%s/pgbouncer.ini", pooler->dir);
     print_to(pooler->log, sizeof pooler->log, "%s/log", pooler->dir);
     print_to(pooler->users, sizeof pooler->users, "%s/users", pooler->dir);
-    print_to(pooler->settings, sizeof pooler->settings, "pool_mode = %s\ndefault_pool_size = %d\n%s\n",
-             modes[options->mode], options->size == 0 ? DEFAULT_SIZE : options->size,
-             options->config == NULL ? "" : options->config);
+    print_to(pooler->settings, sizeof pooler->settings, "pool_mode = %s\ndefault_pool_size = %d\n",
+             modes[options->mode], options->size == 0 ? DEFAULT_SIZE : options->size);
     print_to(socket, sizeof socket, "host=%s port=%d", server_socket_dir(server), server_port(server));
     write_file(pooler->users, USERS);
     configure(pooler, options->upstream == NULL ? socket : options->upstream);
@@ -240,11 +239,6 @@ size_t pooler_clients(struct pooler *pooler)
     return count_rows(pooler, "SHOW CLIENTS", "database", false, "pgbouncer");
 }
 
-size_t pooler_waiting(struct pooler *pooler)
-{
-    return count_rows(pooler, "SHOW CLIENTS", "state", true, "waiting");
-}
-
 size_t pooler_servers(struct pooler *pooler, const char *login)
 {
     return count_rows(pooler, "SHOW SERVERS", "user", true, login);
@@ -266,18 +260,4 @@ const char *pooler_ask(struct pooler *pooler, const char *more, const char *sql)
     PQclear(result);
     PQfinish(client);
     return pooler->answer;
-}
-
-size_t pooler_log_count(const struct pooler *pooler, const char *text)
-{
-    FILE *file = fopen(pooler->log, "r");
-    if (file == NULL) give_up("cannot read %s", pooler->log);
-    char *line = NULL;
-    size_t room = 0, count = 0;
-    while (getline(&line, &room, file) >= 0) {
-        if (strstr(line, text) != NULL) count++;
-    }
-    free(line);
-    fclose(file);
-    return count;
 }

@@ -18,7 +18,6 @@ struct pooler_options {
     enum pooler_mode mode;
     int size;             /* server connections per login; 0: 4 */
     const char *upstream; /* "host=... port=..." of the server; NULL: straight to its socket */
-    const char *config;   /* lines for the section [pgbouncer]; NULL: none */
 };
 
 struct pooler *pooler_start(struct server *server, const struct pooler_options *options); /* NULL: the defaults */
@@ -43,11 +42,7 @@ const char *pooler_ask(struct pooler *pooler, const char *more, const char *sql)
 
 /* Clients' connections, the fixture's own left out. */
 size_t pooler_clients(struct pooler *pooler);
-/* Clients that wait for a server connection. */
-size_t pooler_waiting(struct pooler *pooler);
 /* Server connections of this login. */
 size_t pooler_servers(struct pooler *pooler, const char *login);
-/* Lines of its log that hold text. */
-size_t pooler_log_count(const struct pooler *pooler, const char *text);
 
 #endif

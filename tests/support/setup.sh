@@ -5,7 +5,7 @@ build=${WEIR_BUILD:-$root/build}
 
 build_packages="cmake ninja-build gcc libc6-dev pkg-config libpq-dev libuv1-dev lua5.4 liblua5.4-dev lua-dkjson
 postgresql-15"
-test_packages="g++ libcmocka-dev lua-unit"
+test_packages="g++ libcmocka-dev lua-unit openssl pgbouncer"
 valgrind_packages="valgrind libc6-dbg"
 
 say() {
@@ -63,6 +63,38 @@ apt_install_without_cluster() {
     return $installed
 }
 
+# The package of PgBouncer starts a pooler at once and at each boot. Nobody asked for one: tests start poolers of their own.
+apt_install_without_pooler() {
+    policy=/usr/sbin/policy-rc.d
+    made=
+    if [ ! -e $policy ]; then
+        trap 'rm -f $policy' EXIT
+        trap 'exit 1' HUP INT TERM
+        made=yes
+        printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy || return 1
+    fi
+    apt_install pgbouncer && installed=0 || installed=1
+    [ -z "$made" ] || rm -f $policy
+    trap - EXIT HUP INT TERM
+    rm -f /etc/systemd/system/multi-user.target.wants/pgbouncer.service
+    return $installed
+}
+
+apt_install_all() {
+    others=
+    for package in "$@"; do
+        [ "$package" = pgbouncer ] || others="$others $package"
+    done
+    case " $others " in
+        *" postgresql-15 "*) apt_install_without_cluster $others ;;
+        "  ") ;;
+        *) apt_install $others ;;
+    esac || return 1
+    case " $* " in
+        *" pgbouncer "*) apt_install_without_pooler ;;
+    esac
+}
+
 # need_packages NAME...: present afterwards, or the script has ended with a sentence.
 need_packages() {
     command -v dpkg-query >/dev/null 2>&1 ||
@@ -72,10 +104,7 @@ need_packages() {
     [ "$(id -u)" = 0 ] || fail "Missing packages; run as root: apt-get install --no-install-recommends $missing"
     say "Installing: $missing"
     quietly apt-get -qq update || fail "apt-get update failed; the network or the package sources need a look."
-    case " $missing " in
-        *" postgresql-15 "*) apt_install_without_cluster $missing ;;
-        *) apt_install $missing ;;
-    esac || fail "The packages could not be installed."
+    apt_install_all $missing || fail "The packages could not be installed."
 }
 
 # configured DIR NAME=VALUE...: true if DIR was configured from this tree with these values.

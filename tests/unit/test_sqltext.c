@@ -116,6 +116,9 @@ static void what_stays_in_the_session_is_suspected(void **state)
         "select 1 where x=$1 and set_config('$','$',false)='1'",
         "select 1-- '\n, set_config('a','b',false)",
         "with t as (select pg_advisory_lock(1)) select 1",
+        "select become('web_anon')", /* who knows what is in there */
+        "select * from app.remember ($1)",
+        "update pg_settings set setting = 'x' where name = 'search_path'",
     };
     (void)state;
     for (size_t i = 0; i < sizeof dirty / sizeof *dirty; i++) {
@@ -145,7 +148,10 @@ static void what_ends_with_its_transaction_is_not(void **state)
         "declare c cursor for select 1",
         "create table t(temp int, hold int)",
         "select current_setting('a')",
-        "select my_set_config_x()",
+        "select my_set_config_x from t",
+        "insert into contacts (id, name) values ($1, lower($2)) returning coalesce(name, '')",
+        "select count(*), max(a) from t where b in (1, 2) group by (c)",
+        "with x (a) as (select now()) select a::numeric(10, 2) from x",
         "delete from listen",
         "select prepare from t",
         "notify x",
