@@ -1,4 +1,5 @@
-/* What the engine asks of a server. Two implementations answer: src/pg over libpq, src/sim over a simulated server.
+/* What the engine asks of a server. Two implementations answer: src/pg over libpq, and the scripted server of our tests
+ * (tests/support/fake_server.c).
  *
  * A link is one connection. At most one segment is under way on it. Answers come through the environment's functions,
  * only ever from inside a ready() that the driver registered, each as the last thing that ready() does with
@@ -85,7 +86,6 @@ struct wr_reply {              /* lives during settled() */
     bool heal;                 /* the statement cache was stale and the segment had no effect: send it again, once */
     bool dirty;                /* session state may have been changed: reset before another borrower */
     enum wr_xact xact;         /* XACT_STATUS */
-    uint64_t bytes;            /* of results, about */
 };
 
 /* Lent by the engine; outlives the driver's instance. Results may outlive both: what their release() needs must not be
@@ -115,7 +115,6 @@ struct weir_driver {
      * wait their turn inside. The deadline counts from the moment the connect gets its turn: deadline = its start + timeout_ns. */
     int (*connect)(void *instance, struct wr_target *target, uint64_t timeout_ns, void *owner);
     void (*forget)(void *instance, void *owner);    /* connected(owner) will not come any more; what is made is closed */
-    void (*set_owner)(struct wr_link *link, void *owner); /* for settled and lost; done by connect's owner at first */
     int (*send)(struct wr_link *link, const struct wr_segment *segment, struct wr_fault *fault); /* WEIR_OK; else lost */
     void (*cancel)(struct wr_link *link);           /* of the segment under way; harmless if there is none */
     bool (*peek)(struct wr_link *link);             /* idle: false if the server has hung up or said something fatal */

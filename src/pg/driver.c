@@ -84,11 +84,6 @@ static void forget(void *instance, void *owner)
     wr_crew_forget(((struct wr_pg *)instance)->crew, owner);
 }
 
-static void set_owner(struct wr_link *link, void *owner)
-{
-    link->owner = owner;
-}
-
 static uint32_t pid(const struct wr_link *link)
 {
     return (uint32_t)PQbackendPID(link->conn);
@@ -104,7 +99,6 @@ const weir_driver *weir_driver_pg(void)
         .target_free = wr_target_drop,
         .connect = start_connect,
         .forget = forget,
-        .set_owner = set_owner,
         .send = wr_link_send,
         .cancel = wr_link_cancel,
         .peek = wr_link_peek,

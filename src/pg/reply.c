@@ -44,7 +44,6 @@ static void heed_tag(struct wr_link *link, const char *tag)
 static void keep_result(struct wr_link *link, PGresult *result)
 {
     struct wr_reply *reply = &link->reply;
-    reply->bytes += PQresultMemorySize(result);
     heed_tag(link, PQcmdStatus(result));
     link->results[reply->count++] = wr_pgresult(result);
 }

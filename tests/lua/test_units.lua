@@ -236,13 +236,15 @@ function TestUnits:test_units_of_many_users_never_meet()
 end
 
 function TestUnits:test_a_cancelled_task_gives_its_connection_back()
+    local begun
     local task = weir.spawn(function()
         return self.db:with_service("GET", function(tx)
             tx:query("select 1")
+            begun = true
             weir.sleep(100)
         end)
     end)
-    weir.sleep(0.05)
+    while not begun do weir.sleep(0.002) end
     task:cancel()
     local ok, err = pcall(task.join, task)
     lu.assertFalse(ok)

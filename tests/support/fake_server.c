@@ -99,11 +99,6 @@ static void driver_forget(void *instance, void *owner)
     }
 }
 
-static void driver_set_owner(struct wr_link *link, void *owner)
-{
-    ((struct fake_link *)(void *)link)->owner = owner;
-}
-
 static void count_segment(struct fake *fake, const struct wr_segment *segment)
 {
     int *const counts[] = {&fake->singles,   &fake->begins, NULL,          &fake->commits,
@@ -260,7 +255,7 @@ const weir_driver *fake_driver(struct fake *fake)
 {
     static const weir_driver driver = {"fake",        driver_start,       driver_stop,
                                        driver_target, driver_target_free, driver_connect,
-                                       driver_forget, driver_set_owner,   driver_send,
+                                       driver_forget, driver_send,
                                        driver_cancel, driver_peek,        driver_close,
                                        driver_pid};
     current = fake;
