@@ -198,7 +198,7 @@ typedef struct weir_options {
     uint64_t lifetime_ns;            /* minus up to 10 % jitter; 0: for ever */
     uint64_t leak_after_ns;          /* a unit holding a connection longer is reported; 0: never */
     uint64_t cancel_wait_ns;         /* a cancelled connection not back by then is closed */
-    uint32_t connect_at_once;        /* connects under way per engine, 1 .. 16: the storm cap */
+    uint32_t connect_at_once;        /* connects under way per server, 1 .. 16: the storm cap */
     uint32_t prepared_max;           /* prepared statements per connection; 0: none */
     weir_queue queue; uint64_t queue_target_ns, queue_interval_ns; /* CODEL's */
     weir_reset reset;

@@ -111,7 +111,7 @@ struct weir_driver {
     /* Parses and checks; WEIR_EINVAL with a sentence that names the knob and holds no secret. */
     int (*target)(void *instance, const struct wr_login *login, struct wr_target **out, char *why);
     void (*target_free)(struct wr_target *target);
-    /* Starts a connect that ends by deadline_ns at the latest; answered by connected(owner). More than connect_at_once
+    /* Starts a connect that ends by deadline_ns at the latest; answered by connected(owner). More than connect_at_once to one server
      * wait their turn inside. The deadline counts from the moment the connect gets its turn: deadline = its start + timeout_ns. */
     int (*connect)(void *instance, struct wr_target *target, uint64_t timeout_ns, void *owner);
     void (*forget)(void *instance, void *owner);    /* connected(owner) will not come any more; what is made is closed */
