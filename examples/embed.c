@@ -36,10 +36,12 @@ static int run_statement(weir_uv *uv, weir_engine *engine, const char *sql)
     bool ended = false;
     char why[WEIR_WHY_MAX];
     weir_call *call;
-    weir_statement statement = { .sql = sql };
-    weir_request request = {
-        .client = "service", .context = "example: embed", .readonly = true, .notify = on_call, .user = &ended
-    };
+    weir_statement statement = {.sql = sql};
+    weir_request request = {.client = "service",
+                            .context = "example: embed",
+                            .readonly = true,
+                            .notify = on_call,
+                            .user = &ended};
 
     if (weir_submit(engine, &request, &statement, 1, &call, why) != WEIR_OK) {
         fprintf(stderr, "submit: %s\n", why);
@@ -52,7 +54,8 @@ static int run_statement(weir_uv *uv, weir_engine *engine, const char *sql)
     if (error == NULL)
         print_rows(weir_call_result(call, 0));
     else
-        fprintf(stderr, "%s after %u attempts: %s\n", weir_code_name(error->code), error->attempts, error->message);
+        fprintf(stderr, "%s after %u attempts: %s\n", weir_code_name(error->code), error->attempts,
+                error->message);
     weir_call_free(call);
     return status;
 }
@@ -62,8 +65,7 @@ static void close_engine(weir_uv *uv, weir_engine *engine)
     bool never = false;
 
     weir_drain(engine, 1000000000);
-    while (!weir_drained(engine))
-        weir_uv_run_until(uv, &never, 10000000);
+    while (!weir_drained(engine)) weir_uv_run_until(uv, &never, 10000000);
     weir_free(engine);
 }
 
@@ -74,8 +76,8 @@ int main(int argc, char **argv)
     weir_uv *uv = NULL;
     weir_engine *engine = NULL;
     weir_options options;
-    weir_backend backend = { .name = "primary", .conninfo = argc > 1 ? argv[1] : getenv("DATABASE_URL") };
-    weir_client client = { .name = "service", .kind = WEIR_SERVICE, .bypass_rls = true, .max = 4 };
+    weir_backend backend = {.name = "primary", .conninfo = argc > 1 ? argv[1] : getenv("DATABASE_URL")};
+    weir_client client = {.name = "service", .kind = WEIR_SERVICE, .bypass_rls = true, .max = 4};
 
     if (backend.conninfo == NULL) {
         fprintf(stderr, "usage: %s CONNINFO, or DATABASE_URL in the environment\n", argv[0]);

@@ -218,7 +218,8 @@ static enum finding join_open_file(struct opening *opening, int fd)
     struct stat found;
     const char *fault = kind_fault(fd, &found);
     if (fault != NULL) return refuse(opening, opening->path, fault);
-    if (is_foreign(fd)) return refuse(opening, opening->path, "is not an area; remove it or choose another path");
+    if (is_foreign(fd))
+        return refuse(opening, opening->path, "is not an area; remove it or choose another path");
     uint64_t size = (uint64_t)found.st_size;
     if (!read_header(fd, &header)) size = size < sizeof header ? size : 0;
     if (!wr_header_sound(&header, size, &area->shape, area->at.size, opening->replaced)) return UNSOUND;

@@ -20,22 +20,22 @@
 #include <stdint.h>
 
 enum {
-    WR_AREA_LAYOUT = 1,     /* bumped whenever any struct in the area changes */
-    WR_NAME_MAX = 64,       /* pools, objects, areas, with NUL */
-    WR_LABEL_MAX = 96       /* labels, with NUL */
+    WR_AREA_LAYOUT = 1, /* bumped whenever any struct in the area changes */
+    WR_NAME_MAX = 64,   /* pools, objects, areas, with NUL */
+    WR_LABEL_MAX = 96   /* labels, with NUL */
 };
 
 struct wr_area;
 
 struct wr_area_shape {
-    uint32_t workers;       /* slots: 1 .. 256; slot numbers are 1 .. workers, 0 means nobody */
-    uint32_t pools;         /* 1 .. 64 */
-    uint32_t pool_bytes;    /* one pool's shared record (the engine's: control words, guards) */
-    uint32_t labels;        /* 2 .. 4096, label 0 is "other" */
-    uint32_t calls;         /* flight recorder entries per worker, a power of two, 16 .. 65536 */
-    uint32_t events;        /* event log entries, a power of two, 16 .. 65536 */
-    uint32_t objects;       /* directory entries for guards by name, 0 .. 1024 */
-    uint32_t object_bytes;  /* bytes of each */
+    uint32_t workers;      /* slots: 1 .. 256; slot numbers are 1 .. workers, 0 means nobody */
+    uint32_t pools;        /* 1 .. 64 */
+    uint32_t pool_bytes;   /* one pool's shared record (the engine's: control words, guards) */
+    uint32_t labels;       /* 2 .. 4096, label 0 is "other" */
+    uint32_t calls;        /* flight recorder entries per worker, a power of two, 16 .. 65536 */
+    uint32_t events;       /* event log entries, a power of two, 16 .. 65536 */
+    uint32_t objects;      /* directory entries for guards by name, 0 .. 1024 */
+    uint32_t object_bytes; /* bytes of each */
 };
 
 /* Anonymous private memory with the caller as worker 1. WEIR_OK, WEIR_EINVAL (why says which field), WEIR_ENOMEM. */
@@ -55,7 +55,7 @@ int wr_area_open(struct wr_area **out, const char *path, const char *name, const
 void wr_area_close(struct wr_area *area);
 
 bool wr_area_is_shared(const struct wr_area *area);
-uint32_t wr_area_worker(const struct wr_area *area);             /* own slot, >= 1 */
+uint32_t wr_area_worker(const struct wr_area *area); /* own slot, >= 1 */
 const struct wr_area_shape *wr_area_shape(const struct wr_area *area);
 
 /* The shared record of the pool `name`: zeroed and *created on first sight by any worker. *index is its place,
@@ -76,7 +76,7 @@ void wr_area_object_ready(struct wr_area *area, void *record);
  * WR_LABEL_MAX. A few indexes below the count may have no label yet, or, lost with a killed process, never: their
  * text is "". */
 uint32_t wr_area_label(struct wr_area *area, const char *label);
-uint32_t wr_area_label_count(const struct wr_area *area);        /* including "other" */
+uint32_t wr_area_label_count(const struct wr_area *area); /* including "other" */
 const char *wr_area_label_text(const struct wr_area *area, uint32_t index);
 
 /* Marks the own slot as alive at this moment (CLOCK_MONOTONIC ns). */

@@ -9,24 +9,57 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-enum wr_counter {              /* monotonic, per pool */
-    WR_N_STARTED = 0,          /* calls taken in */
-    WR_N_OK, WR_N_FAILED, WR_N_REFUSED, WR_N_TIMEOUT, WR_N_UNKNOWN, WR_N_CANCELLED, /* calls ended: these sum to ended */
-    WR_N_ATTEMPTS, WR_N_RETRIES,
-    WR_N_DENIED_BUDGET, WR_N_DENIED_DEADLINE, WR_N_DENIED_UNSAFE, WR_N_DENIED_MAX,  /* retries not made, and why */
-    WR_N_REFUSED_BREAKER, WR_N_REFUSED_QUEUE, WR_N_REFUSED_ACQUIRE, WR_N_REFUSED_PAUSED, WR_N_REFUSED_DRAINING,
-    WR_N_OPENED, WR_N_CLOSED, WR_N_CLOSED_IDLE, WR_N_CLOSED_LIFETIME, WR_N_CLOSED_ERROR, WR_N_CLOSED_PEEK,
-    WR_N_CLOSED_CANCEL, WR_N_CLOSED_SHUTDOWN, WR_N_CONNECT_FAILED,
-    WR_N_CANCELS, WR_N_RESETS, WR_N_HEALS, WR_N_LEAKS, WR_N_PROBES, WR_N_PROBES_FAILED,
-    WR_N_RESOLVED_COMMITTED, WR_N_RESOLVED_ABORTED, WR_N_RESOLVED_NOT,
-    WR_N_POLICY_CALLS, WR_N_POLICY_FAULTS,
-    WR_COUNTERS
+enum wr_counter {                   /* monotonic, per pool */
+                  WR_N_STARTED = 0, /* calls taken in */
+                  WR_N_OK,
+                  WR_N_FAILED,
+                  WR_N_REFUSED,
+                  WR_N_TIMEOUT,
+                  WR_N_UNKNOWN,
+                  WR_N_CANCELLED, /* calls ended: these sum to ended */
+                  WR_N_ATTEMPTS,
+                  WR_N_RETRIES,
+                  WR_N_DENIED_BUDGET,
+                  WR_N_DENIED_DEADLINE,
+                  WR_N_DENIED_UNSAFE,
+                  WR_N_DENIED_MAX, /* retries not made, and why */
+                  WR_N_REFUSED_BREAKER,
+                  WR_N_REFUSED_QUEUE,
+                  WR_N_REFUSED_ACQUIRE,
+                  WR_N_REFUSED_PAUSED,
+                  WR_N_REFUSED_DRAINING,
+                  WR_N_OPENED,
+                  WR_N_CLOSED,
+                  WR_N_CLOSED_IDLE,
+                  WR_N_CLOSED_LIFETIME,
+                  WR_N_CLOSED_ERROR,
+                  WR_N_CLOSED_PEEK,
+                  WR_N_CLOSED_CANCEL,
+                  WR_N_CLOSED_SHUTDOWN,
+                  WR_N_CONNECT_FAILED,
+                  WR_N_CANCELS,
+                  WR_N_RESETS,
+                  WR_N_HEALS,
+                  WR_N_LEAKS,
+                  WR_N_PROBES,
+                  WR_N_PROBES_FAILED,
+                  WR_N_RESOLVED_COMMITTED,
+                  WR_N_RESOLVED_ABORTED,
+                  WR_N_RESOLVED_NOT,
+                  WR_N_POLICY_CALLS,
+                  WR_N_POLICY_FAULTS,
+                  WR_COUNTERS
 };
 
-enum wr_gauge {                /* per pool and worker, zeroed when the worker dies */
-    WR_G_CONNECTIONS = 0,      /* open or being opened: what the cap over all workers counts */
-    WR_G_IDLE, WR_G_BUSY, WR_G_CONNECTING, WR_G_CANCELING, WR_G_WAITING, WR_G_IN_FLIGHT,
-    WR_GAUGES
+enum wr_gauge {                       /* per pool and worker, zeroed when the worker dies */
+                WR_G_CONNECTIONS = 0, /* open or being opened: what the cap over all workers counts */
+                WR_G_IDLE,
+                WR_G_BUSY,
+                WR_G_CONNECTING,
+                WR_G_CANCELING,
+                WR_G_WAITING,
+                WR_G_IN_FLIGHT,
+                WR_GAUGES
 };
 
 struct wr_pool_meter {
@@ -35,7 +68,7 @@ struct wr_pool_meter {
     struct wr_histogram_fine duration, wait, connect;
 };
 
-struct wr_series_meter {       /* per pool and label */
+struct wr_series_meter { /* per pool and label */
     _Atomic uint64_t ok, failed, refused, timeout, unknown, cancelled, retries;
     struct wr_histogram_coarse duration;
 };
@@ -46,7 +79,8 @@ struct wr_series_meter *wr_meter_series(struct wr_area *area, uint32_t pool, uin
 
 static inline void wr_count(_Atomic uint64_t *counter, uint64_t n)
 {
-    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+                          memory_order_relaxed);
 }
 
 /* Gauges take part in the cap over workers, so they are real atomic adds, in one order for all: who adds to its own
@@ -58,7 +92,8 @@ static inline int64_t wr_gauge_add(_Atomic int64_t *gauge, int64_t n)
 
 /* Sums over all slots. */
 uint64_t wr_meter_counter(const struct wr_area *area, uint32_t pool, enum wr_counter counter);
-int64_t wr_meter_gauge(const struct wr_area *area, uint32_t pool, enum wr_gauge gauge); /* live workers only */
+int64_t wr_meter_gauge(const struct wr_area *area, uint32_t pool,
+                       enum wr_gauge gauge); /* live workers only */
 enum wr_pool_histogram { WR_H_DURATION, WR_H_WAIT, WR_H_CONNECT };
 void wr_meter_histogram(const struct wr_area *area, uint32_t pool, enum wr_pool_histogram which,
                         struct wr_histogram_view *view);
@@ -66,6 +101,7 @@ struct wr_series_sum {
     uint64_t ok, failed, refused, timeout, unknown, cancelled, retries;
     struct wr_histogram_view duration;
 };
-void wr_meter_series_sum(const struct wr_area *area, uint32_t pool, uint32_t label, struct wr_series_sum *sum);
+void wr_meter_series_sum(const struct wr_area *area, uint32_t pool, uint32_t label,
+                         struct wr_series_sum *sum);
 
 #endif

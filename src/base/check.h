@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define WR_CHECK(condition)                                                                                            \
-    do {                                                                                                               \
-        if (__builtin_expect(!(condition), 0)) wr_check_failed(__FILE__, __LINE__, #condition);                        \
+#define WR_CHECK(condition)                                                                                  \
+    do {                                                                                                     \
+        if (__builtin_expect(!(condition), 0)) wr_check_failed(__FILE__, __LINE__, #condition);              \
     } while (0)
 
 _Noreturn static inline void wr_check_failed(const char *file, int line, const char *condition)

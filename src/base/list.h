@@ -10,7 +10,7 @@ struct wr_list {
     struct wr_list *prev, *next;
 };
 
-#define WR_CONTAINER(pointer, type, member) ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
+#define WR_CONTAINER(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 static inline void wr_list_init(struct wr_list *list)
 {

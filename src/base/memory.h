@@ -11,9 +11,9 @@ struct wr_memory {
 };
 
 const struct wr_memory *wr_memory_libc(void);
-void *wr_alloc(const struct wr_memory *memory, size_t size);          /* zeroed, or NULL */
+void *wr_alloc(const struct wr_memory *memory, size_t size); /* zeroed, or NULL */
 void *wr_resize(const struct wr_memory *memory, void *old, size_t size);
-void wr_free(const struct wr_memory *memory, void *old);              /* accepts NULL */
-char *wr_strdup(const struct wr_memory *memory, const char *text);    /* NULL for NULL or when out of memory */
+void wr_free(const struct wr_memory *memory, void *old);           /* accepts NULL */
+char *wr_strdup(const struct wr_memory *memory, const char *text); /* NULL for NULL or when out of memory */
 
 #endif

@@ -24,10 +24,12 @@ struct wr_buffer {
 
 void wr_buffer_init(struct wr_buffer *buffer, const struct wr_memory *memory);
 void wr_buffer_release(struct wr_buffer *buffer);
-void wr_buffer_clear(struct wr_buffer *buffer);                        /* length 0, failed false, memory kept */
+void wr_buffer_clear(struct wr_buffer *buffer); /* length 0, failed false, memory kept */
 size_t wr_buffer_add(struct wr_buffer *buffer, const void *data, size_t length); /* offset where it was put */
-size_t wr_buffer_add_text(struct wr_buffer *buffer, const char *text); /* with its NUL; offset */
-void wr_buffer_printf(struct wr_buffer *buffer, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void wr_buffer_json_string(struct wr_buffer *buffer, const char *text); /* quoted and escaped; invalid UTF-8 becomes U+FFFD */
+size_t wr_buffer_add_text(struct wr_buffer *buffer, const char *text);           /* with its NUL; offset */
+void wr_buffer_printf(struct wr_buffer *buffer, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+void wr_buffer_json_string(struct wr_buffer *buffer,
+                           const char *text); /* quoted and escaped; invalid UTF-8 becomes U+FFFD */
 
 #endif

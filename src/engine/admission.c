@@ -25,7 +25,7 @@ bool wr_breaker_admit(struct weir_call *call)
     uint32_t owner = wr_area_worker(pool->engine->area);
     call->permit_held = weir_breaker_admit(pool->breaker, owner, pool->engine->now, &call->permit);
     if (call->permit_held) return true;
-    wr_health_watch(pool);   /* another worker may have opened it */
+    wr_health_watch(pool); /* another worker may have opened it */
     wr_breaker_refuse(call, NULL);
     return false;
 }
@@ -35,11 +35,12 @@ void wr_breaker_moved(struct wr_pool *pool, const weir_evidence *evidence)
     char text[WEIR_WHY_MAX];
     weir_evidence_text(evidence, text, sizeof text);
     if (evidence->from == evidence->to) {
-        wr_engine_event(pool->engine, WR_EVENT_BREAKER, pool, "threshold exceeded, breaker only watches: %s", text);
+        wr_engine_event(pool->engine, WR_EVENT_BREAKER, pool, "threshold exceeded, breaker only watches: %s",
+                        text);
         return;
     }
-    wr_engine_event(pool->engine, WR_EVENT_BREAKER, pool, "%s -> %s: %s", weir_breaker_state_name(evidence->from),
-                    weir_breaker_state_name(evidence->to), text);
+    wr_engine_event(pool->engine, WR_EVENT_BREAKER, pool, "%s -> %s: %s",
+                    weir_breaker_state_name(evidence->from), weir_breaker_state_name(evidence->to), text);
     if (evidence->to == WEIR_OPEN || evidence->to == WEIR_FORCED_OPEN) wr_queue_flush(pool, evidence);
     wr_health_watch(pool);
 }
@@ -50,5 +51,6 @@ void wr_breaker_tell(struct wr_pool *pool, weir_verdict verdict, const char *cod
     weir_evidence moved;
     uint64_t now = pool->engine->now;
     if (!weir_breaker_admit(pool->breaker, wr_area_worker(pool->engine->area), now, &permit)) return;
-    if (weir_breaker_settle(pool->breaker, permit, verdict, 0, code, now, &moved)) wr_breaker_moved(pool, &moved);
+    if (weir_breaker_settle(pool->breaker, permit, verdict, 0, code, now, &moved))
+        wr_breaker_moved(pool, &moved);
 }

@@ -19,11 +19,14 @@ static const unsigned call_may_enter[WR_CALL_STATES] = {
                     1u << WR_CALL_OVER,
     [WR_CALL_QUEUED] = 1u << WR_CALL_NEW | 1u << WR_CALL_HELD | 1u << WR_CALL_SENT | 1u << WR_CALL_OVER,
     [WR_CALL_HELD] = 1u << WR_CALL_NEW | 1u << WR_CALL_SENT | 1u << WR_CALL_OVER,
-    [WR_CALL_SENT] = 1u << WR_CALL_NEW | 1u << WR_CALL_HELD | 1u << WR_CALL_SENT | 1u << WR_CALL_OVERDUE | 1u << WR_CALL_OVER,
+    [WR_CALL_SENT] = 1u << WR_CALL_NEW | 1u << WR_CALL_HELD | 1u << WR_CALL_SENT | 1u << WR_CALL_OVERDUE |
+                     1u << WR_CALL_OVER,
     [WR_CALL_OVERDUE] = 1u << WR_CALL_NEW | 1u << WR_CALL_HELD | 1u << WR_CALL_OVER,
     [WR_CALL_BACKOFF] = 1u << WR_CALL_NEW | 1u << WR_CALL_OVER,
-    [WR_CALL_RESOLVE_WAIT] = 1u << WR_CALL_NEW | 1u << WR_CALL_RESOLVE_QUEUED | 1u << WR_CALL_RESOLVE_SENT | 1u << WR_CALL_OVER,
-    [WR_CALL_RESOLVE_QUEUED] = 1u << WR_CALL_NEW | 1u << WR_CALL_RESOLVE_WAIT | 1u << WR_CALL_RESOLVE_SENT | 1u << WR_CALL_OVER,
+    [WR_CALL_RESOLVE_WAIT] =
+        1u << WR_CALL_NEW | 1u << WR_CALL_RESOLVE_QUEUED | 1u << WR_CALL_RESOLVE_SENT | 1u << WR_CALL_OVER,
+    [WR_CALL_RESOLVE_QUEUED] =
+        1u << WR_CALL_NEW | 1u << WR_CALL_RESOLVE_WAIT | 1u << WR_CALL_RESOLVE_SENT | 1u << WR_CALL_OVER,
     [WR_CALL_RESOLVE_SENT] = 1u << WR_CALL_NEW | 1u << WR_CALL_RESOLVE_WAIT | 1u << WR_CALL_OVER,
     [WR_CALL_OVER] = 0,
 };
@@ -53,13 +56,14 @@ void wr_call_enter(struct weir_call *call, enum wr_call_state next)
 void wr_call_notice(struct weir_call *call, weir_status status)
 {
     call->status = status;
-    if (!call->abandoned && wr_list_empty(&call->notice)) wr_list_append(&call->engine->notices, &call->notice);
+    if (!call->abandoned && wr_list_empty(&call->notice))
+        wr_list_append(&call->engine->notices, &call->notice);
 }
 
 /* ---- submitted ------------------------------------------------------------------------------------------------ */
 
-static int take_in(weir_engine *engine, const weir_request *request, const weir_statement *statements, size_t count,
-                   struct weir_call **out, char *why)
+static int take_in(weir_engine *engine, const weir_request *request, const weir_statement *statements,
+                   size_t count, struct weir_call **out, char *why)
 {
     struct weir_call *call = wr_call_new(engine);
     if (call == NULL) {
@@ -96,15 +100,16 @@ static void set_out(struct weir_call *call)
     wr_call_attempt(call);
 }
 
-int weir_submit(weir_engine *engine, const weir_request *request, const weir_statement *statements, size_t count,
-                weir_call **out, char *why)
+int weir_submit(weir_engine *engine, const weir_request *request, const weir_statement *statements,
+                size_t count, weir_call **out, char *why)
 {
     char unused[WEIR_WHY_MAX];
     if (why == NULL) why = unused;
     *out = NULL;
     int code = wr_call_check_request(engine, request, why);
     if (code == WEIR_OK && request->isolation != NULL) {
-        wr_text_format(why, WEIR_WHY_MAX, "isolation is for units of work: a single call has no BEGIN to carry it");
+        wr_text_format(why, WEIR_WHY_MAX,
+                       "isolation is for units of work: a single call has no BEGIN to carry it");
         code = WEIR_EINVAL;
     }
     if (code == WEIR_OK) code = wr_call_check_statements(statements, count, true, why);
@@ -146,9 +151,13 @@ static struct wr_pool *route(struct weir_call *call)
     if (call->backend != NULL) {
         backend = wr_policy_find_backend(engine, call->backend);
     } else {
-        weir_request view = {.client = call->client, .context = call->context, .claims = call->claims,
-                             .isolation = call->isolation, .traceparent = call->traceparent,
-                             .readonly = call->readonly, .idempotent = call->idempotent,
+        weir_request view = {.client = call->client,
+                             .context = call->context,
+                             .claims = call->claims,
+                             .isolation = call->isolation,
+                             .traceparent = call->traceparent,
+                             .readonly = call->readonly,
+                             .idempotent = call->idempotent,
                              .timeout_ns = call->deadline - call->started};
         backend = wr_policy_route(engine, &view);
     }
@@ -174,7 +183,7 @@ void wr_call_attempt(struct weir_call *call)
     call->has_effects = call->spoiled = call->faulted = false;
     call->transaction = 'I';
     call->xid = 0;
-    if (call->attempt == 1) {   /* a call stays with its pool, so that what a pool started is what it ended */
+    if (call->attempt == 1) { /* a call stays with its pool, so that what a pool started is what it ended */
         call->pool = route(call);
         wr_count(&call->pool->meter->counter[WR_N_STARTED], 1);
         add_in_flight(call->pool, 1);
@@ -186,11 +195,13 @@ void wr_call_attempt(struct weir_call *call)
         return;
     }
     if (atomic_load_explicit(&call->pool->record->paused, memory_order_relaxed) != 0) {
-        wr_call_refuse(call, WEIR_CALL_PAUSED, WR_N_REFUSED_PAUSED, NULL, 0, "pool %s is paused", call->pool->name);
+        wr_call_refuse(call, WEIR_CALL_PAUSED, WR_N_REFUSED_PAUSED, NULL, 0, "pool %s is paused",
+                       call->pool->name);
         return;
     }
-    if (engine->now >= call->deadline) {   /* a loop that stood still, or a clock that jumped */
-        wr_call_refuse(call, WEIR_CALL_TIMEOUT, WR_N_REFUSED_ACQUIRE, NULL, 0, "the deadline passed before the attempt");
+    if (engine->now >= call->deadline) { /* a loop that stood still, or a clock that jumped */
+        wr_call_refuse(call, WEIR_CALL_TIMEOUT, WR_N_REFUSED_ACQUIRE, NULL, 0,
+                       "the deadline passed before the attempt");
         return;
     }
     if (!wr_breaker_admit(call)) return;
@@ -198,12 +209,13 @@ void wr_call_attempt(struct weir_call *call)
     if (!wr_queue_join(call->pool, call, false)) {
         uint64_t drained = call->pool->waiting * call->pool->service_floor_ns / wr_pool_max(call->pool);
         wr_call_refuse(call, WEIR_CALL_QUEUE_FULL, WR_N_REFUSED_QUEUE, NULL, drained,
-                       "%zu calls wait for a connection of %s (max %u, queue_max %u)", call->pool->waiting, call->pool->name,
-                       wr_pool_max(call->pool), call->pool->client->queue_max);
+                       "%zu calls wait for a connection of %s (max %u, queue_max %u)", call->pool->waiting,
+                       call->pool->name, wr_pool_max(call->pool), call->pool->client->queue_max);
         return;
     }
     uint64_t patience = engine->config.options.acquire_timeout_ns;
-    if (call->state == WR_CALL_QUEUED && patience != 0) wr_engine_arm(engine, &call->wake, engine->now + patience);
+    if (call->state == WR_CALL_QUEUED && patience != 0)
+        wr_engine_arm(engine, &call->wake, engine->now + patience);
 }
 
 /* ---- leased, sent -------------------------------------------------------------------------------------------------- */
@@ -247,7 +259,7 @@ bool wr_call_send(struct weir_call *call, enum wr_segment_kind kind)
         fault.lost = true;
         wr_call_keep_fault(call, &fault);
         wr_conn_close(wr_call_detach(call), WR_N_CLOSED_ERROR);
-        wr_pool_grow(call->pool);   /* its place may be what somebody waits for */
+        wr_pool_grow(call->pool); /* its place may be what somebody waits for */
         return false;
     }
     if (kind == WR_SEGMENT_COMMIT) {
@@ -319,7 +331,8 @@ void wr_call_settle_permit(struct weir_call *call, weir_verdict verdict, const c
     call->permit_held = false;
     weir_evidence moved;
     struct wr_pool *pool = call->pool;
-    if (weir_breaker_settle(pool->breaker, call->permit, verdict, call->server_ns, code, call->engine->now, &moved)) {
+    if (weir_breaker_settle(pool->breaker, call->permit, verdict, call->server_ns, code, call->engine->now,
+                            &moved)) {
         wr_breaker_moved(pool, &moved);
     }
 }
@@ -336,7 +349,8 @@ void wr_call_let_go(struct weir_call *call)
 {
     struct wr_conn *conn = wr_call_detach(call);
     if (conn == NULL) return;
-    if (call->state == WR_CALL_SENT || call->state == WR_CALL_OVERDUE || call->state == WR_CALL_RESOLVE_SENT) {
+    if (call->state == WR_CALL_SENT || call->state == WR_CALL_OVERDUE ||
+        call->state == WR_CALL_RESOLVE_SENT) {
         wr_conn_abandon(conn);
     } else {
         wr_conn_give_back(conn, call->transaction, call->dirty);
@@ -363,14 +377,16 @@ static void single_settled(struct weir_call *call, struct wr_reply *reply)
     if (reply->failed) {
         wr_call_failed(call, &fault, false);
     } else if (!kept) {
-        wr_call_say(call, WEIR_CLASS_PERMANENT, WEIR_OUTCOME_COMMITTED, "out of memory keeping the result; it was committed");
+        wr_call_say(call, WEIR_CLASS_PERMANENT, WEIR_OUTCOME_COMMITTED,
+                    "out of memory keeping the result; it was committed");
         wr_record_attempt_end(call, "", WEIR_CLASS_PERMANENT);
         wr_call_settle_permit(call, WEIR_NEUTRAL, NULL);
         wr_call_over(call, WEIR_CALL_NO_MEMORY);
     } else {
         wr_call_succeeded(call);
     }
-    wr_conn_give_back(conn, transaction, dirty);   /* before any backoff runs, and after the breaker has heard */
+    wr_conn_give_back(conn, transaction,
+                      dirty); /* before any backoff runs, and after the breaker has heard */
 }
 
 void wr_call_settled(struct weir_call *call, struct wr_reply *reply)
@@ -387,7 +403,7 @@ void wr_call_settled(struct weir_call *call, struct wr_reply *reply)
         call->dirty = call->dirty || reply->dirty;
         wr_count(&call->pool->meter->counter[WR_N_HEALS], 1);
         if (wr_call_send(call, call->sending)) return;
-        call->phase = WEIR_PHASE_NOT_SENT;   /* what was sent before had no effect */
+        call->phase = WEIR_PHASE_NOT_SENT; /* what was sent before had no effect */
         wr_call_enter(call, WR_CALL_NEW);
         struct wr_fault fault = call->fault;
         wr_call_failed(call, &fault, false);
@@ -421,7 +437,8 @@ void wr_call_succeeded(struct weir_call *call)
 void wr_call_failed(struct weir_call *call, const struct wr_fault *fault, bool connecting)
 {
     struct wr_fault kept = *fault;
-    bool nothing_written = call->readonly || (call->unit && call->xid_asked && call->xid == 0 && !call->has_effects);
+    bool nothing_written =
+        call->readonly || (call->unit && call->xid_asked && call->xid == 0 && !call->has_effects);
     struct wr_circumstances at = {call->phase, call->unit, nothing_written, connecting};
     struct wr_judgement j = wr_outcome_judge(&kept, &at);
     /* 57014 from our own statement_timeout or cancel is the deadline, told by the server. */
@@ -469,8 +486,8 @@ void wr_call_say(struct weir_call *call, weir_class class_, weir_outcome outcome
     wr_text_copy(e->message, sizeof e->message, message[0] != '\0' ? message : "failed without a message");
 }
 
-void wr_call_refuse(struct weir_call *call, weir_code code, enum wr_counter counter, const weir_evidence *evidence,
-                    uint64_t retry_after_ns, const char *format, ...)
+void wr_call_refuse(struct weir_call *call, weir_code code, enum wr_counter counter,
+                    const weir_evidence *evidence, uint64_t retry_after_ns, const char *format, ...)
 {
     weir_error *e = &call->error;
     va_list arguments;
@@ -483,7 +500,8 @@ void wr_call_refuse(struct weir_call *call, weir_code code, enum wr_counter coun
     if (evidence != NULL && evidence->rule != WEIR_RULE_NONE) {
         weir_evidence_text(evidence, e->evidence, sizeof e->evidence);
     } else {
-        wr_text_copy(e->evidence, sizeof e->evidence, message);   /* the other guards' counts are in their sentence */
+        wr_text_copy(e->evidence, sizeof e->evidence,
+                     message); /* the other guards' counts are in their sentence */
     }
     wr_count(&call->pool->meter->counter[counter], 1);
     wr_record_attempt_end(call, "", WEIR_CLASS_SAFE);
@@ -496,21 +514,25 @@ static enum wr_counter counter_of(const weir_error *error)
     if (error->code == WEIR_CALL_OK) return WR_N_OK;
     if (error->outcome == WEIR_OUTCOME_UNKNOWN) return WR_N_UNKNOWN;
     switch (error->code) {
-    case WEIR_CALL_TIMEOUT: return WR_N_TIMEOUT;
-    case WEIR_CALL_CANCELLED: return WR_N_CANCELLED;
+    case WEIR_CALL_TIMEOUT:
+        return WR_N_TIMEOUT;
+    case WEIR_CALL_CANCELLED:
+        return WR_N_CANCELLED;
     case WEIR_CALL_BREAKER_OPEN:
     case WEIR_CALL_QUEUE_FULL:
     case WEIR_CALL_ACQUIRE_TIMEOUT:
     case WEIR_CALL_PAUSED:
-    case WEIR_CALL_DRAINING: return WR_N_REFUSED;
-    default: return WR_N_FAILED;
+    case WEIR_CALL_DRAINING:
+        return WR_N_REFUSED;
+    default:
+        return WR_N_FAILED;
     }
 }
 
 static void count_series(struct weir_call *call, enum wr_counter counter, uint64_t duration_ns)
 {
     struct wr_series_meter *series = wr_meter_series(call->engine->area, call->pool->index, call->label);
-    _Atomic uint64_t *counts[] = {[WR_N_OK] = &series->ok, [WR_N_FAILED] = &series->failed,
+    _Atomic uint64_t *counts[] = {[WR_N_OK] = &series->ok,           [WR_N_FAILED] = &series->failed,
                                   [WR_N_REFUSED] = &series->refused, [WR_N_TIMEOUT] = &series->timeout,
                                   [WR_N_UNKNOWN] = &series->unknown, [WR_N_CANCELLED] = &series->cancelled};
     wr_count(counts[counter], 1);
@@ -537,8 +559,9 @@ void wr_call_over(struct weir_call *call, weir_code code)
     wr_histogram_record_fine(&call->pool->meter->duration, duration);
     count_series(call, counter, duration);
     if (counter == WR_N_UNKNOWN) {
-        wr_engine_event(engine, WR_EVENT_UNKNOWN, call->pool, "outcome of '%.80s' is unknown after %u attempts: %.120s",
-                        call->context, call->attempt, e->message);
+        wr_engine_event(engine, WR_EVENT_UNKNOWN, call->pool,
+                        "outcome of '%.80s' is unknown after %u attempts: %.120s", call->context,
+                        call->attempt, e->message);
     }
     wr_record_over(call);
     wr_engine_disarm(engine, &call->deadline_timer);

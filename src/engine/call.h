@@ -10,32 +10,32 @@
 #include "engine/outcome.h"
 #include "engine/pool.h"
 
-struct wr_arena {                    /* memory of one request, kept between uses */
+struct wr_arena { /* memory of one request, kept between uses */
     char *data;
     size_t room;
 };
 
 struct weir_call {
-    struct wr_list place;            /* on the list of its state */
-    struct wr_list notice;           /* on engine->notices while its owner is to be told */
-    struct weir_engine *engine;      /* NULL once the engine has been freed */
-    struct wr_memory memory;         /* where this came from */
+    struct wr_list place;       /* on the list of its state */
+    struct wr_list notice;      /* on engine->notices while its owner is to be told */
+    struct weir_engine *engine; /* NULL once the engine has been freed */
+    struct wr_memory memory;    /* where this came from */
     struct wr_pool *pool;
-    struct wr_conn *conn;            /* LEASED to this call */
+    struct wr_conn *conn; /* LEASED to this call */
     enum wr_call_state state;
     weir_status status;
 
     bool unit, readonly, idempotent;
-    bool abandoned;                  /* its owner has freed it */
-    bool healed;                     /* the statement cache has been mended once in this attempt */
-    bool overdue;                    /* the deadline passed while a segment was on the wire */
-    bool spoiled;                    /* unit: its transaction is not what its owner thinks; nothing more runs in it */
-    bool begun;                      /* unit: BEGIN has been sent in this attempt */
-    bool has_effects;                   /* unit: a statement may have done what needs no xid: NOTIFY, a foreign table */
+    bool abandoned;   /* its owner has freed it */
+    bool healed;      /* the statement cache has been mended once in this attempt */
+    bool overdue;     /* the deadline passed while a segment was on the wire */
+    bool spoiled;     /* unit: its transaction is not what its owner thinks; nothing more runs in it */
+    bool begun;       /* unit: BEGIN has been sent in this attempt */
+    bool has_effects; /* unit: a statement may have done what needs no xid: NOTIFY, a foreign table */
     bool xid_asked;
-    char transaction;                /* unit: as the server last said */
-    bool dirty;                      /* unit: session state may have been changed */
-    bool failed;                     /* `error` is of this attempt or final */
+    char transaction; /* unit: as the server last said */
+    bool dirty;       /* unit: session state may have been changed */
+    bool failed;      /* `error` is of this attempt or final */
     bool permit_held;
     enum wr_segment_kind sending;
 
@@ -52,16 +52,16 @@ struct weir_call {
     struct wr_timer deadline_timer, wake, leak_timer;
 
     uint32_t attempt;
-    weir_outcome past;               /* the worst that earlier attempts may have left behind */
+    weir_outcome past; /* the worst that earlier attempts may have left behind */
     uint64_t attempt_from, queued_from, leased_at, sent_at, server_ns;
     weir_permit permit;
     weir_phase phase;
     uint64_t xid;
-    uint64_t xid_system;             /* which server, and which life of it, gave the xid */
+    uint64_t xid_system; /* which server, and which life of it, gave the xid */
     uint32_t xid_timeline;
     uint64_t xid_life;
     uint32_t resolve_step;
-    struct wr_fault fault;           /* of the attempt's failure so far, if `faulted` */
+    struct wr_fault fault; /* of the attempt's failure so far, if `faulted` */
     bool faulted;
     weir_backoff backoff;
     uint32_t label;
@@ -86,8 +86,9 @@ void wr_call_failed(struct weir_call *call, const struct wr_fault *fault, bool c
 /* The attempt succeeded. */
 void wr_call_succeeded(struct weir_call *call);
 /* Refused or given up before or between attempts. Format gives the message; evidence may be NULL. */
-void wr_call_refuse(struct weir_call *call, weir_code code, enum wr_counter counter, const weir_evidence *evidence,
-                    uint64_t retry_after_ns, const char *format, ...) __attribute__((format(printf, 6, 7)));
+void wr_call_refuse(struct weir_call *call, weir_code code, enum wr_counter counter,
+                    const weir_evidence *evidence, uint64_t retry_after_ns, const char *format, ...)
+    __attribute__((format(printf, 6, 7)));
 /* Ends the call: exactly once. `error` must be filled unless code is WEIR_CALL_OK. */
 void wr_call_over(struct weir_call *call, weir_code code);
 void wr_call_notice(struct weir_call *call, weir_status status);
@@ -97,7 +98,7 @@ void wr_call_say(struct weir_call *call, weir_class class_, weir_outcome outcome
 /* Sends what the call's state asks for on its connection; false: the link was lost and closed, nothing was sent. */
 bool wr_call_send(struct weir_call *call, enum wr_segment_kind kind);
 void wr_call_drop_results(struct weir_call *call);
-bool wr_call_take_results(struct weir_call *call, struct wr_reply *reply);   /* false: out of memory */
+bool wr_call_take_results(struct weir_call *call, struct wr_reply *reply); /* false: out of memory */
 int wr_call_check_request(struct weir_engine *engine, const weir_request *request, char *why);
 int wr_call_check_statements(const weir_statement *statements, size_t count, bool alone, char *why);
 /* Gives the permit back exactly once. */
@@ -128,11 +129,12 @@ void wr_resolve_no_connection(struct weir_call *call);
 void wr_unit_settled(struct weir_call *call, struct wr_reply *reply);
 
 /* request.c: the call's memory */
-struct weir_call *wr_call_new(struct weir_engine *engine);         /* NULL: out of memory */
+struct weir_call *wr_call_new(struct weir_engine *engine); /* NULL: out of memory */
 int wr_call_keep_request(struct weir_call *call, const weir_request *request, char *why);
-int wr_call_keep_statements(struct weir_call *call, const weir_statement *statements, size_t count, char *why);
-void wr_call_recycle(struct weir_call *call);                      /* over and freed by its owner: to the spare list */
-void wr_call_destroy(struct weir_call *call);                      /* frees; on no list any more */
+int wr_call_keep_statements(struct weir_call *call, const weir_statement *statements, size_t count,
+                            char *why);
+void wr_call_recycle(struct weir_call *call); /* over and freed by its owner: to the spare list */
+void wr_call_destroy(struct weir_call *call); /* frees; on no list any more */
 
 /* record.c: the call's page in the flight recorder */
 void wr_record_attempt_start(struct weir_call *call);

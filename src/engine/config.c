@@ -4,8 +4,8 @@
 #include <ctype.h>
 #include <string.h>
 
-#define SECONDS(n) ((uint64_t)(n) * 1000000000u)
-#define MILLISECONDS(n) ((uint64_t)(n) * 1000000u)
+#define SECONDS(n)      ((uint64_t)(n)*1000000000u)
+#define MILLISECONDS(n) ((uint64_t)(n)*1000000u)
 static const uint64_t a_year = SECONDS(366 * 24 * 3600);
 
 void weir_options_defaults(weir_options *options)
@@ -50,15 +50,16 @@ static bool is_name(const char *name, size_t most)
 static int check_name(const char *knob, const char *name, char *why)
 {
     if (is_name(name, WR_ENGINE_NAME_MAX)) return WEIR_OK;
-    wr_text_format(why, WEIR_WHY_MAX, "%s is '%.40s': 1 to %d letters, digits, '-' or '_'", knob, name == NULL ? "" : name,
-                   WR_ENGINE_NAME_MAX);
+    wr_text_format(why, WEIR_WHY_MAX, "%s is '%.40s': 1 to %d letters, digits, '-' or '_'", knob,
+                   name == NULL ? "" : name, WR_ENGINE_NAME_MAX);
     return WEIR_EINVAL;
 }
 
 static int check_duration(const char *knob, uint64_t ns, bool zero_allowed, char *why)
 {
     if (ns > a_year || (ns == 0 && !zero_allowed)) {
-        wr_text_format(why, WEIR_WHY_MAX, "%s is %.3f s: more than 0 and at most a year", knob, (double)ns / 1e9);
+        wr_text_format(why, WEIR_WHY_MAX, "%s is %.3f s: more than 0 and at most a year", knob,
+                       (double)ns / 1e9);
         return WEIR_EINVAL;
     }
     return WEIR_OK;
@@ -66,7 +67,11 @@ static int check_duration(const char *knob, uint64_t ns, bool zero_allowed, char
 
 static int check_durations(const weir_options *o, char *why)
 {
-    const struct { const char *knob; uint64_t ns; bool zero_allowed; } all[] = {
+    const struct {
+        const char *knob;
+        uint64_t ns;
+        bool zero_allowed;
+    } all[] = {
         {"timeout", o->timeout_ns, false},
         {"connect_timeout", o->connect_timeout_ns, false},
         {"acquire_timeout", o->acquire_timeout_ns, true},
@@ -102,11 +107,13 @@ static int check_client(const weir_client *c, char *why)
     if (code == WEIR_OK) code = check_count(knob, c->kind, WEIR_SERVICE, WEIR_ANON, why);
     if (code != WEIR_OK) return code;
     if (c->kind == WEIR_ANON && (c->role == NULL || c->role[0] == '\0')) {
-        wr_text_format(why, WEIR_WHY_MAX, "%s has no role: an ANON client runs its statements under one", knob);
+        wr_text_format(why, WEIR_WHY_MAX, "%s has no role: an ANON client runs its statements under one",
+                       knob);
         return WEIR_EINVAL;
     }
     if (c->kind == WEIR_ANON && c->bypass_rls) {
-        wr_text_format(why, WEIR_WHY_MAX, "%s has both role and bypass_rls: SERVICE and ANON are never one client", knob);
+        wr_text_format(why, WEIR_WHY_MAX,
+                       "%s has both role and bypass_rls: SERVICE and ANON are never one client", knob);
         return WEIR_EINVAL;
     }
     if (c->kind == WEIR_SERVICE && !c->bypass_rls) {
@@ -160,9 +167,12 @@ static int check_logins(const weir_options *o, char *why)
     for (size_t i = 0; i < o->client_count; i++) {
         for (size_t k = 0; k < i; k++) {
             const weir_client *a = &o->clients[i], *b = &o->clients[k];
-            if (a->kind == b->kind || a->user == NULL || b->user == NULL || strcmp(a->user, b->user) != 0) continue;
-            wr_text_format(why, WEIR_WHY_MAX, "clients.%s.user and clients.%s.user are both '%.60s': "
-                           "SERVICE and ANON need different logins", b->name, a->name, a->user);
+            if (a->kind == b->kind || a->user == NULL || b->user == NULL || strcmp(a->user, b->user) != 0)
+                continue;
+            wr_text_format(why, WEIR_WHY_MAX,
+                           "clients.%s.user and clients.%s.user are both '%.60s': "
+                           "SERVICE and ANON need different logins",
+                           b->name, a->name, a->user);
             return WEIR_EINVAL;
         }
     }
@@ -172,7 +182,8 @@ static int check_logins(const weir_options *o, char *why)
 static int check_retries(const weir_options *o, char *why)
 {
     weir_backoff backoff;
-    int code = weir_backoff_init(&backoff, o->backoff, o->backoff_base_ns, o->backoff_cap_ns, o->backoff_factor, why);
+    int code = weir_backoff_init(&backoff, o->backoff, o->backoff_base_ns, o->backoff_cap_ns,
+                                 o->backoff_factor, why);
     if (code == WEIR_OK) code = check_count("retries", o->retries, 0, 1000, why);
     if (code == WEIR_OK) code = check_count("retries_max", o->retries_max, o->retries, 1000, why);
     if (code == WEIR_OK) code = check_count("connect_at_once", o->connect_at_once, 1, 16, why);
@@ -226,7 +237,8 @@ static void copy_strings(struct wr_config *config, const weir_options *from, str
     o->checks = config->checks;
 }
 
-int wr_config_copy(struct wr_config *config, const weir_options *from, const struct wr_memory *memory, char *why)
+int wr_config_copy(struct wr_config *config, const weir_options *from, const struct wr_memory *memory,
+                   char *why)
 {
     int code = check_name("name", from->name, why);
     if (code == WEIR_OK) code = check_durations(from, why);

@@ -6,12 +6,17 @@
 #include "weir/weir.h"
 
 enum {
-    WR_BACKENDS_MAX = 16, WR_CLIENTS_MAX = 16, WR_CHECKS_MAX = 32, WR_POOL_MAX = 10000,
-    WR_ENGINE_NAME_MAX = 31, WR_CONTEXT_MAX = 4096, WR_CLAIMS_MAX = 1 << 16
+    WR_BACKENDS_MAX = 16,
+    WR_CLIENTS_MAX = 16,
+    WR_CHECKS_MAX = 32,
+    WR_POOL_MAX = 10000,
+    WR_ENGINE_NAME_MAX = 31,
+    WR_CONTEXT_MAX = 4096,
+    WR_CLAIMS_MAX = 1 << 16
 };
 
 struct wr_config {
-    weir_options options;      /* its pointers point into `text` and the arrays below */
+    weir_options options; /* its pointers point into `text` and the arrays below */
     weir_backend backends[WR_BACKENDS_MAX];
     weir_client clients[WR_CLIENTS_MAX];
     weir_check checks[WR_CHECKS_MAX];
@@ -20,7 +25,8 @@ struct wr_config {
 };
 
 /* Checks every knob and copies. On failure nothing is held and why names the first knob that is wrong. */
-int wr_config_copy(struct wr_config *config, const weir_options *from, const struct wr_memory *memory, char *why);
+int wr_config_copy(struct wr_config *config, const weir_options *from, const struct wr_memory *memory,
+                   char *why);
 /* Passwords are wiped before the memory goes back. */
 void wr_config_release(struct wr_config *config, const struct wr_memory *memory);
 

@@ -11,14 +11,15 @@
 #define MS 1000000ull
 enum { CLEAN_WAIT_MS = 5000 };
 
-static const char *const conn_state_names[WR_CONN_STATES] = {"connecting", "idle", "leased", "cleaning", "canceling",
-                                                             "probing", "closed"};
+static const char *const conn_state_names[WR_CONN_STATES] = {"connecting", "idle",    "leased", "cleaning",
+                                                             "canceling",  "probing", "closed"};
 
 /* Which state may follow which, as bits. */
 static const unsigned conn_may_enter[WR_CONN_STATES] = {
     [WR_CONN_CONNECTING] = 1u << WR_CONN_IDLE | 1u << WR_CONN_PROBING | 1u << WR_CONN_CLOSED,
     [WR_CONN_IDLE] = 1u << WR_CONN_LEASED | 1u << WR_CONN_PROBING | 1u << WR_CONN_CLOSED,
-    [WR_CONN_LEASED] = 1u << WR_CONN_IDLE | 1u << WR_CONN_CLEANING | 1u << WR_CONN_CANCELING | 1u << WR_CONN_CLOSED,
+    [WR_CONN_LEASED] =
+        1u << WR_CONN_IDLE | 1u << WR_CONN_CLEANING | 1u << WR_CONN_CANCELING | 1u << WR_CONN_CLOSED,
     [WR_CONN_CLEANING] = 1u << WR_CONN_IDLE | 1u << WR_CONN_CLOSED,
     [WR_CONN_CANCELING] = 1u << WR_CONN_IDLE | 1u << WR_CONN_CLEANING | 1u << WR_CONN_CLOSED,
     [WR_CONN_PROBING] = 1u << WR_CONN_IDLE | 1u << WR_CONN_CLOSED,
@@ -27,8 +28,8 @@ static const unsigned conn_may_enter[WR_CONN_STATES] = {
 
 static void publish(struct wr_pool *pool, enum wr_conn_state state)
 {
-    static const int gauge_of[WR_CONN_STATES] = {WR_G_CONNECTING, WR_G_IDLE, WR_G_BUSY, WR_G_BUSY, WR_G_CANCELING,
-                                                 WR_G_BUSY, -1};
+    static const int gauge_of[WR_CONN_STATES] = {WR_G_CONNECTING, WR_G_IDLE, WR_G_BUSY, WR_G_BUSY,
+                                                 WR_G_CANCELING,  WR_G_BUSY, -1};
     if (gauge_of[state] < 0) return;
     size_t value = pool->count[state];
     if (gauge_of[state] == WR_G_BUSY) {
@@ -68,22 +69,31 @@ static void probe_failed(struct wr_conn *conn, const struct wr_fault *fault)
     struct wr_pool *pool = conn->pool;
     wr_conn_close(conn, WR_N_CLOSED_ERROR);
     wr_health_probed(pool, fault);
-    wr_pool_serve(pool);   /* its place may be what somebody waits for */
+    wr_pool_serve(pool); /* its place may be what somebody waits for */
 }
 
 static void conn_timer_fired(struct wr_timer *timer)
 {
     struct wr_conn *conn = WR_CONTAINER(timer, struct wr_conn, timer);
     switch (conn->state) {
-    case WR_CONN_IDLE: wr_conn_idle_due(conn); break;
-    case WR_CONN_CANCELING: wr_conn_close(conn, WR_N_CLOSED_CANCEL); wr_pool_serve(conn->pool); break;
-    case WR_CONN_CLEANING: wr_conn_close(conn, WR_N_CLOSED_ERROR); wr_pool_serve(conn->pool); break;
+    case WR_CONN_IDLE:
+        wr_conn_idle_due(conn);
+        break;
+    case WR_CONN_CANCELING:
+        wr_conn_close(conn, WR_N_CLOSED_CANCEL);
+        wr_pool_serve(conn->pool);
+        break;
+    case WR_CONN_CLEANING:
+        wr_conn_close(conn, WR_N_CLOSED_ERROR);
+        wr_pool_serve(conn->pool);
+        break;
     case WR_CONN_PROBING: {
         struct wr_fault fault = {.lost = true, .message = "the health probe got no answer in time"};
         probe_failed(conn, &fault);
         break;
     }
-    default: break;   /* leased in the meantime: its call watches the time */
+    default:
+        break; /* leased in the meantime: its call watches the time */
     }
 }
 
@@ -110,7 +120,8 @@ static bool take_place(struct wr_pool *pool)
     _Atomic int64_t *held = &pool->meter->gauge[WR_G_CONNECTIONS];
     wr_gauge_add(held, 1);
     if (!wr_area_is_shared(pool->engine->area)) return true;
-    if (wr_meter_gauge(pool->engine->area, pool->index, WR_G_CONNECTIONS) <= (int64_t)wr_pool_max(pool)) return true;
+    if (wr_meter_gauge(pool->engine->area, pool->index, WR_G_CONNECTIONS) <= (int64_t)wr_pool_max(pool))
+        return true;
     wr_gauge_add(held, -1);
     if (pool->waiting > 0) atomic_store_explicit(&pool->record->wanted, 1, memory_order_relaxed);
     return false;
@@ -134,7 +145,8 @@ struct wr_conn *wr_conn_open(struct wr_pool *pool, bool probe)
     pool->count[WR_CONN_CONNECTING]++;
     wr_list_append(&pool->conns[WR_CONN_CONNECTING], &conn->link);
     publish(pool, WR_CONN_CONNECTING);
-    int code = engine->driver->connect(engine->instance, pool->target, engine->config.options.connect_timeout_ns, conn);
+    int code = engine->driver->connect(engine->instance, pool->target,
+                                       engine->config.options.connect_timeout_ns, conn);
     if (code == WEIR_OK) return conn;
     wr_conn_close(conn, WR_N_CLOSED_ERROR);
     return NULL;
@@ -188,7 +200,8 @@ void wr_conn_idle_due(struct wr_conn *conn)
     bool old = conn->retire_at != 0 && now >= conn->retire_at;
     if (due == UINT64_MAX) return;
     if (now < due || (!old && wr_pool_total(pool) <= pool->client->min)) {
-        wr_engine_arm(pool->engine, &conn->timer, now < due ? due : now + pool->engine->config.options.idle_timeout_ns);
+        wr_engine_arm(pool->engine, &conn->timer,
+                      now < due ? due : now + pool->engine->config.options.idle_timeout_ns);
         return;
     }
     wr_conn_close(conn, old ? WR_N_CLOSED_LIFETIME : WR_N_CLOSED_IDLE);
@@ -215,8 +228,9 @@ static void connect_ended(struct wr_pool *pool, const struct wr_fault *fault)
     wr_count(&pool->meter->counter[WR_N_CONNECT_FAILED], 1);
     pool->last_fault = *fault;
     if (!pool->connect_failing) {
-        wr_engine_event(pool->engine, fault->identity ? WR_EVENT_IDENTITY : WR_EVENT_CONNECT, pool, "cannot connect: %s%s%s",
-                        fault->sqlstate, fault->sqlstate[0] != '\0' ? " " : "", fault->message);
+        wr_engine_event(pool->engine, fault->identity ? WR_EVENT_IDENTITY : WR_EVENT_CONNECT, pool,
+                        "cannot connect: %s%s%s", fault->sqlstate, fault->sqlstate[0] != '\0' ? " " : "",
+                        fault->message);
     }
     pool->connect_failing = true;
 }
@@ -227,12 +241,14 @@ void wr_pool_probe_send(struct wr_conn *conn)
     struct wr_fault fault = {.lost = true};
     conn_enter(conn, WR_CONN_PROBING);
     struct wr_segment segment = {.kind = WR_SEGMENT_PROBE};
-    wr_engine_arm(pool->engine, &conn->timer, pool->engine->now + pool->engine->config.options.connect_timeout_ns);
+    wr_engine_arm(pool->engine, &conn->timer,
+                  pool->engine->now + pool->engine->config.options.connect_timeout_ns);
     if (pool->engine->driver->send(conn->server, &segment, &fault) == WEIR_OK) return;
     probe_failed(conn, &fault);
 }
 
-void wr_conn_connected(void *owner, struct wr_link *link, const struct wr_greeting *greeting, const struct wr_fault *fault)
+void wr_conn_connected(void *owner, struct wr_link *link, const struct wr_greeting *greeting,
+                       const struct wr_fault *fault)
 {
     struct wr_conn *conn = owner;
     struct wr_pool *pool = conn->pool;
@@ -310,7 +326,7 @@ void wr_conn_abandon(struct wr_conn *conn)
 {
     struct weir_engine *engine = conn->pool->engine;
     conn->call = NULL;
-    conn->dirty = true;   /* nobody will read what it did */
+    conn->dirty = true; /* nobody will read what it did */
     conn_enter(conn, WR_CONN_CANCELING);
     wr_engine_arm(engine, &conn->timer, engine->now + engine->config.options.cancel_wait_ns);
 }
@@ -320,7 +336,7 @@ void wr_conn_close(struct wr_conn *conn, enum wr_counter reason)
 {
     struct wr_pool *pool = conn->pool;
     struct weir_engine *engine = pool->engine;
-    if (conn->server == NULL) {   /* still with the crew */
+    if (conn->server == NULL) { /* still with the crew */
         if (reason != WR_COUNTERS) engine->driver->forget(engine->instance, conn);
     } else {
         wr_count(&pool->meter->counter[WR_N_CLOSED], 1);
@@ -347,7 +363,7 @@ static void cleaned(struct wr_conn *conn, const struct wr_reply *reply)
     if (reply->fault.lost && reply->failed) {
         wr_conn_close(conn, conn->state == WR_CONN_CANCELING ? WR_N_CLOSED_CANCEL : WR_N_CLOSED_ERROR);
     } else if (reply->transaction == 'T' || reply->transaction == 'E') {
-        bool again = conn->state == WR_CONN_CLEANING;   /* a ROLLBACK that did not end it: no second try */
+        bool again = conn->state == WR_CONN_CLEANING; /* a ROLLBACK that did not end it: no second try */
         if (again || !clean(conn, WR_SEGMENT_ROLLBACK)) wr_conn_close(conn, WR_N_CLOSED_ERROR);
     } else if (reply->transaction != 'I' || (was_reset && reply->failed)) {
         wr_conn_close(conn, WR_N_CLOSED_ERROR);
@@ -383,11 +399,18 @@ void wr_conn_settled(void *owner, struct wr_reply *reply)
 {
     struct wr_conn *conn = owner;
     switch (conn->state) {
-    case WR_CONN_LEASED: wr_call_settled(conn->call, reply); break;
+    case WR_CONN_LEASED:
+        wr_call_settled(conn->call, reply);
+        break;
     case WR_CONN_CLEANING:
-    case WR_CONN_CANCELING: cleaned(conn, reply); break;
-    case WR_CONN_PROBING: probed(conn, reply); break;
-    default: WR_CHECK(!"an answer nobody asked for");
+    case WR_CONN_CANCELING:
+        cleaned(conn, reply);
+        break;
+    case WR_CONN_PROBING:
+        probed(conn, reply);
+        break;
+    default:
+        WR_CHECK(!"an answer nobody asked for");
     }
 }
 
@@ -401,7 +424,7 @@ void wr_conn_lost(void *owner, const struct wr_fault *fault)
     if (conn->state == WR_CONN_LEASED) {
         struct weir_call *call = conn->call;
         wr_call_detach(call);
-        wr_call_keep_fault(call, &kept);   /* the unit hears of it at its next statement or at its end */
+        wr_call_keep_fault(call, &kept); /* the unit hears of it at its next statement or at its end */
         call->transaction = 0;
         wr_conn_close(conn, WR_N_CLOSED_ERROR);
     } else {

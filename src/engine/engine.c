@@ -52,8 +52,8 @@ uint64_t wr_engine_refresh(struct weir_engine *engine)
     return engine->now;
 }
 
-void wr_engine_event(struct weir_engine *engine, enum wr_event_kind kind, const struct wr_pool *pool, const char *format,
-                     ...)
+void wr_engine_event(struct weir_engine *engine, enum wr_event_kind kind, const struct wr_pool *pool,
+                     const char *format, ...)
 {
     char text[WR_EVENT_TEXT];
     va_list arguments;
@@ -61,8 +61,9 @@ void wr_engine_event(struct weir_engine *engine, enum wr_event_kind kind, const 
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     char whole[WR_EVENT_TEXT];
-    wr_text_copy(whole, sizeof whole, text);   /* cut between characters */
-    wr_event_add(engine->area, kind, pool == NULL ? 0 : pool->index + 1, engine->host.wall_us(engine->host.ctx), whole);
+    wr_text_copy(whole, sizeof whole, text); /* cut between characters */
+    wr_event_add(engine->area, kind, pool == NULL ? 0 : pool->index + 1,
+                 engine->host.wall_us(engine->host.ctx), whole);
 }
 
 /* ---- timers ------------------------------------------------------------------------------------------------ */
@@ -77,7 +78,7 @@ int wr_engine_reserve_timers(struct weir_engine *engine, size_t more)
 void wr_engine_arm(struct weir_engine *engine, struct wr_timer *timer, uint64_t at_ns)
 {
     int code = wr_heap_arm(&engine->timers, timer, at_ns);
-    WR_CHECK(code == WEIR_OK);   /* room was reserved when the owner was made */
+    WR_CHECK(code == WEIR_OK); /* room was reserved when the owner was made */
 }
 
 void wr_engine_disarm(struct weir_engine *engine, struct wr_timer *timer)
@@ -115,7 +116,7 @@ static void deliver_notices(struct weir_engine *engine)
     while ((node = wr_list_first(&standing)) != NULL) {
         wr_list_remove(node);
         struct weir_call *call = WR_CONTAINER(node, struct weir_call, notice);
-        if (call->notify != NULL) call->notify(call->user, call);   /* may free the call */
+        if (call->notify != NULL) call->notify(call->user, call); /* may free the call */
     }
 }
 
@@ -209,7 +210,8 @@ static void housekeeping_fired(struct wr_timer *timer)
         for (size_t i = 0; i < engine->pool_count; i++) {
             weir_breaker_reclaim(engine->pools[i].breaker, dead, engine->now);
         }
-        wr_engine_event(engine, WR_EVENT_AREA, NULL, "worker %u has died: its leases and connections are reclaimed", dead);
+        wr_engine_event(engine, WR_EVENT_AREA, NULL,
+                        "worker %u has died: its leases and connections are reclaimed", dead);
     }
     for (size_t i = 0; i < engine->pool_count; i++) wr_pool_lend(&engine->pools[i]);
     wr_engine_arm(engine, timer, engine->now + HOUSEKEEPING_NS);
@@ -223,7 +225,11 @@ static int open_area(struct weir_engine *engine, char *why)
         .workers = o->area_path == NULL ? 1 : 64,
         .pools = 32,
         .pool_bytes = (uint32_t)((sizeof(struct wr_pool_record) + 64 + guards + 63) & ~(size_t)63),
-        .labels = 128, .calls = 256, .events = 256, .objects = 64, .object_bytes = 16384,
+        .labels = 128,
+        .calls = 256,
+        .events = 256,
+        .objects = 64,
+        .object_bytes = 16384,
     };
     if (o->area_path == NULL) return wr_area_private(&engine->area, o->name, &shape, why);
     char replaced[WEIR_WHY_MAX] = "";
@@ -270,8 +276,9 @@ static int start(struct weir_engine *engine, const weir_options *options, char *
     if (engine->plain_locale == (locale_t)0) return WEIR_ENOMEM;
     code = open_area(engine, why);
     if (code != WEIR_OK) return code;
-    engine->env = (struct wr_driver_env){engine, &engine->memory, env_now, env_watch, wr_conn_connected, wr_conn_settled,
-                                         wr_conn_lost};
+    engine->env =
+        (struct wr_driver_env){engine,          &engine->memory, env_now, env_watch, wr_conn_connected,
+                               wr_conn_settled, wr_conn_lost};
     code = engine->driver->start(&engine->instance, &engine->env, options->connect_at_once, why);
     if (code != WEIR_OK) {
         engine->instance = NULL;
@@ -282,9 +289,11 @@ static int start(struct weir_engine *engine, const weir_options *options, char *
     size_t own_timers = 8 + 4 * engine->pool_count;
     code = wr_engine_reserve_timers(engine, own_timers);
     if (code != WEIR_OK) return code;
-    if (wr_area_is_shared(engine->area)) wr_engine_arm(engine, &engine->housekeeping, engine->now + HOUSEKEEPING_NS);
+    if (wr_area_is_shared(engine->area))
+        wr_engine_arm(engine, &engine->housekeeping, engine->now + HOUSEKEEPING_NS);
     wr_health_start(engine);
-    wr_engine_event(engine, WR_EVENT_ENGINE, NULL, "engine %s opened with %zu pools", options->name, engine->pool_count);
+    wr_engine_event(engine, WR_EVENT_ENGINE, NULL, "engine %s opened with %zu pools", options->name,
+                    engine->pool_count);
     return WEIR_OK;
 }
 
@@ -315,13 +324,14 @@ static void dismantle(struct weir_engine *engine)
     wr_config_release(&engine->config, &engine->memory);
 }
 
-int weir_open(weir_engine **out, const weir_options *options, const weir_host *host, const weir_driver *driver, char *why)
+int weir_open(weir_engine **out, const weir_options *options, const weir_host *host,
+              const weir_driver *driver, char *why)
 {
     char unused[WEIR_WHY_MAX];
     if (why == NULL) why = unused;
     why[0] = '\0';
     *out = NULL;
-    struct weir_engine *engine = calloc(1, sizeof *engine);   /* not counted: it holds the counter */
+    struct weir_engine *engine = calloc(1, sizeof *engine); /* not counted: it holds the counter */
     if (engine == NULL) {
         wr_text_format(why, WEIR_WHY_MAX, "out of memory");
         return WEIR_ENOMEM;
@@ -352,7 +362,7 @@ int weir_open(weir_engine **out, const weir_options *options, const weir_host *h
 static void end_calls_on(struct wr_list *list, weir_code code, const char *message)
 {
     struct wr_list *node;
-    while ((node = wr_list_first(list)) != NULL) {   /* ending one may move others */
+    while ((node = wr_list_first(list)) != NULL) { /* ending one may move others */
         wr_call_cancel_now(WR_CONTAINER(node, struct weir_call, place), code, message);
     }
 }
@@ -428,7 +438,8 @@ void weir_free(weir_engine *engine)
     wr_health_stop(engine);
     end_all_calls(engine, WEIR_CALL_CANCELLED, "the engine was closed");
     for (size_t i = 0; i < engine->pool_count; i++) wr_pool_close_all(&engine->pools[i]);
-    for (int round = 0; round < LAST_NOTICES && !wr_list_empty(&engine->notices); round++) deliver_notices(engine);
+    for (int round = 0; round < LAST_NOTICES && !wr_list_empty(&engine->notices); round++)
+        deliver_notices(engine);
     orphan_calls(engine);
     wr_engine_event(engine, WR_EVENT_ENGINE, NULL, "engine %s closed", engine->config.options.name);
     engine->host.arm(engine->host.ctx, -1);

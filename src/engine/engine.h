@@ -18,27 +18,27 @@ struct weir_call;
 
 enum wr_engine_state {
     WR_ENGINE_OPEN = 0,
-    WR_ENGINE_DRAINING,       /* no new calls */
-    WR_ENGINE_CLOSING         /* weir_free is at work: nothing starts any more */
+    WR_ENGINE_DRAINING, /* no new calls */
+    WR_ENGINE_CLOSING   /* weir_free is at work: nothing starts any more */
 };
 
 enum wr_call_state {
-    WR_CALL_NEW = 0,          /* being set up, or between two attempts inside one function */
-    WR_CALL_QUEUED,           /* waits for a connection, on its pool's waiters */
-    WR_CALL_HELD,             /* a unit whose owner is at work: connection held, nothing on the wire */
-    WR_CALL_SENT,             /* a segment is on the wire */
-    WR_CALL_OVERDUE,          /* the deadline passed on the wire: a short grace to learn the truth */
-    WR_CALL_BACKOFF,          /* waits for the next attempt */
-    WR_CALL_RESOLVE_WAIT,     /* a lost COMMIT: waits before asking (again) what became of it */
-    WR_CALL_RESOLVE_QUEUED,   /* ... waits for a connection to ask on, on its pool's waiters */
-    WR_CALL_RESOLVE_SENT,     /* ... has asked */
-    WR_CALL_OVER,             /* ended; only its owner can do something with it */
+    WR_CALL_NEW = 0,        /* being set up, or between two attempts inside one function */
+    WR_CALL_QUEUED,         /* waits for a connection, on its pool's waiters */
+    WR_CALL_HELD,           /* a unit whose owner is at work: connection held, nothing on the wire */
+    WR_CALL_SENT,           /* a segment is on the wire */
+    WR_CALL_OVERDUE,        /* the deadline passed on the wire: a short grace to learn the truth */
+    WR_CALL_BACKOFF,        /* waits for the next attempt */
+    WR_CALL_RESOLVE_WAIT,   /* a lost COMMIT: waits before asking (again) what became of it */
+    WR_CALL_RESOLVE_QUEUED, /* ... waits for a connection to ask on, on its pool's waiters */
+    WR_CALL_RESOLVE_SENT,   /* ... has asked */
+    WR_CALL_OVER,           /* ended; only its owner can do something with it */
     WR_CALL_STATES
 };
 
 enum wr_hook { WR_HOOK_ROUTE = 0, WR_HOOK_LABEL, WR_HOOK_RETRY, WR_HOOKS };
 
-struct wr_watch {             /* who wants to know about a descriptor */
+struct wr_watch { /* who wants to know about a descriptor */
     void (*ready)(void *arg, unsigned events);
     void *arg;
     unsigned events;
@@ -50,7 +50,7 @@ struct wr_check_state {
     char message[128];
 };
 
-struct wr_backend_state {     /* what the monitor knows of one backend */
+struct wr_backend_state { /* what the monitor knows of one backend */
     bool known, ok;
     uint64_t elapsed_ns, at_ns;
     char message[192];
@@ -59,56 +59,56 @@ struct wr_backend_state {     /* what the monitor knows of one backend */
 struct weir_engine {
     struct wr_config config;
     weir_host host;
-    struct wr_memory memory;            /* counts into `allocations` */
+    struct wr_memory memory; /* counts into `allocations` */
     uint64_t allocations;
     const weir_driver *driver;
-    void *instance;                     /* the driver's */
+    void *instance; /* the driver's */
     struct wr_driver_env env;
     struct wr_area *area;
     struct wr_rng rng;
     enum wr_engine_state state;
-    unsigned forks;                     /* of this process and its ancestors when opened */
+    unsigned forks; /* of this process and its ancestors when opened */
 
-    uint64_t now;                       /* read once per turn or entry */
+    uint64_t now; /* read once per turn or entry */
     bool in_turn;
     struct wr_heap timers;
-    size_t timers_made;                 /* that exist, armed or not: the heap has room for all of them */
-    uint64_t armed_at;                  /* when the host will call; 0: not armed */
+    size_t timers_made; /* that exist, armed or not: the heap has room for all of them */
+    uint64_t armed_at;  /* when the host will call; 0: not armed */
 
-    struct wr_watch *watches;           /* by descriptor */
+    struct wr_watch *watches; /* by descriptor */
     size_t watch_room;
 
-    struct wr_pool *pools;              /* client-major: pools[client * backend_count + backend] */
+    struct wr_pool *pools; /* client-major: pools[client * backend_count + backend] */
     size_t pool_count;
 
     struct wr_list calls[WR_CALL_STATES]; /* all but QUEUED and RESOLVE_QUEUED, which sit on their pool */
-    struct wr_list notices;             /* calls whose owner is to be told at the end of the turn */
-    struct wr_list spare_calls;         /* freed by their owners, memory kept */
+    struct wr_list notices;               /* calls whose owner is to be told at the end of the turn */
+    struct wr_list spare_calls;           /* freed by their owners, memory kept */
     size_t spare_count, call_count, in_flight;
-    size_t orphans;                     /* calls that outlive the engine; the last one frees this structure */
+    size_t orphans; /* calls that outlive the engine; the last one frees this structure */
     uint64_t call_sequence, conn_sequence;
 
-    struct wr_list retired;             /* connections closed in this turn, freed at its end */
+    struct wr_list retired; /* connections closed in this turn, freed at its end */
     struct wr_list spare_conns;
 
-    struct wr_timer housekeeping;       /* shared areas: heartbeat and reaping, 1 s */
+    struct wr_timer housekeeping; /* shared areas: heartbeat and reaping, 1 s */
     struct wr_timer health_timer;
     struct wr_timer drain_timer;
     struct wr_backend_state backends[WR_BACKENDS_MAX];
     struct wr_check_state checks[WR_CHECKS_MAX];
     uint64_t opened_at, opened_wall_us;
 
-    struct wr_buffer report;            /* JSON is put together here, under plain_locale ("C") */
+    struct wr_buffer report; /* JSON is put together here, under plain_locale ("C") */
     locale_t plain_locale, hosts_locale;
 
-    uint32_t policy_faults[WR_HOOKS];   /* of each hook, in a row */
+    uint32_t policy_faults[WR_HOOKS]; /* of each hook, in a row */
     bool policy_off;
     char policy_message[WEIR_WHY_MAX];
 };
 
 /* Enters the event log, with the wall clock. pool may be NULL. */
-void wr_engine_event(struct weir_engine *engine, enum wr_event_kind kind, const struct wr_pool *pool, const char *format,
-                     ...) __attribute__((format(printf, 4, 5)));
+void wr_engine_event(struct weir_engine *engine, enum wr_event_kind kind, const struct wr_pool *pool,
+                     const char *format, ...) __attribute__((format(printf, 4, 5)));
 
 /* Arms (or moves) a timer; the heap has room reserved for it, so this cannot fail. */
 void wr_engine_arm(struct weir_engine *engine, struct wr_timer *timer, uint64_t at_ns);
@@ -130,6 +130,6 @@ static inline uint64_t wr_after(uint64_t now_ns, uint64_t delay_ns)
     return delay_ns > UINT64_MAX / 2 - now_ns ? UINT64_MAX / 2 : now_ns + delay_ns;
 }
 
-uint64_t wr_engine_refresh(struct weir_engine *engine);   /* reads the clock into engine->now */
+uint64_t wr_engine_refresh(struct weir_engine *engine); /* reads the clock into engine->now */
 
 #endif

@@ -30,7 +30,7 @@ static void start_probe(struct wr_pool *pool)
     if (wr_pool_probe(pool)) {
         wr_count(&pool->meter->counter[WR_N_PROBES], 1);
     } else {
-        pool->probing = false;   /* all connections are busy: the calls on them tell */
+        pool->probing = false; /* all connections are busy: the calls on them tell */
     }
 }
 
@@ -51,10 +51,11 @@ static void ask_for_checks(struct weir_engine *engine)
     if (o->on_check == NULL) return;
     for (size_t i = 0; i < o->check_count; i++) {
         struct wr_check_state *check = &engine->checks[i];
-        if (check->due) {   /* asked a whole interval ago and still no answer */
+        if (check->due) { /* asked a whole interval ago and still no answer */
             check->known = true;
             check->ok = false;
-            wr_text_copy(check->message, sizeof check->message, "the check has not answered within the health interval");
+            wr_text_copy(check->message, sizeof check->message,
+                         "the check has not answered within the health interval");
             continue;
         }
         check->due = true;
@@ -80,9 +81,10 @@ void wr_health_start(struct weir_engine *engine)
     for (size_t i = 0; i < engine->pool_count; i++) {
         struct wr_pool *pool = &engine->pools[i];
         if (pool->client->min > 0) wr_engine_arm(engine, &pool->grow_timer, engine->now);
-        wr_health_watch(pool);   /* a shared breaker may already be open */
+        wr_health_watch(pool); /* a shared breaker may already be open */
     }
-    if (engine->config.options.health_interval_ns != 0) wr_engine_arm(engine, &engine->health_timer, engine->now);
+    if (engine->config.options.health_interval_ns != 0)
+        wr_engine_arm(engine, &engine->health_timer, engine->now);
 }
 
 void wr_health_stop(struct weir_engine *engine)
@@ -175,6 +177,7 @@ void weir_check_settle(weir_engine *engine, size_t index, bool ok, uint64_t elap
     check->at_ns = engine->now;
     wr_text_copy(check->message, sizeof check->message, ok ? "" : message);
     if (was_ok == ok) return;
-    wr_engine_event(engine, WR_EVENT_HEALTH, NULL, "check %s is %s%s%s", engine->config.options.checks[index].name,
-                    ok ? "well again" : "failing", ok ? "" : ": ", check->message);
+    wr_engine_event(engine, WR_EVENT_HEALTH, NULL, "check %s is %s%s%s",
+                    engine->config.options.checks[index].name, ok ? "well again" : "failing", ok ? "" : ": ",
+                    check->message);
 }

@@ -19,7 +19,8 @@ static weir_outcome outcome_when_left(const struct weir_call *call)
 
 static bool on_the_wire(const struct weir_call *call)
 {
-    return call->state == WR_CALL_SENT || call->state == WR_CALL_OVERDUE || call->state == WR_CALL_RESOLVE_SENT;
+    return call->state == WR_CALL_SENT || call->state == WR_CALL_OVERDUE ||
+           call->state == WR_CALL_RESOLVE_SENT;
 }
 
 static bool is_resolving(const struct weir_call *call)
@@ -82,17 +83,24 @@ void wr_call_deadline_fired(struct wr_timer *timer)
     switch (call->state) {
     case WR_CALL_QUEUED:
         blame_backend_if_silent(call);
-        wr_call_refuse(call, WEIR_CALL_TIMEOUT, WR_N_REFUSED_ACQUIRE, NULL, 0, "no connection of %s within the timeout%s%s",
-                       call->pool->name, call->pool->connect_failing ? ", last: " : "",
+        wr_call_refuse(call, WEIR_CALL_TIMEOUT, WR_N_REFUSED_ACQUIRE, NULL, 0,
+                       "no connection of %s within the timeout%s%s", call->pool->name,
+                       call->pool->connect_failing ? ", last: " : "",
                        call->pool->connect_failing ? call->pool->last_fault.message : "");
         break;
-    case WR_CALL_SENT: become_overdue(call); break;
+    case WR_CALL_SENT:
+        become_overdue(call);
+        break;
     case WR_CALL_HELD:
-        wr_call_cancel_now(call, WEIR_CALL_TIMEOUT, "the deadline passed while the unit of work held its connection");
+        wr_call_cancel_now(call, WEIR_CALL_TIMEOUT,
+                           "the deadline passed while the unit of work held its connection");
         break;
     case WR_CALL_OVERDUE:
-    case WR_CALL_OVER: break;
-    default: wr_call_cancel_now(call, WEIR_CALL_TIMEOUT, "the deadline passed"); break;
+    case WR_CALL_OVER:
+        break;
+    default:
+        wr_call_cancel_now(call, WEIR_CALL_TIMEOUT, "the deadline passed");
+        break;
     }
 }
 
@@ -105,12 +113,17 @@ void wr_call_wake_fired(struct wr_timer *timer)
         wr_call_refuse(call, WEIR_CALL_ACQUIRE_TIMEOUT, WR_N_REFUSED_ACQUIRE, NULL, 0,
                        "no connection of %s within acquire_timeout", call->pool->name);
         break;
-    case WR_CALL_BACKOFF: wr_call_attempt(call); break;
+    case WR_CALL_BACKOFF:
+        wr_call_attempt(call);
+        break;
     case WR_CALL_OVERDUE:
         wr_call_cancel_now(call, WEIR_CALL_TIMEOUT, "the deadline passed and the server has not answered");
         break;
-    case WR_CALL_RESOLVE_WAIT: wr_resolve_woken(call); break;
-    default: WR_CHECK(!"a call woken in a state that does not wait");
+    case WR_CALL_RESOLVE_WAIT:
+        wr_resolve_woken(call);
+        break;
+    default:
+        WR_CHECK(!"a call woken in a state that does not wait");
     }
 }
 
@@ -135,7 +148,7 @@ void weir_call_cancel(weir_call *call)
 void weir_call_free(weir_call *call)
 {
     struct weir_engine *engine = call->engine;
-    if (engine == NULL) {   /* the engine has gone before it */
+    if (engine == NULL) { /* the engine has gone before it */
         wr_engine_bury(call);
         return;
     }
@@ -148,6 +161,6 @@ void weir_call_free(weir_call *call)
         return;
     }
     wr_engine_refresh(engine);
-    wr_call_cancel_now(call, WEIR_CALL_CANCELLED, "given up by its owner");   /* recycles at its end */
+    wr_call_cancel_now(call, WEIR_CALL_CANCELLED, "given up by its owner"); /* recycles at its end */
     wr_engine_rearm(engine);
 }

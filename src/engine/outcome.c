@@ -5,7 +5,7 @@
 
 struct rule {
     const char *prefix;
-    weir_class class_;         /* once the server has answered, i.e. the transaction is rolled back */
+    weir_class class_; /* once the server has answered, i.e. the transaction is rolled back */
     weir_verdict verdict;
     const char *reason;
 };
@@ -67,15 +67,18 @@ static const struct rule *find_rule(const char *sqlstate)
 /* A failed connect ran nothing, so it is safe unless the same credentials will fail the same way. */
 static struct wr_judgement judge_connect(const struct wr_fault *fault)
 {
-    struct wr_judgement j = {.code = WEIR_CALL_CONNECT, .class_ = WEIR_CLASS_SAFE, .outcome = WEIR_OUTCOME_NONE,
-                             .verdict = WEIR_FAILURE, .reason = "connect"};
+    struct wr_judgement j = {.code = WEIR_CALL_CONNECT,
+                             .class_ = WEIR_CLASS_SAFE,
+                             .outcome = WEIR_OUTCOME_NONE,
+                             .verdict = WEIR_FAILURE,
+                             .reason = "connect"};
     const struct rule *rule = find_rule(fault->sqlstate);
     if (rule != NULL) j.reason = rule->reason;
     if (rule != NULL && rule->class_ == WEIR_CLASS_PERMANENT) j.class_ = WEIR_CLASS_PERMANENT;
     if (fault->identity) {
         j.code = WEIR_CALL_IDENTITY;
         j.class_ = WEIR_CLASS_PERMANENT;
-        j.verdict = WEIR_NEUTRAL;   /* the server is well; the configuration is not */
+        j.verdict = WEIR_NEUTRAL; /* the server is well; the configuration is not */
         j.reason = "identity";
     }
     return j;
@@ -84,14 +87,18 @@ static struct wr_judgement judge_connect(const struct wr_fault *fault)
 /* The connection died. Before COMMIT (or before anything) was sent the server rolls back; after it, nobody here knows. */
 static struct wr_judgement judge_lost(const struct wr_fault *fault, const struct wr_circumstances *at)
 {
-    struct wr_judgement j = {.code = WEIR_CALL_LOST, .class_ = WEIR_CLASS_SAFE, .outcome = WEIR_OUTCOME_ROLLED_BACK,
-                             .verdict = WEIR_FAILURE, .reason = "connection"};
+    struct wr_judgement j = {.code = WEIR_CALL_LOST,
+                             .class_ = WEIR_CLASS_SAFE,
+                             .outcome = WEIR_OUTCOME_ROLLED_BACK,
+                             .verdict = WEIR_FAILURE,
+                             .reason = "connection"};
     const struct rule *rule = find_rule(fault->sqlstate);
     if (rule != NULL) {
         j.reason = rule->reason;
         j.verdict = rule->verdict == WEIR_NEUTRAL ? WEIR_NEUTRAL : WEIR_FAILURE;
     }
-    bool may_have_committed = at->phase == WEIR_PHASE_COMMIT_SENT || (at->phase == WEIR_PHASE_SENT && !at->in_unit);
+    bool may_have_committed =
+        at->phase == WEIR_PHASE_COMMIT_SENT || (at->phase == WEIR_PHASE_SENT && !at->in_unit);
     if (at->phase == WEIR_PHASE_NOT_SENT) j.outcome = WEIR_OUTCOME_NONE;
     if (may_have_committed && !at->no_effect) {
         j.class_ = WEIR_CLASS_UNKNOWN;
@@ -103,8 +110,11 @@ static struct wr_judgement judge_lost(const struct wr_fault *fault, const struct
 /* The server answered with an ERROR on a connection that lives on: the transaction is rolled back. */
 static struct wr_judgement judge_answer(const struct wr_fault *fault, const struct wr_circumstances *at)
 {
-    struct wr_judgement j = {.code = WEIR_CALL_SERVER, .class_ = WEIR_CLASS_PERMANENT,
-                             .outcome = WEIR_OUTCOME_ROLLED_BACK, .verdict = WEIR_SUCCESS, .reason = "other"};
+    struct wr_judgement j = {.code = WEIR_CALL_SERVER,
+                             .class_ = WEIR_CLASS_PERMANENT,
+                             .outcome = WEIR_OUTCOME_ROLLED_BACK,
+                             .verdict = WEIR_SUCCESS,
+                             .reason = "other"};
     const struct rule *rule = find_rule(fault->sqlstate);
     if (rule == NULL) return j;
     j.class_ = rule->class_;
@@ -118,14 +128,14 @@ static struct wr_judgement judge_answer(const struct wr_fault *fault, const stru
         j.verdict = WEIR_SUCCESS;
     }
     bool before_commit = at->in_unit && at->phase != WEIR_PHASE_COMMIT_SENT && at->phase != WEIR_PHASE_DONE;
-    if (j.class_ == WEIR_CLASS_UNKNOWN) {   /* 40003: whatever it says, nothing is committed before COMMIT */
+    if (j.class_ == WEIR_CLASS_UNKNOWN) { /* 40003: whatever it says, nothing is committed before COMMIT */
         bool harmless = at->no_effect || before_commit;
         j.outcome = harmless ? WEIR_OUTCOME_ROLLED_BACK : WEIR_OUTCOME_UNKNOWN;
         if (harmless) j.class_ = WEIR_CLASS_SAFE;
     }
     j.wrong_node = strcmp(fault->sqlstate, "25006") == 0 && !at->no_effect;
     if (strcmp(fault->sqlstate, "25006") == 0 && at->no_effect) {
-        j.class_ = WEIR_CLASS_PERMANENT;   /* the caller declared it read-only and it was not */
+        j.class_ = WEIR_CLASS_PERMANENT; /* the caller declared it read-only and it was not */
         j.verdict = WEIR_SUCCESS;
     }
     /* "cached plan must not change result type": everything was rolled back and a new plan will do. */

@@ -5,20 +5,20 @@
 
 #include "engine/driver.h"
 
-struct wr_circumstances {      /* of the attempt that failed */
-    weir_phase phase;          /* how far it had come */
-    bool in_unit;              /* inside an explicit transaction */
-    bool no_effect;            /* declared read-only, or known to have written nothing */
-    bool connecting;           /* the fault is a failed connect */
+struct wr_circumstances { /* of the attempt that failed */
+    weir_phase phase;     /* how far it had come */
+    bool in_unit;         /* inside an explicit transaction */
+    bool no_effect;       /* declared read-only, or known to have written nothing */
+    bool connecting;      /* the fault is a failed connect */
 };
 
 struct wr_judgement {
     weir_code code;
     weir_class class_;
     weir_outcome outcome;
-    weir_verdict verdict;      /* for the breaker */
-    const char *reason;        /* one word: "serialization", "connection", "constraint", ... */
-    bool wrong_node;           /* 25006: writes went to a standby; connections of this pool are stale */
+    weir_verdict verdict; /* for the breaker */
+    const char *reason;   /* one word: "serialization", "connection", "constraint", ... */
+    bool wrong_node;      /* 25006: writes went to a standby; connections of this pool are stale */
 };
 
 struct wr_judgement wr_outcome_judge(const struct wr_fault *fault, const struct wr_circumstances *at);

@@ -19,11 +19,12 @@ static void policy_fault(struct weir_engine *engine, struct wr_pool *pool, enum 
     const char *reason = why[0] != '\0' ? why : otherwise;
     wr_count(&counted->meter->counter[WR_N_POLICY_FAULTS], 1);
     wr_text_format(engine->policy_message, sizeof engine->policy_message, "%s: %s", name, reason);
-    wr_engine_event(engine, WR_EVENT_POLICY, pool, "policy %s failed, the built-in one answers: %s", name, reason);
+    wr_engine_event(engine, WR_EVENT_POLICY, pool, "policy %s failed, the built-in one answers: %s", name,
+                    reason);
     if (in_a_row < engine->config.options.policy_faults_max || engine->policy_off) return;
     engine->policy_off = true;
-    wr_engine_event(engine, WR_EVENT_POLICY, pool, "policy switched off: %s failed %u times in a row (policy_faults)", name,
-                    in_a_row);
+    wr_engine_event(engine, WR_EVENT_POLICY, pool,
+                    "policy switched off: %s failed %u times in a row (policy_faults)", name, in_a_row);
 }
 
 static void policy_answered(struct weir_engine *engine, struct wr_pool *pool, enum wr_hook hook)
@@ -81,12 +82,14 @@ void wr_policy_label(struct weir_engine *engine, const char *context, char *labe
 
 static bool built_in_retry(const struct weir_engine *engine, const weir_failure *failure, uint64_t *delay_ns)
 {
-    bool repeatable = failure->class_ == WEIR_CLASS_SAFE || (failure->class_ == WEIR_CLASS_UNKNOWN && failure->idempotent);
+    bool repeatable =
+        failure->class_ == WEIR_CLASS_SAFE || (failure->class_ == WEIR_CLASS_UNKNOWN && failure->idempotent);
     *delay_ns = failure->backoff_ns;
     return repeatable && failure->attempt <= engine->config.options.retries;
 }
 
-bool wr_policy_retry(struct weir_engine *engine, struct wr_pool *pool, const weir_failure *failure, uint64_t *delay_ns)
+bool wr_policy_retry(struct weir_engine *engine, struct wr_pool *pool, const weir_failure *failure,
+                     uint64_t *delay_ns)
 {
     const weir_policy *policy = &engine->config.options.policy;
     if (policy->retry == NULL || engine->policy_off) return built_in_retry(engine, failure, delay_ns);

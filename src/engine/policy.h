@@ -10,7 +10,8 @@ size_t wr_policy_route(struct weir_engine *engine, const weir_request *request);
 /* Writes the label. Built-in: the context up to '?'. */
 void wr_policy_label(struct weir_engine *engine, const char *context, char *label, size_t size);
 /* True and the delay if the policy (or the built-in one) wants a retry. */
-bool wr_policy_retry(struct weir_engine *engine, struct wr_pool *pool, const weir_failure *failure, uint64_t *delay_ns);
+bool wr_policy_retry(struct weir_engine *engine, struct wr_pool *pool, const weir_failure *failure,
+                     uint64_t *delay_ns);
 /* Index of a backend by name, or backend_count. */
 size_t wr_policy_find_backend(const struct weir_engine *engine, const char *name);
 

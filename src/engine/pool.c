@@ -52,9 +52,14 @@ static int init_target(struct wr_pool *pool, char *why)
 {
     const weir_options *o = &pool->engine->config.options;
     struct wr_login login = {
-        .pool = pool->name, .conninfo = pool->backend->conninfo, .user = pool->client->user,
-        .password = pool->client->password, .role = pool->client->role, .kind = pool->client->kind,
-        .pooler = pool->backend->pooler, .prepared_max = o->prepared_max,
+        .pool = pool->name,
+        .conninfo = pool->backend->conninfo,
+        .user = pool->client->user,
+        .password = pool->client->password,
+        .role = pool->client->role,
+        .kind = pool->client->kind,
+        .pooler = pool->backend->pooler,
+        .prepared_max = o->prepared_max,
     };
     char reason[WEIR_WHY_MAX] = "";
     int code = pool->engine->driver->target(pool->engine->instance, &login, &pool->target, reason);
@@ -87,7 +92,8 @@ int wr_pool_init(struct wr_pool *pool, struct weir_engine *engine, size_t client
     pool->record = record;
     pool->meter = wr_meter_pool(engine->area, pool->index);
     code = init_record(pool, created, why);
-    if (code == WEIR_OK) code = weir_backoff_init(&pool->connect_backoff, WEIR_BACKOFF_FULL, 50 * MS, 2000 * MS, 2, why);
+    if (code == WEIR_OK)
+        code = weir_backoff_init(&pool->connect_backoff, WEIR_BACKOFF_FULL, 50 * MS, 2000 * MS, 2, why);
     if (code == WEIR_OK) code = init_target(pool, why);
     return code;
 }
@@ -140,7 +146,8 @@ static size_t connections_wanted(struct wr_pool *pool)
 void wr_pool_grow(struct wr_pool *pool)
 {
     struct weir_engine *engine = pool->engine;
-    if (engine->state == WR_ENGINE_CLOSING || (engine->state == WR_ENGINE_DRAINING && pool->waiting == 0)) return;
+    if (engine->state == WR_ENGINE_CLOSING || (engine->state == WR_ENGINE_DRAINING && pool->waiting == 0))
+        return;
     size_t wanted = connections_wanted(pool);
     while (wanted > 0 && wr_pool_total(pool) < wr_pool_max(pool)) {
         if (wr_conn_open(pool, false) == NULL) {
@@ -157,7 +164,8 @@ void wr_pool_grow(struct wr_pool *pool)
 
 bool wr_pool_probe(struct wr_pool *pool)
 {
-    struct wr_list *idle = wr_list_last(&pool->conns[WR_CONN_IDLE]);   /* the coldest says most about the server */
+    struct wr_list *idle =
+        wr_list_last(&pool->conns[WR_CONN_IDLE]); /* the coldest says most about the server */
     if (idle != NULL) {
         wr_pool_probe_send(WR_CONTAINER(idle, struct wr_conn, link));
         return true;
@@ -198,7 +206,7 @@ void wr_pool_close_all(struct wr_pool *pool)
         struct wr_list *node;
         while ((node = wr_list_first(&pool->conns[s])) != NULL) {
             struct wr_conn *conn = WR_CONTAINER(node, struct wr_conn, link);
-            WR_CHECK(conn->call == NULL);   /* calls end before their connections do */
+            WR_CHECK(conn->call == NULL); /* calls end before their connections do */
             wr_conn_close(conn, WR_N_CLOSED_SHUTDOWN);
         }
     }

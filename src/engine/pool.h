@@ -11,13 +11,13 @@
 #include "guard/discipline.h"
 
 enum wr_conn_state {
-    WR_CONN_CONNECTING = 0,   /* with the crew */
+    WR_CONN_CONNECTING = 0, /* with the crew */
     WR_CONN_IDLE,
-    WR_CONN_LEASED,           /* belongs to conn->call */
-    WR_CONN_CLEANING,         /* rolling back or resetting before it may be idle */
-    WR_CONN_CANCELING,        /* its call has gone; waits for the server's last word */
-    WR_CONN_PROBING,          /* the monitor's */
-    WR_CONN_CLOSED,           /* on the engine's retired list until the turn ends */
+    WR_CONN_LEASED,    /* belongs to conn->call */
+    WR_CONN_CLEANING,  /* rolling back or resetting before it may be idle */
+    WR_CONN_CANCELING, /* its call has gone; waits for the server's last word */
+    WR_CONN_PROBING,   /* the monitor's */
+    WR_CONN_CLOSED,    /* on the engine's retired list until the turn ends */
     WR_CONN_STATES
 };
 
@@ -25,23 +25,23 @@ struct wr_conn {
     struct wr_list link;
     struct wr_pool *pool;
     enum wr_conn_state state;
-    struct wr_link *server;          /* NULL while connecting and when closed */
-    struct weir_call *call;          /* LEASED only */
+    struct wr_link *server; /* NULL while connecting and when closed */
+    struct weir_call *call; /* LEASED only */
     uint64_t id;
-    uint64_t alive_at;               /* when the server was last heard of */
-    uint64_t opened_at, retire_at;   /* retire_at 0: never */
-    uint32_t epoch;                  /* of the pool when opened; an older one is stale */
-    bool probe;                      /* opened for the monitor */
-    bool resetting;                  /* CLEANING: the reset is under way, the rollback done */
+    uint64_t alive_at;             /* when the server was last heard of */
+    uint64_t opened_at, retire_at; /* retire_at 0: never */
+    uint32_t epoch;                /* of the pool when opened; an older one is stale */
+    bool probe;                    /* opened for the monitor */
+    bool resetting;                /* CLEANING: the reset is under way, the rollback done */
     bool dirty;
     struct wr_greeting greeting;
-    struct wr_timer timer;           /* idle: retirement; canceling, cleaning: patience */
+    struct wr_timer timer; /* idle: retirement; canceling, cleaning: patience */
 };
 
-struct wr_pool_record {              /* in the area, shared by all workers; guards follow it */
+struct wr_pool_record { /* in the area, shared by all workers; guards follow it */
     _Atomic uint32_t paused;
-    uint32_t breaker_at, budget_at;  /* offsets from the record */
-    _Atomic uint32_t wanted;         /* 1: a worker waits for a place that others' idle connections take up */
+    uint32_t breaker_at, budget_at; /* offsets from the record */
+    _Atomic uint32_t wanted;        /* 1: a worker waits for a place that others' idle connections take up */
 };
 
 struct wr_pool {
@@ -51,7 +51,7 @@ struct wr_pool {
     size_t backend_index;
     char name[WR_NAME_MAX];
     struct wr_target *target;
-    uint32_t index;                  /* in the area */
+    uint32_t index; /* in the area */
     struct wr_pool_record *record;
     weir_breaker *breaker;
     weir_budget *budget;
@@ -59,21 +59,21 @@ struct wr_pool {
 
     struct wr_list conns[WR_CONN_STATES];
     size_t count[WR_CONN_STATES];
-    uint32_t epoch;                  /* raised to make all present connections stale */
+    uint32_t epoch; /* raised to make all present connections stale */
 
-    struct wr_list waiters;          /* calls, oldest first */
+    struct wr_list waiters; /* calls, oldest first */
     size_t waiting;
     struct wr_discipline discipline;
-    uint64_t service_floor_ns;       /* decaying minimum of time on the server: nobody is faster */
+    uint64_t service_floor_ns; /* decaying minimum of time on the server: nobody is faster */
 
-    uint64_t connect_not_before;     /* the server is out of slots (53300): wait for the connections we have */
-    uint64_t fill_not_before;        /* up to `min`: after a failed connect that nobody waited for */
+    uint64_t connect_not_before; /* the server is out of slots (53300): wait for the connections we have */
+    uint64_t fill_not_before;    /* up to `min`: after a failed connect that nobody waited for */
     weir_backoff connect_backoff;
     struct wr_timer grow_timer;
-    bool connect_failing;            /* for one event per outage */
-    struct wr_fault last_fault;      /* of connecting */
+    bool connect_failing;       /* for one event per outage */
+    struct wr_fault last_fault; /* of connecting */
 
-    struct wr_timer probe_timer;     /* while the breaker is not closed */
+    struct wr_timer probe_timer; /* while the breaker is not closed */
     uint64_t probe_delay_ns;
     bool probing;
     uint64_t probe_sent_at;
@@ -81,14 +81,14 @@ struct wr_pool {
 };
 
 int wr_pool_init(struct wr_pool *pool, struct weir_engine *engine, size_t client, size_t backend, char *why);
-void wr_pool_release(struct wr_pool *pool);                  /* all connections closed before */
+void wr_pool_release(struct wr_pool *pool); /* all connections closed before */
 
 uint32_t wr_pool_max(const struct wr_pool *pool);
-size_t wr_pool_total(const struct wr_pool *pool);            /* open or opening, canceling included */
+size_t wr_pool_total(const struct wr_pool *pool); /* open or opening, canceling included */
 
 /* Opens connections for those who wait and for `min`, within the caps. */
 void wr_pool_grow(struct wr_pool *pool);
-void wr_pool_evict(struct wr_pool *pool);                    /* all present connections are stale */
+void wr_pool_evict(struct wr_pool *pool); /* all present connections are stale */
 void wr_pool_close_idle(struct wr_pool *pool);
 /* Closes the coldest idle connection if another worker waits for its place under the common cap. */
 void wr_pool_lend(struct wr_pool *pool);
@@ -117,7 +117,8 @@ bool wr_pool_probe(struct wr_pool *pool);
 void wr_pool_probe_send(struct wr_conn *conn);
 
 /* The driver's answers (see driver.h). owner is the wr_conn. */
-void wr_conn_connected(void *owner, struct wr_link *link, const struct wr_greeting *greeting, const struct wr_fault *fault);
+void wr_conn_connected(void *owner, struct wr_link *link, const struct wr_greeting *greeting,
+                       const struct wr_fault *fault);
 void wr_conn_settled(void *owner, struct wr_reply *reply);
 void wr_conn_lost(void *owner, const struct wr_fault *fault);
 

@@ -11,8 +11,9 @@
 void wr_queue_init(struct wr_pool *pool)
 {
     const weir_options *o = &pool->engine->config.options;
-    static const enum wr_queue_kind kinds[] = {
-        [WEIR_QUEUE_ADAPTIVE] = WR_QUEUE_ADAPTIVE, [WEIR_QUEUE_FIFO] = WR_QUEUE_FIFO, [WEIR_QUEUE_CODEL] = WR_QUEUE_CODEL};
+    static const enum wr_queue_kind kinds[] = {[WEIR_QUEUE_ADAPTIVE] = WR_QUEUE_ADAPTIVE,
+                                               [WEIR_QUEUE_FIFO] = WR_QUEUE_FIFO,
+                                               [WEIR_QUEUE_CODEL] = WR_QUEUE_CODEL};
     wr_discipline_init(&pool->discipline, kinds[o->queue], o->queue_target_ns, o->queue_interval_ns);
 }
 
@@ -36,13 +37,15 @@ static struct weir_call *oldest_ordinary(struct wr_pool *pool)
 
 static void observe(struct wr_pool *pool)
 {
-    struct weir_call *oldest = oldest_ordinary(pool);   /* who looks into a lost COMMIT stands outside the order */
+    struct weir_call *oldest =
+        oldest_ordinary(pool); /* who looks into a lost COMMIT stands outside the order */
     uint64_t now = pool->engine->now;
     if (oldest == NULL) {
         wr_discipline_observe(&pool->discipline, now, true, 0, 0);
         return;
     }
-    wr_discipline_observe(&pool->discipline, now, false, now - oldest->queued_from, oldest->deadline - oldest->queued_from);
+    wr_discipline_observe(&pool->discipline, now, false, now - oldest->queued_from,
+                          oldest->deadline - oldest->queued_from);
 }
 
 /* Room for those the pool could still open connections for comes on top of queue_max: they wait for a connect, not
@@ -95,14 +98,17 @@ static bool drop_hopeless(struct wr_pool *pool, struct weir_call *call)
     uint64_t now = pool->engine->now;
     if (call->state == WR_CALL_RESOLVE_QUEUED) return false;
     if (call->deadline <= now + least_service(pool, call)) {
-        wr_call_refuse(call, WEIR_CALL_TIMEOUT, WR_N_REFUSED_ACQUIRE, NULL, 0,
-                       "waited %.0f ms for a connection; what is left of the timeout is too short to be answered in",
-                       (double)(now - call->queued_from) / 1e6);
+        wr_call_refuse(
+            call, WEIR_CALL_TIMEOUT, WR_N_REFUSED_ACQUIRE, NULL, 0,
+            "waited %.0f ms for a connection; what is left of the timeout is too short to be answered in",
+            (double)(now - call->queued_from) / 1e6);
         return true;
     }
     if (wr_discipline_should_drop(&pool->discipline, now - call->queued_from)) {
-        wr_call_refuse(call, WEIR_CALL_ACQUIRE_TIMEOUT, WR_N_REFUSED_ACQUIRE, NULL, pool->engine->config.options.queue_interval_ns,
-                       "dropped from a standing queue after %.0f ms (queue codel)", (double)(now - call->queued_from) / 1e6);
+        wr_call_refuse(call, WEIR_CALL_ACQUIRE_TIMEOUT, WR_N_REFUSED_ACQUIRE, NULL,
+                       pool->engine->config.options.queue_interval_ns,
+                       "dropped from a standing queue after %.0f ms (queue codel)",
+                       (double)(now - call->queued_from) / 1e6);
         return true;
     }
     return false;
@@ -146,7 +152,8 @@ static bool another_connection_lives(const struct wr_pool *pool)
 static void resolvers_hear(struct wr_pool *pool)
 {
     struct weir_call *first;
-    while ((first = call_at(wr_list_first(&pool->waiters))) != NULL && first->state == WR_CALL_RESOLVE_QUEUED) {
+    while ((first = call_at(wr_list_first(&pool->waiters))) != NULL &&
+           first->state == WR_CALL_RESOLVE_QUEUED) {
         wr_resolve_no_connection(first);
     }
 }

@@ -48,9 +48,13 @@ static double milliseconds(uint64_t ns)
 static void quantiles(struct wr_buffer *b, const char *name, const struct wr_histogram_view *view)
 {
     double mean = view->count == 0 ? 0 : milliseconds(view->sum_ns) / (double)view->count;
-    wr_buffer_printf(b, "\"%s\":{\"count\":%llu,\"mean\":%.3f,\"p50\":%.3f,\"p90\":%.3f,\"p99\":%.3f,\"p999\":%.3f,\"max\":%.3f}",
-                     name, (unsigned long long)view->count, mean, milliseconds(wr_histogram_quantile(view, 0.5)),
-                     milliseconds(wr_histogram_quantile(view, 0.9)), milliseconds(wr_histogram_quantile(view, 0.99)),
+    wr_buffer_printf(b,
+                     "\"%s\":{\"count\":%llu,\"mean\":%.3f,\"p50\":%.3f,\"p90\":%.3f,\"p99\":%.3f,\"p999\":%."
+                     "3f,\"max\":%.3f}",
+                     name, (unsigned long long)view->count, mean,
+                     milliseconds(wr_histogram_quantile(view, 0.5)),
+                     milliseconds(wr_histogram_quantile(view, 0.9)),
+                     milliseconds(wr_histogram_quantile(view, 0.99)),
                      milliseconds(wr_histogram_quantile(view, 0.999)), milliseconds(view->max_ns));
 }
 
@@ -87,8 +91,9 @@ static bool backend_ok(const weir_engine *engine, size_t backend, bool *known, u
 
 static int badness(weir_breaker_state state)
 {
-    static const int of[] = {[WEIR_CLOSED] = 0, [WEIR_OPEN] = 6, [WEIR_HALF_OPEN] = 4, [WEIR_FORCED_OPEN] = 5,
-                             [WEIR_FORCED_CLOSED] = 1, [WEIR_DISABLED] = 2, [WEIR_METRICS_ONLY] = 3};
+    static const int of[] = {
+        [WEIR_CLOSED] = 0,        [WEIR_OPEN] = 6,     [WEIR_HALF_OPEN] = 4,   [WEIR_FORCED_OPEN] = 5,
+        [WEIR_FORCED_CLOSED] = 1, [WEIR_DISABLED] = 2, [WEIR_METRICS_ONLY] = 3};
     return of[state];
 }
 
@@ -135,7 +140,8 @@ static const char *health_name(weir_health health)
     return health == WEIR_HEALTHY ? "healthy" : health == WEIR_DEGRADED ? "degraded" : "unhealthy";
 }
 
-static void check_line(struct wr_buffer *b, const char *name, bool known, bool ok, uint64_t elapsed, const char *message)
+static void check_line(struct wr_buffer *b, const char *name, bool known, bool ok, uint64_t elapsed,
+                       const char *message)
 {
     wr_buffer_json_string(b, name);
     wr_buffer_printf(b, ":{\"status\":\"%s\"", !known ? "unknown" : ok ? "healthy" : "unhealthy");
@@ -181,9 +187,10 @@ static void pool_sums(struct wr_buffer *b, const weir_engine *engine)
     }
     double rate = over == 0 ? 100.0 : 100.0 * (double)ok / (double)over;
     double mean = count == 0 ? 0 : milliseconds(sum_ns) / (double)count;
-    wr_buffer_printf(b, "\"pool\":{\"totalRequests\":%llu,\"successRate\":\"%.2f\",\"averageResponseTime\":%.0f,"
-                     "\"circuitState\":\"%s\"}", (unsigned long long)started, rate, mean,
-                     weir_breaker_state_name(worst_breaker(engine)));
+    wr_buffer_printf(b,
+                     "\"pool\":{\"totalRequests\":%llu,\"successRate\":\"%.2f\",\"averageResponseTime\":%.0f,"
+                     "\"circuitState\":\"%s\"}",
+                     (unsigned long long)started, rate, mean, weir_breaker_state_name(worst_breaker(engine)));
 }
 
 size_t weir_health_json(weir_engine *engine, char *out, size_t size)
@@ -211,7 +218,9 @@ size_t weir_health_json(weir_engine *engine, char *out, size_t size)
     for (size_t i = 0; i < engine->pool_count; i++) {
         if (i > 0) wr_buffer_printf(b, ",");
         wr_buffer_json_string(b, engine->pools[i].name);
-        wr_buffer_printf(b, ":\"%s\"", weir_breaker_state_name(weir_breaker_state_at(engine->pools[i].breaker, engine->now)));
+        wr_buffer_printf(b, ":\"%s\"",
+                         weir_breaker_state_name(
+                             weir_breaker_state_at(engine->pools[i].breaker, engine->now)));
     }
     wr_buffer_printf(b, "},\"uptime\":%.0f}", (double)(engine->now - engine->opened_at) / 1e9);
     return hand_over(engine, "{}", out, size);
@@ -224,8 +233,8 @@ struct named_counter {
     enum wr_counter counter;
 };
 
-static void counters(struct wr_buffer *b, const struct wr_pool *pool, const char *group, const struct named_counter *list,
-                     size_t count)
+static void counters(struct wr_buffer *b, const struct wr_pool *pool, const char *group,
+                     const struct named_counter *list, size_t count)
 {
     wr_buffer_printf(b, "\"%s\":{", group);
     for (size_t i = 0; i < count; i++) {
@@ -239,23 +248,41 @@ static void counters(struct wr_buffer *b, const struct wr_pool *pool, const char
 
 static void pool_counters(struct wr_buffer *b, const struct wr_pool *pool)
 {
-    static const struct named_counter calls[] = {
-        {"started", WR_N_STARTED}, {"ok", WR_N_OK}, {"failed", WR_N_FAILED}, {"refused", WR_N_REFUSED},
-        {"timeout", WR_N_TIMEOUT}, {"unknown", WR_N_UNKNOWN}, {"cancelled", WR_N_CANCELLED}};
-    static const struct named_counter attempts[] = {
-        {"all", WR_N_ATTEMPTS}, {"retries", WR_N_RETRIES}, {"denied_budget", WR_N_DENIED_BUDGET},
-        {"denied_deadline", WR_N_DENIED_DEADLINE}, {"denied_unsafe", WR_N_DENIED_UNSAFE}, {"denied_max", WR_N_DENIED_MAX}};
-    static const struct named_counter refused[] = {
-        {"breaker_open", WR_N_REFUSED_BREAKER}, {"queue_full", WR_N_REFUSED_QUEUE}, {"acquire", WR_N_REFUSED_ACQUIRE},
-        {"paused", WR_N_REFUSED_PAUSED}, {"draining", WR_N_REFUSED_DRAINING}};
-    static const struct named_counter closed[] = {
-        {"all", WR_N_CLOSED}, {"idle", WR_N_CLOSED_IDLE}, {"lifetime", WR_N_CLOSED_LIFETIME}, {"error", WR_N_CLOSED_ERROR},
-        {"server", WR_N_CLOSED_PEEK}, {"cancel", WR_N_CLOSED_CANCEL}, {"shutdown", WR_N_CLOSED_SHUTDOWN}};
-    static const struct named_counter others[] = {
-        {"opened", WR_N_OPENED}, {"connect_failed", WR_N_CONNECT_FAILED}, {"cancels", WR_N_CANCELS}, {"resets", WR_N_RESETS},
-        {"heals", WR_N_HEALS}, {"leaks", WR_N_LEAKS}, {"probes", WR_N_PROBES}, {"probes_failed", WR_N_PROBES_FAILED},
-        {"resolved_committed", WR_N_RESOLVED_COMMITTED}, {"resolved_aborted", WR_N_RESOLVED_ABORTED},
-        {"resolved_not", WR_N_RESOLVED_NOT}, {"policy_calls", WR_N_POLICY_CALLS}, {"policy_faults", WR_N_POLICY_FAULTS}};
+    static const struct named_counter calls[] = {{"started", WR_N_STARTED},    {"ok", WR_N_OK},
+                                                 {"failed", WR_N_FAILED},      {"refused", WR_N_REFUSED},
+                                                 {"timeout", WR_N_TIMEOUT},    {"unknown", WR_N_UNKNOWN},
+                                                 {"cancelled", WR_N_CANCELLED}};
+    static const struct named_counter attempts[] = {{"all", WR_N_ATTEMPTS},
+                                                    {"retries", WR_N_RETRIES},
+                                                    {"denied_budget", WR_N_DENIED_BUDGET},
+                                                    {"denied_deadline", WR_N_DENIED_DEADLINE},
+                                                    {"denied_unsafe", WR_N_DENIED_UNSAFE},
+                                                    {"denied_max", WR_N_DENIED_MAX}};
+    static const struct named_counter refused[] = {{"breaker_open", WR_N_REFUSED_BREAKER},
+                                                   {"queue_full", WR_N_REFUSED_QUEUE},
+                                                   {"acquire", WR_N_REFUSED_ACQUIRE},
+                                                   {"paused", WR_N_REFUSED_PAUSED},
+                                                   {"draining", WR_N_REFUSED_DRAINING}};
+    static const struct named_counter closed[] = {{"all", WR_N_CLOSED},
+                                                  {"idle", WR_N_CLOSED_IDLE},
+                                                  {"lifetime", WR_N_CLOSED_LIFETIME},
+                                                  {"error", WR_N_CLOSED_ERROR},
+                                                  {"server", WR_N_CLOSED_PEEK},
+                                                  {"cancel", WR_N_CLOSED_CANCEL},
+                                                  {"shutdown", WR_N_CLOSED_SHUTDOWN}};
+    static const struct named_counter others[] = {{"opened", WR_N_OPENED},
+                                                  {"connect_failed", WR_N_CONNECT_FAILED},
+                                                  {"cancels", WR_N_CANCELS},
+                                                  {"resets", WR_N_RESETS},
+                                                  {"heals", WR_N_HEALS},
+                                                  {"leaks", WR_N_LEAKS},
+                                                  {"probes", WR_N_PROBES},
+                                                  {"probes_failed", WR_N_PROBES_FAILED},
+                                                  {"resolved_committed", WR_N_RESOLVED_COMMITTED},
+                                                  {"resolved_aborted", WR_N_RESOLVED_ABORTED},
+                                                  {"resolved_not", WR_N_RESOLVED_NOT},
+                                                  {"policy_calls", WR_N_POLICY_CALLS},
+                                                  {"policy_faults", WR_N_POLICY_FAULTS}};
     COUNTERS(b, pool, "calls", calls);
     COUNTERS(b, pool, "attempts", attempts);
     COUNTERS(b, pool, "refused", refused);
@@ -265,9 +292,12 @@ static void pool_counters(struct wr_buffer *b, const struct wr_pool *pool)
 
 static void pool_gauges(struct wr_buffer *b, const struct wr_pool *pool)
 {
-    static const struct { const char *name; enum wr_gauge gauge; } all[] = {
-        {"open", WR_G_CONNECTIONS}, {"idle", WR_G_IDLE}, {"busy", WR_G_BUSY}, {"connecting", WR_G_CONNECTING},
-        {"canceling", WR_G_CANCELING}, {"waiting", WR_G_WAITING}, {"in_flight", WR_G_IN_FLIGHT}};
+    static const struct {
+        const char *name;
+        enum wr_gauge gauge;
+    } all[] = {{"open", WR_G_CONNECTIONS},      {"idle", WR_G_IDLE},           {"busy", WR_G_BUSY},
+               {"connecting", WR_G_CONNECTING}, {"canceling", WR_G_CANCELING}, {"waiting", WR_G_WAITING},
+               {"in_flight", WR_G_IN_FLIGHT}};
     wr_buffer_printf(b, "\"connections\":{\"max\":%u,\"min\":%u", wr_pool_max(pool), pool->client->min);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         wr_buffer_printf(b, ",\"%s\":%lld", all[i].name,
@@ -282,21 +312,28 @@ static void pool_breaker(struct wr_buffer *b, const struct wr_pool *pool)
     char text[WEIR_WHY_MAX] = "";
     weir_breaker_snapshot_at(pool->breaker, pool->engine->now, &s);
     if (s.evidence.rule != WEIR_RULE_NONE) weir_evidence_text(&s.evidence, text, sizeof text);
-    wr_buffer_printf(b, "\"breaker\":{\"state\":\"%s\",\"calls\":%u,\"failures\":%u,\"slow\":%u,\"refused\":%llu,"
-                     "\"opened\":%u,\"retry_after\":%.3f", weir_breaker_state_name(s.state), s.calls, s.failures, s.slow,
-                     (unsigned long long)s.refused, s.opened_count, s.retry_after_ns == UINT64_MAX ? 0 : (double)s.retry_after_ns / 1e9);
-    if (s.failure_rate >= 0) wr_buffer_printf(b, ",\"failure_rate\":%.4f,\"slow_rate\":%.4f", s.failure_rate, s.slow_rate);
+    wr_buffer_printf(
+        b,
+        "\"breaker\":{\"state\":\"%s\",\"calls\":%u,\"failures\":%u,\"slow\":%u,\"refused\":%llu,"
+        "\"opened\":%u,\"retry_after\":%.3f",
+        weir_breaker_state_name(s.state), s.calls, s.failures, s.slow, (unsigned long long)s.refused,
+        s.opened_count, s.retry_after_ns == UINT64_MAX ? 0 : (double)s.retry_after_ns / 1e9);
+    if (s.failure_rate >= 0)
+        wr_buffer_printf(b, ",\"failure_rate\":%.4f,\"slow_rate\":%.4f", s.failure_rate, s.slow_rate);
     wr_buffer_printf(b, ",\"evidence\":");
     wr_buffer_json_string(b, text);
     wr_buffer_printf(b, "},\"budget\":{\"level\":%.1f,\"cap\":%.1f},\"paused\":%s,",
                      weir_budget_level(pool->budget, pool->engine->now), weir_budget_cap(pool->budget),
-                     atomic_load_explicit(&pool->record->paused, memory_order_relaxed) != 0 ? "true" : "false");
+                     atomic_load_explicit(&pool->record->paused, memory_order_relaxed) != 0 ? "true"
+                                                                                            : "false");
 }
 
 static void pool_latency(struct wr_buffer *b, const struct wr_pool *pool)
 {
-    static const struct { const char *name; enum wr_pool_histogram which; } all[] = {
-        {"duration_ms", WR_H_DURATION}, {"wait_ms", WR_H_WAIT}, {"connect_ms", WR_H_CONNECT}};
+    static const struct {
+        const char *name;
+        enum wr_pool_histogram which;
+    } all[] = {{"duration_ms", WR_H_DURATION}, {"wait_ms", WR_H_WAIT}, {"connect_ms", WR_H_CONNECT}};
     struct wr_histogram_view view;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         wr_histogram_view_init(&view, WR_FINE_BITS);
@@ -317,10 +354,13 @@ static void pool_labels(struct wr_buffer *b, const struct wr_pool *pool)
         if (sum.duration.count == 0) continue;
         wr_buffer_printf(b, "%s{\"label\":", first ? "" : ",");
         wr_buffer_json_string(b, wr_area_label_text(area, l));
-        wr_buffer_printf(b, ",\"ok\":%llu,\"failed\":%llu,\"refused\":%llu,\"timeout\":%llu,\"unknown\":%llu,"
-                         "\"cancelled\":%llu,\"retries\":%llu,", (unsigned long long)sum.ok, (unsigned long long)sum.failed,
-                         (unsigned long long)sum.refused, (unsigned long long)sum.timeout, (unsigned long long)sum.unknown,
-                         (unsigned long long)sum.cancelled, (unsigned long long)sum.retries);
+        wr_buffer_printf(b,
+                         ",\"ok\":%llu,\"failed\":%llu,\"refused\":%llu,\"timeout\":%llu,\"unknown\":%llu,"
+                         "\"cancelled\":%llu,\"retries\":%llu,",
+                         (unsigned long long)sum.ok, (unsigned long long)sum.failed,
+                         (unsigned long long)sum.refused, (unsigned long long)sum.timeout,
+                         (unsigned long long)sum.unknown, (unsigned long long)sum.cancelled,
+                         (unsigned long long)sum.retries);
         quantiles(b, "duration_ms", &sum.duration);
         wr_buffer_printf(b, "}");
         first = false;
@@ -333,15 +373,16 @@ size_t weir_stats_json(weir_engine *engine, char *out, size_t size)
     struct wr_buffer *b = begin(engine);
     wr_buffer_printf(b, "{\"name\":");
     wr_buffer_json_string(b, engine->config.options.name);
-    wr_buffer_printf(b, ",\"uptime\":%.3f,\"in_flight\":%zu,\"allocations\":%llu,\"policy\":{\"off\":%s,\"message\":",
-                     (double)(engine->now - engine->opened_at) / 1e9, engine->in_flight,
-                     (unsigned long long)engine->allocations, engine->policy_off ? "true" : "false");
+    wr_buffer_printf(
+        b, ",\"uptime\":%.3f,\"in_flight\":%zu,\"allocations\":%llu,\"policy\":{\"off\":%s,\"message\":",
+        (double)(engine->now - engine->opened_at) / 1e9, engine->in_flight,
+        (unsigned long long)engine->allocations, engine->policy_off ? "true" : "false");
     wr_buffer_json_string(b, engine->policy_message);
     wr_buffer_printf(b, "},\"pools\":[");
     for (size_t i = 0; i < engine->pool_count; i++) {
         const struct wr_pool *pool = &engine->pools[i];
-        wr_buffer_printf(b, "%s{\"pool\":\"%s\",\"client\":\"%s\",\"backend\":\"%s\",", i > 0 ? "," : "", pool->name,
-                         pool->client->name, pool->backend->name);
+        wr_buffer_printf(b, "%s{\"pool\":\"%s\",\"client\":\"%s\",\"backend\":\"%s\",", i > 0 ? "," : "",
+                         pool->name, pool->client->name, pool->backend->name);
         pool_counters(b, pool);
         pool_gauges(b, pool);
         pool_breaker(b, pool);
@@ -359,7 +400,9 @@ enum { CALLS_MOST = 1024, EVENTS_MOST = 1024 };
 
 static void attempt_line(struct wr_buffer *b, const struct wr_recorded_attempt *a)
 {
-    wr_buffer_printf(b, "{\"start_us\":%u,\"wait_us\":%u,\"connect_us\":%u,\"run_us\":%u,\"backoff_us\":%u,\"backend_pid\":%u",
+    wr_buffer_printf(b,
+                     "{\"start_us\":%u,\"wait_us\":%u,\"connect_us\":%u,\"run_us\":%u,\"backoff_us\":%u,"
+                     "\"backend_pid\":%u",
                      a->start_us, a->wait_us, a->connect_us, a->run_us, a->backoff_us, a->backend_pid);
     sqlstate_field(b, a->sqlstate);
     wr_buffer_printf(b, ",\"phase\":\"%s\",\"class\":\"%s\"}", weir_phase_name((weir_phase)a->phase),
@@ -368,16 +411,20 @@ static void attempt_line(struct wr_buffer *b, const struct wr_recorded_attempt *
 
 static void call_line(struct wr_buffer *b, const weir_engine *engine, const struct wr_recorded_call *r)
 {
-    wr_buffer_printf(b, "{\"id\":\"%llx\",\"started_us\":%llu,\"duration_ms\":%.3f,\"pool\":", (unsigned long long)r->id,
-                     (unsigned long long)r->started_us, milliseconds(r->duration_ns));
-    wr_buffer_json_string(b, r->pool < wr_area_pool_count(engine->area) ? wr_area_pool_name(engine->area, r->pool) : "?");
+    wr_buffer_printf(b, "{\"id\":\"%llx\",\"started_us\":%llu,\"duration_ms\":%.3f,\"pool\":",
+                     (unsigned long long)r->id, (unsigned long long)r->started_us,
+                     milliseconds(r->duration_ns));
+    wr_buffer_json_string(b, r->pool < wr_area_pool_count(engine->area)
+                                 ? wr_area_pool_name(engine->area, r->pool)
+                                 : "?");
     wr_buffer_printf(b, ",\"label\":");
     wr_buffer_json_string(b, wr_area_label_text(engine->area, r->label));
     wr_buffer_printf(b, ",\"context\":");
     wr_buffer_json_string(b, r->context);
-    wr_buffer_printf(b, ",\"worker\":%u,\"code\":\"%s\",\"outcome\":\"%s\",\"unit\":%s,\"xid\":%llu", r->worker,
-                     weir_code_name((weir_code)r->code), weir_outcome_name((weir_outcome)r->outcome),
-                     r->unit != 0 ? "true" : "false", (unsigned long long)r->xid);
+    wr_buffer_printf(b, ",\"worker\":%u,\"code\":\"%s\",\"outcome\":\"%s\",\"unit\":%s,\"xid\":%llu",
+                     r->worker, weir_code_name((weir_code)r->code),
+                     weir_outcome_name((weir_outcome)r->outcome), r->unit != 0 ? "true" : "false",
+                     (unsigned long long)r->xid);
     sqlstate_field(b, r->sqlstate);
     wr_buffer_printf(b, ",\"traceparent\":");
     wr_buffer_json_string(b, r->traceparent);
@@ -410,7 +457,8 @@ static void event_line(struct wr_buffer *b, const weir_engine *engine, const str
 {
     bool has_pool = e->pool > 0 && e->pool <= wr_area_pool_count(engine->area);
     wr_buffer_printf(b, "{\"sequence\":%llu,\"at_us\":%llu,\"kind\":\"%s\",\"worker\":%u,\"pool\":",
-                     (unsigned long long)e->sequence, (unsigned long long)e->at_us, wr_event_kind_name(e->kind), e->worker);
+                     (unsigned long long)e->sequence, (unsigned long long)e->at_us,
+                     wr_event_kind_name(e->kind), e->worker);
     wr_buffer_json_string(b, has_pool ? wr_area_pool_name(engine->area, e->pool - 1) : "");
     wr_buffer_printf(b, ",\"text\":");
     wr_buffer_json_string(b, e->text);

@@ -7,35 +7,46 @@
 
 #include <string.h>
 
-enum { CALL_TIMERS = 3, SPARE_CALLS_MAX = 4096, ARENA_AT_FIRST = 512, ARENA_KEPT_MAX = 1 << 16, RESULTS_KEPT_MAX = 64 };
+enum {
+    CALL_TIMERS = 3,
+    SPARE_CALLS_MAX = 4096,
+    ARENA_AT_FIRST = 512,
+    ARENA_KEPT_MAX = 1 << 16,
+    RESULTS_KEPT_MAX = 64
+};
 
 /* ---- checks ------------------------------------------------------------------------------------------ */
 
 int wr_call_check_request(struct weir_engine *engine, const weir_request *r, char *why)
 {
     if (!wr_engine_is_ours(engine)) {
-        wr_text_format(why, WEIR_WHY_MAX, "the engine was opened before a fork: a child opens one of its own");
+        wr_text_format(why, WEIR_WHY_MAX,
+                       "the engine was opened before a fork: a child opens one of its own");
         return WEIR_ESTATE;
     }
     const weir_options *o = &engine->config.options;
     size_t client = 0;
-    while (client < o->client_count && (r->client == NULL || strcmp(o->clients[client].name, r->client) != 0)) client++;
+    while (client < o->client_count && (r->client == NULL || strcmp(o->clients[client].name, r->client) != 0))
+        client++;
     if (client == o->client_count) {
         wr_text_format(why, WEIR_WHY_MAX, "there is no client '%.60s'", r->client == NULL ? "" : r->client);
     } else if (r->context == NULL || r->context[0] == '\0') {
         wr_text_format(why, WEIR_WHY_MAX, "context is missing: every call says what it is for");
     } else if (strlen(r->context) > WR_CONTEXT_MAX) {
-        wr_text_format(why, WEIR_WHY_MAX, "context is %zu bytes: at most %d", strlen(r->context), WR_CONTEXT_MAX);
+        wr_text_format(why, WEIR_WHY_MAX, "context is %zu bytes: at most %d", strlen(r->context),
+                       WR_CONTEXT_MAX);
     } else if (o->clients[client].kind == WEIR_ANON && (r->claims == NULL || r->claims[0] == '\0')) {
-        wr_text_format(why, WEIR_WHY_MAX, "claims are missing: client '%s' is ANON and acts for somebody", r->client);
+        wr_text_format(why, WEIR_WHY_MAX, "claims are missing: client '%s' is ANON and acts for somebody",
+                       r->client);
     } else if (r->claims != NULL && strlen(r->claims) > WR_CLAIMS_MAX) {
-        wr_text_format(why, WEIR_WHY_MAX, "claims are %zu bytes: at most %d", strlen(r->claims), WR_CLAIMS_MAX);
+        wr_text_format(why, WEIR_WHY_MAX, "claims are %zu bytes: at most %d", strlen(r->claims),
+                       WR_CLAIMS_MAX);
     } else if (r->backend != NULL && wr_policy_find_backend(engine, r->backend) == o->backend_count) {
         wr_text_format(why, WEIR_WHY_MAX, "there is no backend '%.60s'", r->backend);
     } else if (r->isolation != NULL && strcmp(r->isolation, "read committed") != 0 &&
                strcmp(r->isolation, "repeatable read") != 0 && strcmp(r->isolation, "serializable") != 0) {
-        wr_text_format(why, WEIR_WHY_MAX, "isolation is '%.40s': read committed, repeatable read or serializable",
-                       r->isolation);
+        wr_text_format(why, WEIR_WHY_MAX,
+                       "isolation is '%.40s': read committed, repeatable read or serializable", r->isolation);
     } else {
         return WEIR_OK;
     }
@@ -62,7 +73,8 @@ int wr_call_check_statements(const weir_statement *statements, size_t count, boo
         const char *problem = NULL;
         if (kind == WR_SQL_TRANSACTION) problem = "begins or ends a transaction: that is Weir's to do";
         if (kind == WR_SQL_COPY) problem = "is a COPY, which does not work in a pipeline";
-        if (kind == WR_SQL_CALL && alone) problem = "may commit inside and so escape the role: run it in a transaction";
+        if (kind == WR_SQL_CALL && alone)
+            problem = "may commit inside and so escape the role: run it in a transaction";
         if (kind == WR_SQL_EMPTY) problem = "is empty";
         if (kind == WR_SQL_SAVEPOINT && alone) problem = "needs a transaction";
         if (problem == NULL && statements[i].count > 65535) problem = "has more than 65535 parameters";
@@ -85,7 +97,8 @@ static void reset_for_use(struct weir_call *call, struct weir_engine *engine)
     call->conn = NULL;
     call->state = WR_CALL_NEW;
     call->status = WEIR_WAITING;
-    call->unit = call->readonly = call->idempotent = call->abandoned = call->failed = call->permit_held = false;
+    call->unit = call->readonly = call->idempotent = call->abandoned = call->failed = call->permit_held =
+        false;
     call->dirty = false;
     call->attempt = 0;
     call->past = WEIR_OUTCOME_NONE;
@@ -140,7 +153,7 @@ static bool arena_reserve(struct weir_call *call, struct wr_arena *arena, size_t
     if (size <= arena->room) return true;
     size_t room = arena->room == 0 ? ARENA_AT_FIRST : arena->room;
     while (room < size) room *= 2;
-    wr_free(&call->memory, arena->data);   /* nothing of the old contents is wanted */
+    wr_free(&call->memory, arena->data); /* nothing of the old contents is wanted */
     arena->data = wr_alloc(&call->memory, room);
     arena->room = arena->data == NULL ? 0 : room;
     return arena->data != NULL;
@@ -172,8 +185,8 @@ static int no_memory(char *why)
 int wr_call_keep_request(struct weir_call *call, const weir_request *r, char *why)
 {
     struct weir_engine *engine = call->engine;
-    size_t size = text_size(r->context) + text_size(r->claims) + text_size(r->backend) + text_size(r->isolation) +
-                  text_size(r->traceparent);
+    size_t size = text_size(r->context) + text_size(r->claims) + text_size(r->backend) +
+                  text_size(r->isolation) + text_size(r->traceparent);
     if (!arena_reserve(call, &call->head, size)) return no_memory(why);
     char *cursor = call->head.data;
     call->context = put_text(&cursor, r->context);
@@ -220,8 +233,12 @@ static void copy_arrays(weir_statement *to, const weir_statement *from, size_t c
         *cursor += from[i].count * sizeof(char *);
     }
     for (size_t i = 0; i < count; i++) {
-        if (from[i].lengths != NULL) to[i].lengths = (const int *)(void *)put(cursor, (const char *)from[i].lengths, from[i].count * sizeof(int));
-        if (from[i].formats != NULL) to[i].formats = (const int *)(void *)put(cursor, (const char *)from[i].formats, from[i].count * sizeof(int));
+        if (from[i].lengths != NULL)
+            to[i].lengths =
+                (const int *)(void *)put(cursor, (const char *)from[i].lengths, from[i].count * sizeof(int));
+        if (from[i].formats != NULL)
+            to[i].formats =
+                (const int *)(void *)put(cursor, (const char *)from[i].formats, from[i].count * sizeof(int));
     }
 }
 
@@ -229,9 +246,10 @@ static void copy_text(weir_statement *to, const weir_statement *from, size_t cou
 {
     for (size_t i = 0; i < count; i++) {
         to[i].sql = put_text(cursor, from[i].sql);
-        char **values = (char **)(void *)(size_t)to[i].values;   /* ours, not yet const */
+        char **values = (char **)(void *)(size_t)to[i].values; /* ours, not yet const */
         for (size_t v = 0; v < from[i].count; v++) {
-            values[v] = from[i].values[v] == NULL ? NULL : put(cursor, from[i].values[v], value_length(&from[i], v));
+            values[v] =
+                from[i].values[v] == NULL ? NULL : put(cursor, from[i].values[v], value_length(&from[i], v));
         }
     }
 }

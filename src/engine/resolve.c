@@ -20,8 +20,9 @@ static void poll_later(struct weir_call *call)
 void wr_resolve_start(struct weir_call *call)
 {
     call->resolve_step = 0;
-    wr_engine_event(call->engine, WR_EVENT_UNKNOWN, call->pool, "COMMIT of '%.80s' got no answer, asking about xid %llu",
-                    call->context, (unsigned long long)call->xid);
+    wr_engine_event(call->engine, WR_EVENT_UNKNOWN, call->pool,
+                    "COMMIT of '%.80s' got no answer, asking about xid %llu", call->context,
+                    (unsigned long long)call->xid);
     poll_later(call);
 }
 
@@ -38,7 +39,8 @@ void wr_resolve_no_connection(struct weir_call *call)
 static void resolved_unknown(struct weir_call *call, const char *why)
 {
     char message[sizeof call->error.message];
-    wr_text_format(message, sizeof message, "%.300s (xid %llu: %s)", call->error.message, (unsigned long long)call->xid, why);
+    wr_text_format(message, sizeof message, "%.300s (xid %llu: %s)", call->error.message,
+                   (unsigned long long)call->xid, why);
     wr_text_copy(call->error.message, sizeof call->error.message, message);
     wr_count(&call->pool->meter->counter[WR_N_RESOLVED_NOT], 1);
     wr_call_enter(call, WR_CALL_NEW);

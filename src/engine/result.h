@@ -20,7 +20,7 @@ struct wr_result_ops {
 };
 
 struct weir_result {
-    const struct wr_result_ops *ops;   /* NULL: empty */
+    const struct wr_result_ops *ops; /* NULL: empty */
     void *handle;
 };
 

@@ -30,12 +30,21 @@ void wr_retry_decide(struct weir_call *call)
         return;
     }
     weir_failure failure = {
-        .client = call->client, .backend = pool->backend->name, .context = call->context, .label = call->label_text,
-        .code = call->error.code, .class_ = call->error.class_, .phase = call->phase, .sqlstate = call->error.sqlstate,
-        .message = call->error.message, .attempt = call->attempt, .elapsed_ns = engine->now - call->started,
+        .client = call->client,
+        .backend = pool->backend->name,
+        .context = call->context,
+        .label = call->label_text,
+        .code = call->error.code,
+        .class_ = call->error.class_,
+        .phase = call->phase,
+        .sqlstate = call->error.sqlstate,
+        .message = call->error.message,
+        .attempt = call->attempt,
+        .elapsed_ns = engine->now - call->started,
         .remaining_ns = call->deadline - engine->now,
         .backoff_ns = weir_backoff_next(&call->backoff, wr_rng_next(&engine->rng)),
-        .readonly = call->readonly, .idempotent = call->idempotent,
+        .readonly = call->readonly,
+        .idempotent = call->idempotent,
         .budget = weir_budget_level(pool->budget, engine->now),
     };
     uint64_t delay = 0;
@@ -44,7 +53,8 @@ void wr_retry_decide(struct weir_call *call)
         return;
     }
     enum wr_counter denied = forbidden(call, delay);
-    if (denied == WR_COUNTERS && !weir_budget_withdraw(pool->budget, engine->now)) denied = WR_N_DENIED_BUDGET;
+    if (denied == WR_COUNTERS && !weir_budget_withdraw(pool->budget, engine->now))
+        denied = WR_N_DENIED_BUDGET;
     if (denied != WR_COUNTERS) {
         end_with(call, denied);
         return;

@@ -12,12 +12,13 @@
 static bool owner_may_act(const struct weir_call *call)
 {
     if (call->engine == NULL || !wr_engine_is_ours(call->engine)) return false;
-    return call->unit && call->state == WR_CALL_HELD && (call->status == WEIR_READY || call->status == WEIR_REPLIED);
+    return call->unit && call->state == WR_CALL_HELD &&
+           (call->status == WEIR_READY || call->status == WEIR_REPLIED);
 }
 
 static int bad_state(const struct weir_call *call, char *why)
 {
-    const char *what = !call->unit ? "the call is not a unit of work"
+    const char *what = !call->unit                   ? "the call is not a unit of work"
                        : call->state == WR_CALL_OVER ? "the unit of work has ended"
                                                      : "the unit of work waits for an answer";
     wr_text_format(why, WEIR_WHY_MAX, "%s", what);
@@ -53,10 +54,12 @@ int weir_unit_send(weir_call *call, const weir_statement *statements, size_t cou
     if (code != WEIR_OK) return code;
     wr_engine_refresh(call->engine);
     wr_call_drop_results(call);
-    for (size_t i = 0; i < count; i++) call->has_effects = call->has_effects || strcasestr(statements[i].sql, "notify") != NULL;
+    for (size_t i = 0; i < count; i++)
+        call->has_effects = call->has_effects || strcasestr(statements[i].sql, "notify") != NULL;
     wr_list_remove(&call->notice);
     call->status = WEIR_WAITING;
-    if (call->conn == NULL || call->spoiled) {   /* lost while the owner was at work, or ended; the reason is kept */
+    if (call->conn == NULL ||
+        call->spoiled) { /* lost while the owner was at work, or ended; the reason is kept */
         reply_failed(call);
     } else {
         wr_call_enter(call, WR_CALL_SENT);
@@ -108,7 +111,7 @@ static void finish_empty(struct weir_call *call)
 {
     wr_call_enter(call, WR_CALL_NEW);
     wr_call_let_go(call);
-    wr_call_settle_permit(call, WEIR_NEUTRAL, NULL);   /* the server was never asked anything */
+    wr_call_settle_permit(call, WEIR_NEUTRAL, NULL); /* the server was never asked anything */
     wr_record_attempt_end(call, "", WEIR_CLASS_NONE);
     call->error.outcome = WEIR_OUTCOME_COMMITTED;
     wr_call_over(call, WEIR_CALL_OK);
@@ -117,7 +120,7 @@ static void finish_empty(struct weir_call *call)
 static void finish_commit(struct weir_call *call)
 {
     if (call->conn == NULL) {
-        finish_failed(call);   /* lost before COMMIT: rolled back for sure */
+        finish_failed(call); /* lost before COMMIT: rolled back for sure */
     } else if (!call->begun) {
         finish_empty(call);
     } else if (call->transaction != 'T' || call->spoiled) {
@@ -130,7 +133,7 @@ static void finish_commit(struct weir_call *call)
         wr_call_enter(call, WR_CALL_SENT);
         if (wr_call_send(call, WR_SEGMENT_COMMIT)) return;
         wr_call_enter(call, WR_CALL_NEW);
-        struct wr_fault fault = call->fault;   /* not a byte of COMMIT left: rolled back */
+        struct wr_fault fault = call->fault; /* not a byte of COMMIT left: rolled back */
         wr_call_failed(call, &fault, false);
     }
 }
@@ -183,7 +186,8 @@ static void commit_settled(struct weir_call *call, struct wr_reply *reply)
     } else if (committed) {
         wr_call_succeeded(call);
     } else {
-        wr_call_say(call, WEIR_CLASS_PERMANENT, WEIR_OUTCOME_ROLLED_BACK, "COMMIT was answered with ROLLBACK");
+        wr_call_say(call, WEIR_CLASS_PERMANENT, WEIR_OUTCOME_ROLLED_BACK,
+                    "COMMIT was answered with ROLLBACK");
         wr_record_attempt_end(call, "", WEIR_CLASS_PERMANENT);
         wr_call_settle_permit(call, WEIR_SUCCESS, NULL);
         wr_call_over(call, WEIR_CALL_ABORTED);
@@ -201,7 +205,8 @@ static void keep_fault(struct weir_call *call, const struct wr_fault *fault)
  * after would run without role and on its own, so nothing more is sent and nobody claims to know the outcome. */
 static void escaped(struct weir_call *call)
 {
-    struct wr_fault fault = {.sqlstate = "25P01", .message = "a statement ended the transaction of its unit of work"};
+    struct wr_fault fault = {.sqlstate = "25P01",
+                             .message = "a statement ended the transaction of its unit of work"};
     wr_call_keep_fault(call, &fault);
     call->spoiled = call->dirty = true;
     call->past = WEIR_OUTCOME_UNKNOWN;
@@ -228,7 +233,7 @@ static bool statements_succeeded(struct weir_call *call, struct wr_reply *reply)
     if (!wr_call_take_results(call, reply)) {
         struct wr_fault fault = {.message = "out of memory keeping the result"};
         wr_call_keep_fault(call, &fault);
-        call->spoiled = true;   /* the owner has not seen what its statements did: it must not commit them */
+        call->spoiled = true; /* the owner has not seen what its statements did: it must not commit them */
         return false;
     }
     call->faulted = false;
@@ -239,8 +244,8 @@ static bool statements_succeeded(struct weir_call *call, struct wr_reply *reply)
  * say so as well. What a function called by a SELECT does elsewhere stays invisible (README names it). */
 static void note_effects(struct weir_call *call, const struct wr_reply *reply)
 {
-    static const char *const harmless[] = {"SELECT", "SHOW", "SAVEPOINT", "RELEASE", "ROLLBACK", "SET", "FETCH", "MOVE",
-                                           "DECLARE", "CLOSE", "EXPLAIN"};
+    static const char *const harmless[] = {"SELECT", "SHOW", "SAVEPOINT", "RELEASE", "ROLLBACK", "SET",
+                                           "FETCH",  "MOVE", "DECLARE",   "CLOSE",   "EXPLAIN"};
     for (size_t r = 0; r < reply->count; r++) {
         const char *tag = weir_result_tag(&reply->results[r]);
         bool known = false;

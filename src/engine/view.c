@@ -14,10 +14,10 @@ static const char *name_in(const char *const *names, size_t count, int index)
 
 const char *weir_code_name(weir_code code)
 {
-    static const char *const names[] = {"ok", "server_error", "connection_lost", "connect_failed", "timeout",
-                                        "breaker_open", "queue_full", "acquire_timeout", "paused", "draining",
-                                        "cancelled", "identity_refused", "aborted", "misuse", "out_of_memory",
-                                        "rolled_back"};
+    static const char *const names[] = {"ok",      "server_error", "connection_lost", "connect_failed",
+                                        "timeout", "breaker_open", "queue_full",      "acquire_timeout",
+                                        "paused",  "draining",     "cancelled",       "identity_refused",
+                                        "aborted", "misuse",       "out_of_memory",   "rolled_back"};
     return NAME_IN(names, code);
 }
 
@@ -138,10 +138,13 @@ const char *weir_result_notice(const weir_result *result, size_t index)
 
 void weir_held_now(const weir_engine *engine, weir_held *out)
 {
-    *out = (weir_held){.calls = engine->call_count, .in_flight = engine->in_flight, .allocations = engine->allocations};
+    *out = (weir_held){.calls = engine->call_count,
+                       .in_flight = engine->in_flight,
+                       .allocations = engine->allocations};
     for (size_t i = 0; i < engine->pool_count; i++) {
         const struct wr_pool *pool = &engine->pools[i];
-        out->leased += pool->count[WR_CONN_LEASED] + pool->count[WR_CONN_CLEANING] + pool->count[WR_CONN_PROBING];
+        out->leased +=
+            pool->count[WR_CONN_LEASED] + pool->count[WR_CONN_CLEANING] + pool->count[WR_CONN_PROBING];
         out->connecting += pool->count[WR_CONN_CONNECTING];
         out->canceling += pool->count[WR_CONN_CANCELING];
         out->idle += pool->count[WR_CONN_IDLE];
@@ -149,12 +152,13 @@ void weir_held_now(const weir_engine *engine, weir_held *out)
     }
     for (size_t i = 0; i < engine->timers.count; i++) {
         void (*fire)(struct wr_timer *) = engine->timers.slots[i]->fire;
-        out->timers += fire == wr_call_deadline_fired || fire == wr_call_wake_fired || fire == wr_call_leak_fired;
+        out->timers +=
+            fire == wr_call_deadline_fired || fire == wr_call_wake_fired || fire == wr_call_leak_fired;
     }
 }
 
-static int each_pool(weir_engine *engine, const char *name, char *why, void (*act)(struct wr_pool *pool, int argument),
-                     int argument)
+static int each_pool(weir_engine *engine, const char *name, char *why,
+                     void (*act)(struct wr_pool *pool, int argument), int argument)
 {
     bool found = false;
     wr_engine_refresh(engine);
@@ -181,7 +185,9 @@ int weir_force_breaker(weir_engine *engine, const char *pool, weir_breaker_state
 {
     bool settable = state == WEIR_CLOSED || (state >= WEIR_FORCED_OPEN && state <= WEIR_METRICS_ONLY);
     if (!settable) {
-        if (why != NULL) wr_text_format(why, WEIR_WHY_MAX, "a breaker cannot be forced to %s", weir_breaker_state_name(state));
+        if (why != NULL)
+            wr_text_format(why, WEIR_WHY_MAX, "a breaker cannot be forced to %s",
+                           weir_breaker_state_name(state));
         return WEIR_EINVAL;
     }
     return each_pool(engine, pool, why, force_one, (int)state);

@@ -28,19 +28,19 @@ struct watch {
 struct weir_uv {
     uv_loop_t *loop;
     bool owns_loop;
-    weir_engine *engine;       /* NULL until bound: nothing is polled and the timer waits */
+    weir_engine *engine; /* NULL until bound: nothing is polled and the timer waits */
     weir_host host;
-    struct watch **watches;    /* by descriptor */
+    struct watch **watches; /* by descriptor */
     size_t watch_room;
     struct watch *spares;
-    uv_poll_t timer;           /* of timer_fd; it keeps the loop alive inside weir_uv_run_until, and only there */
+    uv_poll_t timer; /* of timer_fd; it keeps the loop alive inside weir_uv_run_until, and only there */
     int timer_fd;
-    uint64_t due_ns;           /* arm(> 0); UINT64_MAX: not armed */
-    uint64_t limit_ns;         /* of weir_uv_run_until; UINT64_MAX: none */
-    uint64_t armed_ns;         /* when timer_fd will wake the loop, at the earlier of the two or before */
-    uv_idle_t soon;            /* arm(0) */
-    size_t open_handles;       /* which libuv has not let go of */
-    bool timer_due;            /* it fired before an engine was bound */
+    uint64_t due_ns;     /* arm(> 0); UINT64_MAX: not armed */
+    uint64_t limit_ns;   /* of weir_uv_run_until; UINT64_MAX: none */
+    uint64_t armed_ns;   /* when timer_fd will wake the loop, at the earlier of the two or before */
+    uv_idle_t soon;      /* arm(0) */
+    size_t open_handles; /* which libuv has not let go of */
+    bool timer_due;      /* it fired before an engine was bound */
 };
 
 /* ---- descriptors ------------------------------------------------------------------------------------------------- */
@@ -63,28 +63,22 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     int fd = watch->fd;
     unsigned ready = 0;
 
-    if (events & UV_READABLE)
-        ready |= WEIR_READ;
-    if (events & UV_WRITABLE)
-        ready |= WEIR_WRITE;
+    if (events & UV_READABLE) ready |= WEIR_READ;
+    if (events & UV_WRITABLE) ready |= WEIR_WRITE;
     /* An error on the descriptor: whoever reads or writes it is told which. */
-    if (status < 0)
-        ready = watch->events;
+    if (status < 0) ready = watch->events;
     weir_on_ready(uv->engine, fd, ready);
     /* libuv stops polling a descriptor in error. Interest ends only when the engine says so, so start again; the engine
      * may have forgotten the descriptor, or even watch a new one of the same number, hence the look-up. */
-    if (status < 0 && (size_t)fd < uv->watch_room && uv->watches[fd] == watch)
-        start_watch(watch);
+    if (status < 0 && (size_t)fd < uv->watch_room && uv->watches[fd] == watch) start_watch(watch);
 }
 
 static int start_watch(struct watch *watch)
 {
     int events = 0;
 
-    if (watch->events & WEIR_READ)
-        events |= UV_READABLE;
-    if (watch->events & WEIR_WRITE)
-        events |= UV_WRITABLE;
+    if (watch->events & WEIR_READ) events |= UV_READABLE;
+    if (watch->events & WEIR_WRITE) events |= UV_WRITABLE;
     return uv_poll_start(&watch->poll, events, on_poll);
 }
 
@@ -93,13 +87,10 @@ static int reserve_watches(struct weir_uv *uv, size_t room)
     struct watch **grown;
     size_t next = uv->watch_room ? uv->watch_room : 64;
 
-    if (room <= uv->watch_room)
-        return WEIR_OK;
-    while (next < room)
-        next *= 2;
+    if (room <= uv->watch_room) return WEIR_OK;
+    while (next < room) next *= 2;
     grown = realloc(uv->watches, next * sizeof(struct watch *));
-    if (grown == NULL)
-        return WEIR_ENOMEM;
+    if (grown == NULL) return WEIR_ENOMEM;
     memset(grown + uv->watch_room, 0, (next - uv->watch_room) * sizeof(struct watch *));
     uv->watches = grown;
     uv->watch_room = next;
@@ -110,8 +101,7 @@ static struct watch *take_spare(struct weir_uv *uv)
 {
     struct watch *watch = uv->spares;
 
-    if (watch == NULL)
-        return malloc(sizeof(struct watch));
+    if (watch == NULL) return malloc(sizeof(struct watch));
     uv->spares = watch->next_spare;
     return watch;
 }
@@ -128,11 +118,9 @@ static int begin_watch(struct weir_uv *uv, int fd)
 {
     struct watch *watch;
 
-    if (reserve_watches(uv, (size_t)fd + 1) != WEIR_OK)
-        return WEIR_ENOMEM;
+    if (reserve_watches(uv, (size_t)fd + 1) != WEIR_OK) return WEIR_ENOMEM;
     watch = take_spare(uv);
-    if (watch == NULL)
-        return WEIR_ENOMEM;
+    if (watch == NULL) return WEIR_ENOMEM;
     memset(watch, 0, sizeof(*watch));
     watch->uv = uv;
     watch->fd = fd;
@@ -155,21 +143,16 @@ static int host_watch(void *ctx, int fd, unsigned events)
     bool watched;
     int code;
 
-    if (fd < 0 || (events & ~(unsigned)(WEIR_READ | WEIR_WRITE)) != 0)
-        return WEIR_EINVAL;
+    if (fd < 0 || (events & ~(unsigned)(WEIR_READ | WEIR_WRITE)) != 0) return WEIR_EINVAL;
     watched = (size_t)fd < uv->watch_room && uv->watches[fd] != NULL;
     if (events == 0) {
-        if (watched)
-            forget(uv, fd);
+        if (watched) forget(uv, fd);
         return WEIR_OK;
     }
-    if (watched && uv->watches[fd]->events == events)
-        return WEIR_OK;
-    if (!watched && (code = begin_watch(uv, fd)) != WEIR_OK)
-        return code;
+    if (watched && uv->watches[fd]->events == events) return WEIR_OK;
+    if (!watched && (code = begin_watch(uv, fd)) != WEIR_OK) return code;
     uv->watches[fd]->events = events;
-    if (uv->engine == NULL)
-        return WEIR_OK;
+    if (uv->engine == NULL) return WEIR_OK;
     if (start_watch(uv->watches[fd]) != 0) {
         forget(uv, fd);
         return WEIR_ESYS;
@@ -192,10 +175,10 @@ static void fire(struct weir_uv *uv)
 static void settle_timer(struct weir_uv *uv)
 {
     uint64_t wanted = uv->due_ns < uv->limit_ns ? uv->due_ns : uv->limit_ns;
-    struct itimerspec at = { .it_value = { .tv_sec = (time_t)(wanted / NS_PER_S), .tv_nsec = (long)(wanted % NS_PER_S) } };
+    struct itimerspec at = {
+        .it_value = {.tv_sec = (time_t)(wanted / NS_PER_S), .tv_nsec = (long)(wanted % NS_PER_S)}};
 
-    if (wanted == UINT64_MAX || wanted >= uv->armed_ns)
-        return;
+    if (wanted == UINT64_MAX || wanted >= uv->armed_ns) return;
     uv->armed_ns = wanted;
     timerfd_settime(uv->timer_fd, TFD_TIMER_ABSTIME, &at, NULL); /* fails on a bad argument only */
 }
@@ -207,8 +190,7 @@ static void on_timer(uv_poll_t *timer, int status, int events)
 
     (void)status;
     (void)events;
-    if (read(uv->timer_fd, &expirations, sizeof(expirations)) < 0)
-        return;
+    if (read(uv->timer_fd, &expirations, sizeof(expirations)) < 0) return;
     uv->armed_ns = UINT64_MAX;
     if (uv->due_ns <= uv_hrtime()) {
         uv->due_ns = UINT64_MAX; /* before the engine runs, which may arm it again */
@@ -237,8 +219,7 @@ static void host_arm(void *ctx, int64_t delay_ns)
     uv->timer_due = false;
     uv->due_ns = UINT64_MAX;
     uv_idle_stop(&uv->soon);
-    if (delay_ns < 0)
-        return;
+    if (delay_ns < 0) return;
     if (delay_ns > 0) {
         uv->due_ns = moment_after((uint64_t)delay_ns);
         settle_timer(uv);
@@ -276,18 +257,15 @@ static void add_handle(struct weir_uv *uv, uv_handle_t *handle)
 static bool make_loop(struct weir_uv *uv)
 {
     uv->loop = malloc(sizeof(*uv->loop));
-    if (uv->loop == NULL)
-        return false;
+    if (uv->loop == NULL) return false;
     uv->owns_loop = uv_loop_init(uv->loop) == 0;
-    if (!uv->owns_loop)
-        free(uv->loop);
+    if (!uv->owns_loop) free(uv->loop);
     return uv->owns_loop;
 }
 
 static void free_loop(struct weir_uv *uv)
 {
-    if (!uv->owns_loop)
-        return;
+    if (!uv->owns_loop) return;
     uv_loop_close(uv->loop);
     free(uv->loop);
 }
@@ -298,8 +276,7 @@ static bool make_timer(struct weir_uv *uv)
 {
     uv->due_ns = uv->limit_ns = uv->armed_ns = UINT64_MAX;
     uv->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    if (uv->timer_fd < 0)
-        return false;
+    if (uv->timer_fd < 0) return false;
     if (uv_poll_init(uv->loop, &uv->timer, uv->timer_fd) != 0) {
         close(uv->timer_fd);
         return false;
@@ -314,8 +291,7 @@ int weir_uv_new(weir_uv **out, struct uv_loop_s *loop, uint64_t seed)
     struct weir_uv *uv = calloc(1, sizeof(*uv));
 
     *out = NULL;
-    if (uv == NULL)
-        return WEIR_ENOMEM;
+    if (uv == NULL) return WEIR_ENOMEM;
     uv->loop = loop;
     if (loop == NULL && !make_loop(uv)) {
         free(uv);
@@ -328,8 +304,12 @@ int weir_uv_new(weir_uv **out, struct uv_loop_s *loop, uint64_t seed)
     }
     uv_idle_init(uv->loop, &uv->soon); /* cannot fail */
     add_handle(uv, (uv_handle_t *)&uv->soon);
-    uv->host = (weir_host){ .ctx = uv, .now_ns = host_now_ns, .wall_us = host_wall_us, .watch = host_watch,
-                            .arm = host_arm, .seed = seed };
+    uv->host = (weir_host){.ctx = uv,
+                           .now_ns = host_now_ns,
+                           .wall_us = host_wall_us,
+                           .watch = host_watch,
+                           .arm = host_arm,
+                           .seed = seed};
     *out = uv;
     return WEIR_OK;
 }
@@ -348,23 +328,20 @@ void weir_uv_bind(weir_uv *uv, weir_engine *engine)
 {
     uv->engine = engine;
     for (size_t fd = 0; fd < uv->watch_room; fd++) {
-        if (uv->watches[fd] == NULL)
-            continue;
+        if (uv->watches[fd] == NULL) continue;
         if (engine != NULL)
             start_watch(uv->watches[fd]); /* cannot fail: begin_watch has tried the descriptor */
         else
             uv_poll_stop(&uv->watches[fd]->poll);
     }
-    if (engine != NULL && uv->timer_due)
-        host_arm(uv, 0);
+    if (engine != NULL && uv->timer_due) host_arm(uv, 0);
 }
 
 bool weir_uv_run_until(weir_uv *uv, const volatile bool *flag, uint64_t timeout_ns)
 {
     uint64_t due_ns = timeout_ns > 0 ? moment_after(timeout_ns) : UINT64_MAX;
 
-    if (*flag)
-        return true;
+    if (*flag) return true;
     uv->limit_ns = due_ns;
     settle_timer(uv);
     uv_ref((uv_handle_t *)&uv->timer);
@@ -383,17 +360,14 @@ static void on_handle_closed(uv_handle_t *handle)
 
 void weir_uv_free(weir_uv *uv)
 {
-    if (uv == NULL)
-        return;
+    if (uv == NULL) return;
     for (size_t fd = 0; fd < uv->watch_room; fd++) {
-        if (uv->watches[fd] != NULL)
-            forget(uv, (int)fd);
+        if (uv->watches[fd] != NULL) forget(uv, (int)fd);
     }
     uv_close((uv_handle_t *)&uv->timer, on_handle_closed);
     uv_close((uv_handle_t *)&uv->soon, on_handle_closed);
     close(uv->timer_fd);
-    while (uv->open_handles > 0)
-        uv_run(uv->loop, UV_RUN_NOWAIT);
+    while (uv->open_handles > 0) uv_run(uv->loop, UV_RUN_NOWAIT);
     while (uv->spares != NULL) {
         struct watch *spare = uv->spares;
 

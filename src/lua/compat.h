@@ -11,7 +11,7 @@
 #define WL_LUAJIT 1
 #include <luajit.h>
 
-#define lua_rawlen(L, i) lua_objlen((L), (i))
+#define lua_rawlen(L, i)                  lua_objlen((L), (i))
 #define lua_newuserdatauv(L, size, slots) lua_newuserdata((L), (size))
 
 static inline int lua_absindex(lua_State *L, int index)

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 /* ---- the life of an engine ----------------------------------------------------------------------------- */
 
 static void on_check(void *ctx, size_t index)
@@ -125,7 +124,8 @@ static void push_check_names(lua_State *L, const weir_options *options)
 static int start(lua_State *L, struct wl_engine *engine, struct wl_options *options)
 {
     char why[WEIR_WHY_MAX] = "out of memory";
-    int code = weir_uv_new(&engine->uv, weir_uv_loop(engine->loop->uv), options->seeded ? options->seed : wl_seed());
+    int code =
+        weir_uv_new(&engine->uv, weir_uv_loop(engine->loop->uv), options->seeded ? options->seed : wl_seed());
     if (code == WEIR_OK) {
         options->engine.on_check = on_check;
         options->engine.check_ctx = engine;

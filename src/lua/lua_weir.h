@@ -23,21 +23,21 @@ struct wl_call;
 struct wl_engine;
 
 struct wl_loop {
-    unsigned references;         /* the Lua state's one, and one per engine: finalisers come in any order */
-    struct weir_uv *uv;          /* turns the loop when no engine is open */
-    volatile bool wake;          /* a call ended or a check fell due: back to Lua */
-    unsigned busy;               /* depth inside engine or loop: no frees, no engine calls from policies */
-    struct wl_call *ready_first, *ready_last;      /* with an answer Lua has not heard of; call->next */
-    struct wl_call *retired_calls;                 /* through call->next */
-    struct wl_engine *retired_engines;             /* through engine->next */
-    struct wl_engine *due;                         /* engines with checks to run; through engine->next_due */
+    unsigned references; /* the Lua state's one, and one per engine: finalisers come in any order */
+    struct weir_uv *uv;  /* turns the loop when no engine is open */
+    volatile bool wake;  /* a call ended or a check fell due: back to Lua */
+    unsigned busy;       /* depth inside engine or loop: no frees, no engine calls from policies */
+    struct wl_call *ready_first, *ready_last; /* with an answer Lua has not heard of; call->next */
+    struct wl_call *retired_calls;            /* through call->next */
+    struct wl_engine *retired_engines;        /* through engine->next */
+    struct wl_engine *due;                    /* engines with checks to run; through engine->next_due */
 };
 
 struct wl_loop *wl_loop_of(lua_State *L);
 void wl_loop_retain(struct wl_loop *loop);
 void wl_loop_release(struct wl_loop *loop);
-void wl_loop_open(lua_State *L);             /* makes the state's loop; called once by luaopen */
-void wl_loop_leave(struct wl_loop *loop);    /* busy--, and at zero frees what finalisers left behind */
+void wl_loop_open(lua_State *L);          /* makes the state's loop; called once by luaopen */
+void wl_loop_leave(struct wl_loop *loop); /* busy--, and at zero frees what finalisers left behind */
 /* Turns until a call has an answer, a check is due, or the time is over; less than 0 is for ever. */
 void wl_loop_turn(struct wl_loop *loop, double seconds);
 uint64_t wl_now_ns(void);
@@ -46,14 +46,14 @@ const luaL_Reg *wl_loop_functions(void);
 /* ---- options (lua_fields.c, lua_options.c) ------------------------------------------------------------- */
 
 enum wl_kind {
-    WL_STRING,       /* const char *; no NUL inside */
-    WL_BOOL,         /* bool */
-    WL_SECONDS,      /* uint64_t nanoseconds, zero allowed */
-    WL_DURATION,     /* uint64_t nanoseconds, more than zero */
-    WL_WHOLE,        /* uint32_t in least .. most */
-    WL_NUMBER,       /* double in least .. most */
-    WL_CHOICE,       /* int: index into choices */
-    WL_NESTED        /* known, but read by other code */
+    WL_STRING,   /* const char *; no NUL inside */
+    WL_BOOL,     /* bool */
+    WL_SECONDS,  /* uint64_t nanoseconds, zero allowed */
+    WL_DURATION, /* uint64_t nanoseconds, more than zero */
+    WL_WHOLE,    /* uint32_t in least .. most */
+    WL_NUMBER,   /* double in least .. most */
+    WL_CHOICE,   /* int: index into choices */
+    WL_NESTED    /* known, but read by other code */
 };
 
 struct wl_field {
@@ -61,13 +61,13 @@ struct wl_field {
     enum wl_kind kind;
     size_t offset;
     double least, most;
-    const char *const *choices;  /* NULL-terminated */
+    const char *const *choices; /* NULL-terminated */
 };
 
 struct wl_reader {
     lua_State *L;
-    char path[WL_PATH_MAX];      /* of the table being read, "" at the top */
-    char why[WEIR_WHY_MAX];      /* the first complaint, "" if none */
+    char path[WL_PATH_MAX]; /* of the table being read, "" at the top */
+    char why[WEIR_WHY_MAX]; /* the first complaint, "" if none */
 };
 
 /* Fills `into` from the table at index; absent keys leave their field alone. False, with reader->why set, at
@@ -83,7 +83,7 @@ bool wl_complain(struct wl_reader *reader, const char *name, const char *format,
 bool wl_enter_table(struct wl_reader *reader, int index, const char *name);
 void wl_leave_table(struct wl_reader *reader);
 
-struct wl_options {              /* all that weir_open needs; strings live in the Lua table they come from */
+struct wl_options { /* all that weir_open needs; strings live in the Lua table they come from */
     weir_options engine;
     weir_backend backends[WL_BACKENDS_MAX];
     weir_client clients[WL_CLIENTS_MAX];
@@ -91,13 +91,19 @@ struct wl_options {              /* all that weir_open needs; strings live in th
     uint64_t seed;
     uint64_t policy_slice_ns;
     bool seeded;
-    bool null;                   /* the Lua face's; here only for its type */
+    bool null; /* the Lua face's; here only for its type */
 };
 
 bool wl_options_read(struct wl_reader *reader, int index, struct wl_options *out);
 bool wl_breaker_read(struct wl_reader *reader, int index, weir_breaker_config *out);
 bool wl_budget_read(struct wl_reader *reader, int index, weir_budget_config *out);
-struct wl_backoff { int kind; uint64_t base_ns, cap_ns; double factor; uint64_t seed; bool seeded; };
+struct wl_backoff {
+    int kind;
+    uint64_t base_ns, cap_ns;
+    double factor;
+    uint64_t seed;
+    bool seeded;
+};
 bool wl_backoff_read(struct wl_reader *reader, int index, struct wl_backoff *out);
 
 /* ---- policies (lua_policy.c) --------------------------------------------------------------------------- */
@@ -112,7 +118,7 @@ void wl_policy_free(struct wl_policy *policy);
 
 /* ---- engines and calls (lua_engine.c, lua_call.c, lua_params.c) ---------------------------------------- */
 
-struct wl_scratch {              /* parameter arrays, reused from call to call */
+struct wl_scratch { /* parameter arrays, reused from call to call */
     weir_statement *statements;
     size_t statement_room;
     const char **values;
@@ -122,52 +128,52 @@ struct wl_scratch {              /* parameter arrays, reused from call to call *
 };
 
 struct wl_engine {
-    weir_engine *handle;         /* NULL once closed */
+    weir_engine *handle; /* NULL once closed */
     struct weir_uv *uv;
     struct wl_loop *loop;
     struct wl_policy *policy;
     struct wl_scratch scratch;
-    struct wl_call *spare;       /* calls to be used again; through call->next */
+    struct wl_call *spare; /* calls to be used again; through call->next */
     unsigned spares;
-    unsigned references;         /* the userdata's one, and one per call */
+    unsigned references; /* the userdata's one, and one per call */
     struct wl_engine *next, *next_due;
-    uint32_t checks_due;         /* a bit per health check */
+    uint32_t checks_due; /* a bit per health check */
     bool listed_due;
-    char *text;                  /* for the JSON documents */
+    char *text; /* for the JSON documents */
     size_t text_room;
 };
 
 struct wl_call {
-    weir_call *handle;           /* NULL before it is submitted and once it is freed */
+    weir_call *handle; /* NULL before it is submitted and once it is freed */
     struct wl_engine *engine;
-    struct wl_call *next;        /* on the ready, retired or spare list */
-    bool ready;                  /* on the ready list */
+    struct wl_call *next; /* on the ready, retired or spare list */
+    bool ready;           /* on the ready list */
 };
 
-struct wl_request {              /* what all calls of one client handle have in common */
-    weir_request request;        /* strings live in the anchored table */
-    bool null;                   /* SQL NULL arrives as weir.null */
+struct wl_request {       /* what all calls of one client handle have in common */
+    weir_request request; /* strings live in the anchored table */
+    bool null;            /* SQL NULL arrives as weir.null */
 };
 
-#define WL_ENGINE_TYPE "weir.engine"
-#define WL_CALL_TYPE "weir.call"
+#define WL_ENGINE_TYPE  "weir.engine"
+#define WL_CALL_TYPE    "weir.call"
 #define WL_REQUEST_TYPE "weir.request"
 
-void wl_engine_open(lua_State *L);           /* registers the metatables; called once by luaopen */
+void wl_engine_open(lua_State *L); /* registers the metatables; called once by luaopen */
 void wl_call_open(lua_State *L);
-int wl_engine_new(lua_State *L);             /* (options) -> engine | nil, why | nil, nil, failure */
+int wl_engine_new(lua_State *L); /* (options) -> engine | nil, why | nil, nil, failure */
 void wl_engine_release(struct wl_engine *engine);
-void wl_engine_drop(struct wl_engine *engine);  /* closes, then releases; the loop's, for retired ones */
+void wl_engine_drop(struct wl_engine *engine); /* closes, then releases; the loop's, for retired ones */
 /* The open engine at index, ready to be called: raises in a policy, returns NULL if closed. */
 struct wl_engine *wl_engine_enterable(lua_State *L, int index);
 void wl_call_drop(struct wl_call *call);
-int wl_call_request(lua_State *L);           /* engine:request(spec) */
+int wl_call_request(lua_State *L); /* engine:request(spec) */
 /* query(engine, request, seconds, context, sql, ...): one call, waited for here up to `seconds` (0: not at all)
  * unless something else wants Lua's attention -> result | nil, failure | nil, why | nil, nil, call, key if it
  * has no answer yet. A closure with one upvalue. */
 int wl_call_query(lua_State *L);
-int wl_call_submit_many(lua_State *L);       /* engine:submit_many(request, context, list) */
-int wl_call_begin(lua_State *L);             /* engine:begin(request, context) */
+int wl_call_submit_many(lua_State *L); /* engine:submit_many(request, context, list) */
+int wl_call_begin(lua_State *L);       /* engine:begin(request, context) */
 
 /* Fills the scratch from the SQL at `first` and the parameters after it up to `last`, or from a list of such
  * statements at `index`. The pointers live as long as the stack and the list do. NULL or a sentence in why.
@@ -179,9 +185,9 @@ void wl_scratch_free(struct wl_scratch *scratch);
 
 /* ---- values (lua_result.c, lua_types.c, lua_array.c) --------------------------------------------------- */
 
-struct wl_decoder {              /* set up by wl_decoder_begin */
-    int null, json, names;       /* stack indices: weir.null, the JSON decoder, the first column name */
-    bool nulls;                  /* SQL NULL as weir.null instead of absent */
+struct wl_decoder {        /* set up by wl_decoder_begin */
+    int null, json, names; /* stack indices: weir.null, the JSON decoder, the first column name */
+    bool nulls;            /* SQL NULL as weir.null instead of absent */
 };
 
 /* Pushes what the decoder needs; the caller restores the stack. */
@@ -191,12 +197,12 @@ void wl_push_value(lua_State *L, const struct wl_decoder *decoder, uint32_t type
                    size_t length);
 void wl_push_array(lua_State *L, const struct wl_decoder *decoder, uint32_t element, const char *text,
                    size_t length);
-uint32_t wl_array_element(uint32_t type);    /* the elements' type, 0 if `type` is no array known here */
+uint32_t wl_array_element(uint32_t type); /* the elements' type, 0 if `type` is no array known here */
 void wl_push_error(lua_State *L, const weir_error *error);
-int wl_values_setup(lua_State *L);           /* core.setup(null, decode, parameter metatable) */
+int wl_values_setup(lua_State *L);             /* core.setup(null, decode, parameter metatable) */
 bool wl_is_parameter(lua_State *L, int index); /* a table made by weir.json, weir.array or weir.bytea */
 bool wl_is_null(lua_State *L, int index);      /* weir.null itself */
-int wl_values_decode(lua_State *L);          /* core.decode(oid, text), for tests */
+int wl_values_decode(lua_State *L);            /* core.decode(oid, text), for tests */
 
 /* ---- guards alone (lua_breaker.c, lua_guard.c) --------------------------------------------------------- */
 

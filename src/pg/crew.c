@@ -295,7 +295,8 @@ static struct wr_site *find_site(struct wr_crew *crew, const struct wr_target *t
 {
     char *address = address_of(target);
     if (address == NULL) return NULL;
-    FOR_SITES(known, crew) {
+    FOR_SITES(known, crew)
+    {
         if (strcmp(known->address, address) != 0) continue;
         free(address);
         return known;
@@ -362,7 +363,8 @@ void wr_crew_forget(struct wr_crew *crew, void *owner)
 {
     pthread_mutex_lock(&crew->lock);
     struct wr_errand *errand = find_owner(&crew->arrived, owner);
-    FOR_SITES(site, crew) {
+    FOR_SITES(site, crew)
+    {
         if (errand == NULL) errand = find_owner(&site->waiting, owner);
         if (errand == NULL) call_off(site, owner);
     }
@@ -467,7 +469,8 @@ void wr_errand_free(struct wr_errand *errand)
 static bool all_gone(const struct wr_crew *crew)
 {
     bool gone = true;
-    FOR_SITES(site, crew) {
+    FOR_SITES(site, crew)
+    {
         gone = gone && (!site->canceller.made || site->canceller.gone);
         for (unsigned i = 0; i < site->made; i++) gone = gone && site->connectors[i].gone;
     }

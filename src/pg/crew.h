@@ -29,7 +29,7 @@ struct wr_cancel { /* one per link; outlives it if the link is closed while it i
     struct wr_list place;
     PGcancel *handle;
     struct wr_site *site; /* the errand's */
-    void *link; /* NULL: the link is gone */
+    void *link;           /* NULL: the link is gone */
     enum wr_cancel_state state;
     uint64_t due_ns; /* not before */
 };

@@ -59,7 +59,8 @@ static void silent(void *arg, const PGresult *result)
 /* Whether anything at all came back: a listen queue accepts for a server that never will. */
 static bool has_spoken(const PGconn *conn)
 {
-    int waiting = 0;   /* asked without a recv, which would eat the "connection refused" that libpq is to find */
+    int waiting =
+        0; /* asked without a recv, which would eat the "connection refused" that libpq is to find */
     return ioctl(PQsocket(conn), FIONREAD, &waiting) == 0 && waiting > 0;
 }
 

@@ -301,7 +301,8 @@ static bool sync_ahead(struct wr_link *link)
 static bool make_one_transaction(struct wr_link *link, const struct wr_segment *segment)
 {
     bool bare = link->step_count == 0 && segment->count > 1;
-    return !bare || !wr_sql_stands_alone(segment->statements[0].sql) || send_text(link, WR_STEP_PLAIN, "select 1");
+    return !bare || !wr_sql_stands_alone(segment->statements[0].sql) ||
+           send_text(link, WR_STEP_PLAIN, "select 1");
 }
 
 static bool write_single(struct wr_link *link, const struct wr_segment *segment)
@@ -329,7 +330,8 @@ static bool write_begin(struct wr_link *link, const struct wr_segment *segment)
 {
     char begin[64];
     return send_text(link, WR_STEP_PLAIN, begin_text(begin, sizeof begin, segment)) &&
-           send_housekeeping(link) && send_local_preamble(link, segment) && /* or it would close the preamble too */
+           send_housekeeping(link) &&
+           send_local_preamble(link, segment) && /* or it would close the preamble too */
            send_statements(link, segment, false) && send_xid_question(link, segment);
 }
 

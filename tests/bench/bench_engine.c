@@ -41,9 +41,12 @@ struct raw {
 static PGresult *raw_call(const struct raw *raw)
 {
     switch (raw->kind) {
-    case RAW_SIMPLE: return PQexec(raw->conn, "SELECT 1");
-    case RAW_PARAMS: return PQexecParams(raw->conn, "SELECT 1", 0, NULL, NULL, NULL, NULL, 0);
-    default: return PQexecPrepared(raw->conn, "s", 0, NULL, NULL, NULL, 0);
+    case RAW_SIMPLE:
+        return PQexec(raw->conn, "SELECT 1");
+    case RAW_PARAMS:
+        return PQexecParams(raw->conn, "SELECT 1", 0, NULL, NULL, NULL, NULL, 0);
+    default:
+        return PQexecPrepared(raw->conn, "s", 0, NULL, NULL, NULL, 0);
     }
 }
 
@@ -132,8 +135,11 @@ static void engine_open(struct caller *caller, uv_loop_t *loop, const char *conn
         exit(1);
     }
     weir_uv_bind(caller->uv, caller->engine);
-    caller->request = (weir_request){.client = anon ? "anon" : "service", .context = "bench",
-                                     .claims = anon ? "{\"sub\":\"u1\"}" : NULL, .notify = answered, .user = caller};
+    caller->request = (weir_request){.client = anon ? "anon" : "service",
+                                     .context = "bench",
+                                     .claims = anon ? "{\"sub\":\"u1\"}" : NULL,
+                                     .notify = answered,
+                                     .user = caller};
 }
 
 static double engine_rate(struct caller *caller, double seconds)
@@ -220,9 +226,11 @@ static double pgbench_rate(struct server *server, double seconds)
     char command[1024], line[256];
     double tps = 0;
     snprintf(command, sizeof command,
-             "printf 'SELECT 1;\\n' > %s/bench.sql && /usr/lib/postgresql/15/bin/pgbench -n -M prepared -c 1 -T %d -f %s/bench.sql "
-             "-h %s -p %d -U postgres postgres 2>/dev/null", server_socket_dir(server), seconds < 1 ? 1 : (int)seconds,
-             server_socket_dir(server), server_socket_dir(server), server_port(server));
+             "printf 'SELECT 1;\\n' > %s/bench.sql && /usr/lib/postgresql/15/bin/pgbench -n -M prepared -c 1 "
+             "-T %d -f %s/bench.sql "
+             "-h %s -p %d -U postgres postgres 2>/dev/null",
+             server_socket_dir(server), seconds < 1 ? 1 : (int)seconds, server_socket_dir(server),
+             server_socket_dir(server), server_port(server));
     FILE *pipe = popen(command, "r");
     while (pipe != NULL && fgets(line, sizeof line, pipe) != NULL) sscanf(line, "tps = %lf", &tps);
     if (pipe != NULL) pclose(pipe);
@@ -280,7 +288,8 @@ static void run_rounds(struct server *server, struct figures *f, double seconds)
     struct lua lua;
     uv_loop_t loop;
     uv_loop_init(&loop);
-    for (int kind = RAW_SIMPLE; kind <= RAW_PREPARED; kind++) raw_open(&raw[kind], server_conninfo(server, NULL), (enum raw_kind)kind);
+    for (int kind = RAW_SIMPLE; kind <= RAW_PREPARED; kind++)
+        raw_open(&raw[kind], server_conninfo(server, NULL), (enum raw_kind)kind);
     engine_open(&service, &loop, server_conninfo(server, NULL), false);
     engine_open(&anon, &loop, server_conninfo(server, NULL), true);
     lua_open(&lua, server_conninfo(server, NULL));
@@ -289,7 +298,8 @@ static void run_rounds(struct server *server, struct figures *f, double seconds)
     engine_rate(&anon, 0.2);
     unsigned long long before = allocations(&service);
     for (int i = 0; i < ROUNDS; i++) {
-        for (int kind = RAW_SIMPLE; kind <= RAW_PREPARED; kind++) f->rate[kind][i] = raw_rate(&raw[kind], seconds);
+        for (int kind = RAW_SIMPLE; kind <= RAW_PREPARED; kind++)
+            f->rate[kind][i] = raw_rate(&raw[kind], seconds);
         f->rate[ENGINE][i] = engine_rate(&service, seconds);
         f->warm_calls += service.calls;
         f->rate[LUA][i] = lua_rate(&lua, seconds);
@@ -307,7 +317,7 @@ static void compare(struct server *server, const char *name, bool one_core, doub
 {
     struct figures f = {.warm_calls = 0};
     pin(0, one_core);
-    pin(server_pid(server), one_core);   /* backends made from now on inherit it */
+    pin(server_pid(server), one_core); /* backends made from now on inherit it */
     run_rounds(server, &f, seconds);
     printf("%s\n", name);
     report(&f, SIMPLE, "raw libpq, PQexec");
@@ -324,7 +334,8 @@ int main(int argc, char **argv)
 {
     double seconds = argc > 1 ? atof(argv[1]) : 0.5;
     struct server *server = server_start(NULL);
-    server_exec(server, "create role bench_web nologin; create role bench_anon login noinherit; grant bench_web to bench_anon");
+    server_exec(server, "create role bench_web nologin; create role bench_anon login noinherit; grant "
+                        "bench_web to bench_anon");
     compare(server, "one core for caller and backend", true, seconds);
     compare(server, "cores as the scheduler likes", false, seconds);
     server_free(server);

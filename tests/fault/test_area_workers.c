@@ -22,10 +22,10 @@
 enum { WORKERS = 4, MAX = 8, EACH = 6, BURST_MS = 200, IDLE_MS = 40, PROBE_MS = 700 };
 
 enum order {
-    RUN = 0,      /* in bursts, half of the workers at a time */
-    PRESS,        /* all the time */
+    RUN = 0, /* in bursts, half of the workers at a time */
+    PRESS,   /* all the time */
     REST,
-    FAIL,         /* calls that tell of an unwell server */
+    FAIL, /* calls that tell of an unwell server */
     STOP
 };
 
@@ -37,7 +37,7 @@ struct board {
 
 struct fixture {
     struct server *server;
-    struct harness h;              /* the test's own engine on the area: it only looks */
+    struct harness h; /* the test's own engine on the area: it only looks */
     struct board *board;
     char area[128], paper[128];
     pid_t workers[WORKERS];
@@ -67,7 +67,7 @@ static void set_options(weir_options *options, weir_backend *backend, weir_clien
     options->backend_count = options->client_count = 1;
     options->area_path = area;
     options->timeout_ns = SECONDS(3);
-    options->idle_timeout_ns = MS(IDLE_MS);   /* what one does not need, another gets */
+    options->idle_timeout_ns = MS(IDLE_MS); /* what one does not need, another gets */
     options->health_interval_ns = 0;
     options->retries = 0;
     options->probe_interval_ns = MS(PROBE_MS);
@@ -88,9 +88,12 @@ static void on_end(void *user, weir_call *call)
 {
     struct worker *w = user;
     const weir_error *error = weir_call_error(call);
-    if (error == NULL) w->board->ok[w->number]++;
-    else if (error->code == WEIR_CALL_BREAKER_OPEN) w->board->refused[w->number]++;
-    else w->board->other[w->number]++;
+    if (error == NULL)
+        w->board->ok[w->number]++;
+    else if (error->code == WEIR_CALL_BREAKER_OPEN)
+        w->board->refused[w->number]++;
+    else
+        w->board->other[w->number]++;
     weir_call_free(call);
     w->at_work--;
 }
@@ -340,7 +343,7 @@ static void what_a_killed_worker_held_is_free_again_within_three_seconds(void **
     assert_in_range(counted, sum(f->board->ok), sum(f->board->ok) + EACH);
     order_all(f, PRESS);
     watch_the_cap(f, 500);
-    assert_int_equal(f->sampled_most, MAX);   /* the others have its places */
+    assert_int_equal(f->sampled_most, MAX); /* the others have its places */
     order_all(f, RUN);
     start_worker(f, 1);
     watch_the_cap(f, 300);
@@ -369,7 +372,7 @@ static void the_breaker_one_worker_opens_is_open_for_all_and_closes_for_all(void
     assert_true(harness_until(&f->h, all_have_worked, f, 10000));
     order_all(f, REST);
     assert_true(harness_until(&f->h, all_rest, f, 5000));
-    weir_force_breaker(f->h.engine, NULL, WEIR_DISABLED, NULL);   /* and back: with a fresh window */
+    weir_force_breaker(f->h.engine, NULL, WEIR_DISABLED, NULL); /* and back: with a fresh window */
     weir_force_breaker(f->h.engine, NULL, WEIR_CLOSED, NULL);
     f->board->order[2] = FAIL;
     assert_true(harness_until(&f->h, all_have_worked, f, 10000));

@@ -91,8 +91,10 @@ static void check_victim(struct fixture *f, const struct job *job, int number)
     snprintf(sql, sizeof sql, "select count(*) from ledger where id = 'victim %d'", number);
     long times = server_ask_number(f->server, sql);
     if (job->code != WEIR_CALL_OK) job_assert(job, WEIR_CALL_TIMEOUT);
-    if (job->outcome == WEIR_OUTCOME_COMMITTED) assert_int_equal(times, 1);
-    else if (job->outcome != WEIR_OUTCOME_UNKNOWN) assert_int_equal(times, 0);
+    if (job->outcome == WEIR_OUTCOME_COMMITTED)
+        assert_int_equal(times, 1);
+    else if (job->outcome != WEIR_OUTCOME_UNKNOWN)
+        assert_int_equal(times, 0);
 }
 
 static void four_hundred_cancels_never_hit_the_next_borrower(void **state)
@@ -158,7 +160,7 @@ static void what_its_owner_frees_is_cancelled_and_he_hears_no_more(void **state)
     assert_true(harness_until(&f->h, nothing_runs, f, 2000));
     assert_int_equal(job->endings, 0);
     job->call = NULL;
-    job->started_ns = 0;   /* not ours to end any more */
+    job->started_ns = 0; /* not ours to end any more */
     f->h.running--;
     harness_close(&f->h);
 }
@@ -252,7 +254,7 @@ static void while_cancels_hang_calls_end_in_time_and_other_connections_serve(voi
     harness_wait(&f->h);
     for (int i = 0; i < 4; i++) job_assert(victims[i], WEIR_CALL_TIMEOUT);
     for (int i = 0; i < 50; i++) job_assert(harness_query(&f->h, "select 1"), WEIR_CALL_OK);
-    harness_turn(&f->h, 1100);   /* longer than cancel_wait: they are given up */
+    harness_turn(&f->h, 1100); /* longer than cancel_wait: they are given up */
     assert_true(harness_until(&f->h, none_canceling, f, 2000));
     server_thaw(f->server);
     assert_true(harness_until(&f->h, nothing_runs, f, 5000));

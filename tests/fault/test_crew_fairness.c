@@ -113,8 +113,7 @@ static void a_server_that_thaws_gets_all_its_connects(void **state)
 static void send_sleep(struct session *session)
 {
     struct weir_statement sleep = statement("select pg_sleep(60)");
-    session_send(session, &(struct wr_segment){
-                              .kind = WR_SEGMENT_SINGLE, .statements = &sleep, .count = 1});
+    session_send(session, &(struct wr_segment){.kind = WR_SEGMENT_SINGLE, .statements = &sleep, .count = 1});
 }
 
 static void cancel_within_a_second(struct fixture *f, struct session *session)

@@ -15,7 +15,7 @@ struct fixture {
     struct server *server;
     struct proxy *proxy;
     struct harness h;
-    const char *name;              /* of this round, in the ledger */
+    const char *name; /* of this round, in the ledger */
     int written;
     size_t retried;
 };
@@ -76,9 +76,12 @@ static void check_against_ledger(struct fixture *f)
         snprintf(sql, sizeof sql, "select count(*) from ledger where id = '%s' and note = 'web_anon'",
                  job->steps[0].values[0]);
         long times = server_ask_number(f->server, sql);
-        if (job->code == WEIR_CALL_OK) assert_int_equal(times, 1);
-        else if (job->outcome == WEIR_OUTCOME_UNKNOWN) assert_in_range(times, 0, 1);
-        else assert_int_equal(times, 0);
+        if (job->code == WEIR_CALL_OK)
+            assert_int_equal(times, 1);
+        else if (job->outcome == WEIR_OUTCOME_UNKNOWN)
+            assert_in_range(times, 0, 1);
+        else
+            assert_int_equal(times, 0);
         if (job->code != WEIR_CALL_OK) assert_true(job->outcome != WEIR_OUTCOME_COMMITTED);
         f->retried += job->attempts - 1;
         sscanf(job->request.claims, "{\"sub\":\"%15[^\"]", mine);

@@ -72,7 +72,9 @@ static void open_with_login(struct fixture *f, const char *login)
 static void an_anon_login_that_could_see_past_the_policies_is_refused_with_the_reason(void **state)
 {
     struct fixture *f = *state;
-    static const struct { const char *login, *reason; } all[] = {
+    static const struct {
+        const char *login, *reason;
+    } all[] = {
         {"a_bypass", "it has BYPASSRLS"},
         {"a_super", "it is a superuser"},
         {"a_friend", "it is a member of app_service, which has BYPASSRLS"},
@@ -175,7 +177,10 @@ static void what_a_user_may_not_touch_is_refused_and_no_fault_of_the_backend(voi
 static void what_a_call_must_bring_along_is_asked_for_by_name(void **state)
 {
     struct fixture *f = *state;
-    static const struct { weir_request request; const char *sql, *why; } all[] = {
+    static const struct {
+        weir_request request;
+        const char *sql, *why;
+    } all[] = {
         {{.client = "anon", .context = "x"}, "select 1", "claims"},
         {{.client = "anon", .context = "x", .claims = ""}, "select 1", "claims"},
         {{.client = "service"}, "select 1", "context"},
@@ -206,7 +211,9 @@ static void what_a_call_must_bring_along_is_asked_for_by_name(void **state)
 static void two_kinds_of_clients_cannot_be_mixed_up_in_the_options(void **state)
 {
     struct fixture *f = *state;
-    static const struct { weir_client client; const char *why;
+    static const struct {
+        weir_client client;
+        const char *why;
     } all[] = {
         {{.name = "anon", .kind = WEIR_SERVICE, .max = 1}, "bypass_rls"},
         {{.name = "anon", .kind = WEIR_ANON, .max = 1}, "role"},

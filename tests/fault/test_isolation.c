@@ -12,14 +12,14 @@
 enum { CALLS = 1000, USERS = 50 };
 
 /* All that a borrower could inherit, in one text; and what he may see. */
-#define BASELINE                                                                                          \
-    "select concat_ws('|', current_user, session_user, current_setting('request.jwt.claims', true),"      \
-    " current_setting('search_path'), current_setting('default_transaction_read_only'),"                  \
-    " current_setting('work_mem'),"                                                                       \
-    " (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()),"            \
-    " (select count(*) from pg_class where relnamespace = pg_my_temp_schema()),"                          \
-    " (select count(*) from pg_listening_channels()), (select count(*) from pg_cursors where is_holdable),"\
-    " (select count(*) from pg_prepared_statements where from_sql),"                                      \
+#define BASELINE                                                                                             \
+    "select concat_ws('|', current_user, session_user, current_setting('request.jwt.claims', true),"         \
+    " current_setting('search_path'), current_setting('default_transaction_read_only'),"                     \
+    " current_setting('work_mem'),"                                                                          \
+    " (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()),"               \
+    " (select count(*) from pg_class where relnamespace = pg_my_temp_schema()),"                             \
+    " (select count(*) from pg_listening_channels()), (select count(*) from pg_cursors where is_holdable),"  \
+    " (select count(*) from pg_prepared_statements where from_sql),"                                         \
     " (select count(*) from contacts), (select count(*) from contacts where owner <> $1))"
 
 #define AT_BASELINE "web_anon|app_anon|{\"sub\":\"u%d\"}|\"$user\", public|off|4MB|0|0|0|0|0|3|0"
@@ -67,11 +67,21 @@ static enum fate fate_of(int number)
 static void add_fate(struct job *job, enum fate fate, int number)
 {
     switch (fate) {
-    case INNOCENT: job->request.readonly = true; break;
-    case KILLED: job_step(job, "select die()"); break;
-    case FAILS: job_step(job, "select 1 / 0"); break;
-    case OVERDUE: job_step(job, "select pg_sleep(30)"); break;
-    case CANCELLED: job_step(job, "select pg_sleep(31)"); break;
+    case INNOCENT:
+        job->request.readonly = true;
+        break;
+    case KILLED:
+        job_step(job, "select die()");
+        break;
+    case FAILS:
+        job_step(job, "select 1 / 0");
+        break;
+    case OVERDUE:
+        job_step(job, "select pg_sleep(30)");
+        break;
+    case CANCELLED:
+        job_step(job, "select pg_sleep(31)");
+        break;
     case LITTERS:
         job_step(job,
                  "select set_config('request.jwt.claims', '{\"sub\":\"u0\"}', false), pg_advisory_lock(%d)",
@@ -138,14 +148,26 @@ static void check_one(const struct job *job)
     snprintf(expected, sizeof expected, AT_BASELINE, number % USERS);
     assert_int_equal(job->endings, 1);
     if (job->answers[0][0] != '\0') assert_string_equal(job->answers[0], expected);
-    bool disturbed = job->code == WEIR_CALL_LOST || job->code == WEIR_CALL_CONNECT;   /* often in a row */
+    bool disturbed = job->code == WEIR_CALL_LOST || job->code == WEIR_CALL_CONNECT; /* often in a row */
     switch (fate_of(number)) {
-    case INNOCENT: job_assert(job, WEIR_CALL_OK); break;
-    case KILLED: assert_true(disturbed); break;
-    case FAILS: assert_true(disturbed || job->code == WEIR_CALL_SERVER); break;
-    case OVERDUE: assert_true(disturbed || job->code == WEIR_CALL_TIMEOUT); break;
-    case CANCELLED: assert_true(disturbed || job->code == WEIR_CALL_CANCELLED); break;
-    case LITTERS: assert_true(disturbed || job->code == WEIR_CALL_OK); break;
+    case INNOCENT:
+        job_assert(job, WEIR_CALL_OK);
+        break;
+    case KILLED:
+        assert_true(disturbed);
+        break;
+    case FAILS:
+        assert_true(disturbed || job->code == WEIR_CALL_SERVER);
+        break;
+    case OVERDUE:
+        assert_true(disturbed || job->code == WEIR_CALL_TIMEOUT);
+        break;
+    case CANCELLED:
+        assert_true(disturbed || job->code == WEIR_CALL_CANCELLED);
+        break;
+    case LITTERS:
+        assert_true(disturbed || job->code == WEIR_CALL_OK);
+        break;
     }
 }
 

@@ -22,11 +22,11 @@ static int start(void **state)
     fixture.server = server_start(&(struct server_options){.config = "wal_writer_delay = 10s\n"});
     harness_schema(fixture.server);
     server_exec(fixture.server, "create function linger() returns trigger language plpgsql as"
-                           " $$ begin perform pg_sleep(0.4); return null; end $$;"
-                           "create table slow (id text);"
-                           "grant all on slow to app_service;"
-                           "create constraint trigger lingers after insert on slow"
-                           " deferrable initially deferred for each row execute function linger()");
+                                " $$ begin perform pg_sleep(0.4); return null; end $$;"
+                                "create table slow (id text);"
+                                "grant all on slow to app_service;"
+                                "create constraint trigger lingers after insert on slow"
+                                " deferrable initially deferred for each row execute function linger()");
     server_exec(fixture.server, "checkpoint");
     *state = &fixture;
     return 0;
@@ -141,7 +141,6 @@ static void a_slow_commit_whose_client_is_gone_is_asked_after_until_it_has_commi
     close_all(f);
 }
 
-
 static bool commit_is_running(void *arg)
 {
     struct fixture *f = arg;
@@ -185,7 +184,7 @@ static void crash_and_give_the_number_to_another(struct fixture *f, long ours)
 {
     server_restart(f->server, SERVER_IMMEDIATE);
     long theirs = server_ask_number(f->server, "select pg_current_xact_id()");
-    assert_true(theirs <= ours);   /* else it had been written down, and the test would show nothing */
+    assert_true(theirs <= ours); /* else it had been written down, and the test would show nothing */
     while (theirs < ours) theirs = server_ask_number(f->server, "select pg_current_xact_id()");
 }
 

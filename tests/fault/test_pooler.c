@@ -14,16 +14,18 @@
 enum { CROWD = 200, ROUNDS = 40 };
 
 /* Who asks, and what of it is his: all rows he sees, and those of others among them. */
-#define LOOK_AROUND                                                                                                    \
-    "select concat_ws('|', current_user, session_user, current_setting('request.jwt.claims', true),"                   \
+#define LOOK_AROUND                                                                                          \
+    "select concat_ws('|', current_user, session_user, current_setting('request.jwt.claims', true),"         \
     " count(*), count(*) filter (where owner <> $1)) from contacts"
 
 #define HIS_OWN "web_anon|app_anon|{\"sub\":\"u%d\"}|3|0"
 
 /* What a session could have been left with. */
-#define LEFT_BEHIND                                                                                                    \
-    "select concat_ws('|', current_user, current_setting('statement_timeout'), current_setting('row_security'),"       \
-    " coalesce(nullif(current_setting('request.jwt.claims', true), ''), 'none'), current_setting('work_mem'),"         \
+#define LEFT_BEHIND                                                                                          \
+    "select concat_ws('|', current_user, current_setting('statement_timeout'), "                             \
+    "current_setting('row_security'),"                                                                       \
+    " coalesce(nullif(current_setting('request.jwt.claims', true), ''), 'none'), "                           \
+    "current_setting('work_mem'),"                                                                           \
     " current_setting('application_name'), (select count(*) from pg_prepared_statements))"
 
 struct fixture {
@@ -73,7 +75,8 @@ static bool no_clients(void *arg)
 static void close_all(struct fixture *f)
 {
     harness_close_blind(&f->h);
-    for (int tries = 0; tries < 400 && !no_clients(f); tries++) server_ask(f->server, "select pg_sleep(0.005)");
+    for (int tries = 0; tries < 400 && !no_clients(f); tries++)
+        server_ask(f->server, "select pg_sleep(0.005)");
     assert_true(no_clients(f));
     pooler_free(f->pooler);
 }
@@ -390,7 +393,8 @@ static void lead_elsewhere(struct job *job, size_t step)
     struct fixture *f = job->user;
     char upstream[200];
     (void)step;
-    snprintf(upstream, sizeof upstream, "host=%s port=%d", server_socket_dir(f->other), server_port(f->other));
+    snprintf(upstream, sizeof upstream, "host=%s port=%d", server_socket_dir(f->other),
+             server_port(f->other));
     pooler_upstream(f->pooler, upstream);
 }
 
@@ -423,11 +427,11 @@ static void after_a_crash_behind_the_pooler_lost_answers_are_found_out_again(voi
     struct fixture *f = *state;
     struct proxy *proxy = open_proxied(f);
     server_restart(f->server, SERVER_IMMEDIATE);
-    server_ask(f->server, "select 1");   /* the fixture's own connection is no leak */
+    server_ask(f->server, "select 1"); /* the fixture's own connection is no leak */
     for (int i = 0; i < 6; i++) {
         for (int k = 0; k < 3; k++) job_start(write_unit(f, "after the crash"));
         harness_wait(&f->h);
-        harness_turn(&f->h, 5);   /* a connection not used for a moment is looked at before it is lent */
+        harness_turn(&f->h, 5); /* a connection not used for a moment is looked at before it is lent */
     }
     proxy_at_commit(proxy, PROXY_LOSE_ANSWER, 1);
     struct job *job = write_unit(f, "unheard after the crash");
@@ -442,7 +446,8 @@ static void after_a_crash_behind_the_pooler_lost_answers_are_found_out_again(voi
 
 static struct job *start_victim(struct fixture *f, int number)
 {
-    struct job *job = number % 2 == 0 ? harness_call(&f->h, SERVICE, "victim") : harness_unit(&f->h, SERVICE, "victim");
+    struct job *job =
+        number % 2 == 0 ? harness_call(&f->h, SERVICE, "victim") : harness_unit(&f->h, SERVICE, "victim");
     job_step(job, "select undying()");
     job_step(job, "select pg_sleep(%d / 1000.0)", number % 3 == 0 ? 30000 : 8 + number % 7);
     job->request.timeout_ns = MS(10);
@@ -470,7 +475,8 @@ static void deadlines_cancel_what_they_are_meant_for_and_hit_nobody_else(void **
         harness_forget_jobs(&f->h);
     }
     assert_true(harness_stat(&f->h, "service@primary", "events", "cancels") >= ROUNDS / 2);
-    assert_true(server_wait(f->server, "select not exists (select from pg_stat_activity where wait_event = 'PgSleep')",
+    assert_true(server_wait(f->server,
+                            "select not exists (select from pg_stat_activity where wait_event = 'PgSleep')",
                             1000));
     close_all(f);
 }
@@ -486,7 +492,8 @@ static void what_waits_in_a_paused_pooler_ends_by_its_deadline(void **state)
     harness_wait(&f->h);
     pooler_pause(f->pooler);
     for (int i = 0; i < 6; i++) {
-        jobs[i] = i % 2 == 0 ? harness_call(&f->h, SERVICE, "paused") : harness_unit(&f->h, SERVICE, "paused");
+        jobs[i] =
+            i % 2 == 0 ? harness_call(&f->h, SERVICE, "paused") : harness_unit(&f->h, SERVICE, "paused");
         job_step(jobs[i], "insert into ledger values ('paused')");
         jobs[i]->request.timeout_ns = MS(150);
         job_start(jobs[i]);
@@ -496,7 +503,7 @@ static void what_waits_in_a_paused_pooler_ends_by_its_deadline(void **state)
         bool sent = jobs[i]->error.phase != WEIR_PHASE_NOT_SENT;
         job_assert(jobs[i], WEIR_CALL_TIMEOUT);
         assert_true(jobs[i]->took_ns < MS(400));
-        assert_int_equal(jobs[i]->outcome, !sent             ? WEIR_OUTCOME_NONE
+        assert_int_equal(jobs[i]->outcome, !sent           ? WEIR_OUTCOME_NONE
                                            : jobs[i]->unit ? WEIR_OUTCOME_ROLLED_BACK
                                                            : WEIR_OUTCOME_UNKNOWN);
     }
@@ -511,7 +518,8 @@ static void what_waits_in_a_paused_pooler_ends_by_its_deadline(void **state)
 static bool all_wait(void *arg)
 {
     struct fixture *f = arg;
-    return server_ask_number(f->server, "select count(*) from pg_stat_activity where wait_event = 'PgSleep'") == 4;
+    return server_ask_number(f->server,
+                             "select count(*) from pg_stat_activity where wait_event = 'PgSleep'") == 4;
 }
 
 static void a_restart_of_the_pooler_ends_what_runs_and_the_pool_recovers(void **state)
@@ -522,7 +530,8 @@ static void a_restart_of_the_pooler_ends_what_runs_and_the_pool_recovers(void **
     f->h.options.retries = 0;
     harness_open(&f->h);
     for (int i = 0; i < 4; i++) {
-        jobs[i] = i % 2 == 0 ? harness_call(&f->h, SERVICE, "cut off") : harness_unit(&f->h, SERVICE, "cut off");
+        jobs[i] =
+            i % 2 == 0 ? harness_call(&f->h, SERVICE, "cut off") : harness_unit(&f->h, SERVICE, "cut off");
         job_step(jobs[i], "select pg_sleep(20)");
         job_start(jobs[i]);
     }
@@ -550,7 +559,7 @@ static void a_restart_of_the_server_behind_the_pooler_is_survived(void **state)
     harness_open(&f->h);
     repeat_statements(f, 8);
     server_restart(f->server, SERVER_FAST);
-    server_ask(f->server, "select 1");   /* the fixture's own connection is no leak */
+    server_ask(f->server, "select 1"); /* the fixture's own connection is no leak */
     repeat_statements(f, 8);
     assert_int_equal(bad_ends(f), 0);
     close_all(f);
@@ -566,10 +575,11 @@ static void while_the_server_is_down_callers_hear_what_the_pooler_says(void **st
     harness_open(&f->h);
     job_assert(harness_query(&f->h, "select 1"), WEIR_CALL_OK);
     server_stop(f->server, SERVER_FAST);
-    job_assert(harness_query(&f->h, "select 1"), WEIR_CALL_TIMEOUT);   /* the pooler lets it wait for the server */
+    job_assert(harness_query(&f->h, "select 1"),
+               WEIR_CALL_TIMEOUT); /* the pooler lets it wait for the server */
     struct job *job = harness_query(&f->h, "select 1");
     server_run(f->server);
-    server_ask(f->server, "select 1");   /* the fixture's own connection is no leak */
+    server_ask(f->server, "select 1"); /* the fixture's own connection is no leak */
     job_assert(job, WEIR_CALL_CONNECT);
     assert_int_equal(job->error.class_, WEIR_CLASS_SAFE);
     if (strstr(job->error.message, "server login has been failing") == NULL) job_print(job);

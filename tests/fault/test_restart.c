@@ -18,7 +18,7 @@ struct fixture {
     struct harness h;
     const char *name;
     int begun;
-    const char *wanted;            /* state of the breaker */
+    const char *wanted; /* state of the breaker */
     uint64_t started_turn_ns;
 };
 
@@ -188,7 +188,7 @@ static void coming_back_the_engine_makes_only_a_few_connections_at_once(void **s
     struct fixture *f = *state;
     f->proxy = proxy_start(f->server);
     open_engine(f, "storm", proxy_conninfo(f->proxy, NULL));
-    proxy_delay(f->proxy, 3);   /* connecting takes long enough to be seen overlapping */
+    proxy_delay(f->proxy, 3); /* connecting takes long enough to be seen overlapping */
     restart_under_load(f, SERVER_IMMEDIATE);
     assert_in_range(proxy_most_connecting(f->proxy), 2, CONNECT_AT_ONCE);
     assert_true(proxy_accepted(f->proxy) >= 20);
@@ -210,7 +210,7 @@ static void a_crashed_backend_takes_the_others_along_and_all_is_well_after(void 
     server_signal(f->server, pid, SIGKILL);
     f->wanted = "CLOSED";
     assert_false(harness_until(&f->h, pressing, f, 1500));
-    while (!server_try(f->server, "select 1")) harness_turn(&f->h, 10);   /* the fixture's own died, too */
+    while (!server_try(f->server, "select 1")) harness_turn(&f->h, 10); /* the fixture's own died, too */
     assert_true(harness_until(&f->h, breaker_is_as_wanted, f, 10000));
     harness_wait(&f->h);
     check_reads_and_writes(f, &good);

@@ -47,7 +47,7 @@ static int stop(void **state)
 
 /* ---- looking for them ------------------------------------------------------------------------ */
 
-enum scope { PASSWORDS = 4, AND_CLAIMS = 5, AND_VALUES = 6 };   /* so many of the list */
+enum scope { PASSWORDS = 4, AND_CLAIMS = 5, AND_VALUES = 6 }; /* so many of the list */
 
 static void assert_silent(const char *where, const char *text, enum scope scope)
 {
@@ -69,7 +69,7 @@ static void assert_error_is_silent(const struct job *job)
 
 static void assert_reports_are_silent(struct fixture *f)
 {
-    char *(*const all[])(struct harness *h) = {harness_stats, harness_health, harness_calls, harness_events};
+    char *(*const all[])(struct harness * h) = {harness_stats, harness_health, harness_calls, harness_events};
     static const char *const names[] = {"the statistics", "the health", "the flight recorder",
                                         "the event log"};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -96,7 +96,7 @@ static struct job *connect_badly(struct fixture *f, const char *conninfo, const 
     struct job *job = harness_query(&f->h, "select 1");
     job_assert(job, WEIR_CALL_CONNECT);
     assert_error_is_silent(job);
-    harness_turn(&f->h, 120);   /* the monitor fails, too, and says so */
+    harness_turn(&f->h, 120); /* the monitor fails, too, and says so */
     assert_reports_are_silent(f);
     return job;
 }
@@ -114,7 +114,8 @@ static void connects_that_fail_otherwise_tell_no_password_either(void **state)
 {
     struct fixture *f = *state;
     static const char *const ways[] = {
-        "host=/nowhere password=" WRONG, "host=127.0.0.1 port=1 password=" WRONG,
+        "host=/nowhere password=" WRONG,
+        "host=127.0.0.1 port=1 password=" WRONG,
         "postgresql://app_service:" WRONG "@127.0.0.1:1/postgres",
     };
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
@@ -127,17 +128,26 @@ static void what_is_wrong_with_a_conninfo_is_told_without_quoting_it(void **stat
 {
     struct fixture *f = *state;
     static const char *const odd[] = {
-        "host=x password=" PASSWORD " sesame", "host=x password='" PASSWORD, "password=a" " " PASSWORD,
-        "postgresql://u:p%ZZ" PASSWORD "@h/db", "postgresql://u:" PASSWORD "@[::1/db", "passwordd=" PASSWORD,
-        "host=x " PASSWORD, "=" PASSWORD, "postgresql://u:" PASSWORD "@h:port/db", "sslmode=" PASSWORD,
-        "host=x options='-c " PASSWORD "' nonsense", "service=" PASSWORD "-none",
+        "host=x password=" PASSWORD " sesame",
+        "host=x password='" PASSWORD,
+        "password=a"
+        " " PASSWORD,
+        "postgresql://u:p%ZZ" PASSWORD "@h/db",
+        "postgresql://u:" PASSWORD "@[::1/db",
+        "passwordd=" PASSWORD,
+        "host=x " PASSWORD,
+        "=" PASSWORD,
+        "postgresql://u:" PASSWORD "@h:port/db",
+        "sslmode=" PASSWORD,
+        "host=x options='-c " PASSWORD "' nonsense",
+        "service=" PASSWORD "-none",
     };
     for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
         char why[WEIR_WHY_MAX] = "";
         harness_prepare(&f->h, f->server, odd[i]);
         int code = harness_try(&f->h, why);
         assert_silent("the reason", why, AND_VALUES);
-        if (code != WEIR_OK) assert_true(why[0] != '\0');   /* some show only when they are used */
+        if (code != WEIR_OK) assert_true(why[0] != '\0'); /* some show only when they are used */
     }
 }
 

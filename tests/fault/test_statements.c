@@ -20,19 +20,18 @@ static int start(void **state)
     static struct fixture fixture;
     fixture.server = server_start(&(struct server_options){.config = "deadlock_timeout = 20ms\n"});
     harness_schema(fixture.server);
-    server_exec(fixture.server,
-                "create table shape (a int); insert into shape values (1);"
-                "create table counters (id int primary key, n int not null);"
-                "insert into counters select i, 0 from generate_series(1, 4) i;"
-                "create table lately (id int unique deferrable initially deferred);"
-                "insert into lately values (1);"
-                "create procedure escapes() language plpgsql as $$ begin commit; end $$;"
-                "create function forgets() returns text language plpgsql as"
-                " $$ begin execute 'deallocate all'; return ''; end $$;"
-                "create function pretends(code text) returns text language plpgsql as"
-                " $$ begin raise exception 'not really' using errcode = code; end $$;"
-                "alter table shape owner to app_service;"
-                "grant all on shape, counters, lately to app_service, web_anon;");
+    server_exec(fixture.server, "create table shape (a int); insert into shape values (1);"
+                                "create table counters (id int primary key, n int not null);"
+                                "insert into counters select i, 0 from generate_series(1, 4) i;"
+                                "create table lately (id int unique deferrable initially deferred);"
+                                "insert into lately values (1);"
+                                "create procedure escapes() language plpgsql as $$ begin commit; end $$;"
+                                "create function forgets() returns text language plpgsql as"
+                                " $$ begin execute 'deallocate all'; return ''; end $$;"
+                                "create function pretends(code text) returns text language plpgsql as"
+                                " $$ begin raise exception 'not really' using errcode = code; end $$;"
+                                "alter table shape owner to app_service;"
+                                "grant all on shape, counters, lately to app_service, web_anon;");
     *state = &fixture;
     return 0;
 }

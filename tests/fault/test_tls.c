@@ -12,7 +12,6 @@
 
 enum { MEGABYTES = 24 };
 
-
 struct fixture {
     struct server *server, *plain;
     struct harness h;
@@ -23,10 +22,11 @@ struct fixture {
 static int start(void **state)
 {
     static struct fixture fixture;
-    fixture.server = server_start(&(struct server_options){
-        .tcp = true, .tls = true,
-        .hba = "local all postgres trust\nhostssl all postgres 127.0.0.1/32 trust\n"
-               "host all all 127.0.0.1/32 scram-sha-256\n"});
+    fixture.server = server_start(
+        &(struct server_options){.tcp = true,
+                                 .tls = true,
+                                 .hba = "local all postgres trust\nhostssl all postgres 127.0.0.1/32 trust\n"
+                                        "host all all 127.0.0.1/32 scram-sha-256\n"});
     fixture.plain = server_start(&(struct server_options){.tcp = true, .config = "log_connections = on\n"});
     harness_schema(fixture.server);
     harness_schema(fixture.plain);
@@ -75,7 +75,8 @@ static void calls_and_units_go_encrypted(void **state)
     open_tls(f, f->server, "sslmode=require");
     check_encrypted(f);
     for (int i = 0; i < 20; i++) {
-        struct job *job = i % 2 == 0 ? harness_call(&f->h, ANON, "encrypted") : harness_unit(&f->h, ANON, "encrypted");
+        struct job *job =
+            i % 2 == 0 ? harness_call(&f->h, ANON, "encrypted") : harness_unit(&f->h, ANON, "encrypted");
         job_claims(job, "{\"sub\":\"u%d\"}", i);
         job_step(job, "select count(*) from contacts");
         job_step(job, "select encrypted()");
@@ -107,7 +108,8 @@ static void results_of_many_megabytes_come_whole(void **state)
                                       "select repeat('x', 1024) from generate_series(1, 24 * 1024)"};
     open_tls(f, f->server, "sslmode=require");
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        struct job *call = harness_call(&f->h, SERVICE, "large"), *unit = harness_unit(&f->h, SERVICE, "large");
+        struct job *call = harness_call(&f->h, SERVICE, "large"),
+                   *unit = harness_unit(&f->h, SERVICE, "large");
         job_step(call, "%s", all[i]);
         job_step(unit, "%s", all[i]);
         call->on_reply = unit->on_reply = weigh;
@@ -149,7 +151,8 @@ static void deadlines_cancel_what_runs_on_the_server(void **state)
     struct job *jobs[8];
     open_tls(f, f->server, "sslmode=require");
     for (int i = 0; i < 8; i++) {
-        jobs[i] = i % 2 == 0 ? harness_call(&f->h, SERVICE, "sleeps") : harness_unit(&f->h, SERVICE, "sleeps");
+        jobs[i] =
+            i % 2 == 0 ? harness_call(&f->h, SERVICE, "sleeps") : harness_unit(&f->h, SERVICE, "sleeps");
         job_step(jobs[i], "select set_config('statement_timeout', '0', true)");
         job_step(jobs[i], "select pg_sleep(20)");
         jobs[i]->request.timeout_ns = MS(300);
@@ -158,7 +161,8 @@ static void deadlines_cancel_what_runs_on_the_server(void **state)
     harness_wait(&f->h);
     for (int i = 0; i < 8; i++) job_assert(jobs[i], WEIR_CALL_TIMEOUT);
     assert_true(harness_stat(&f->h, "service@primary", "events", "cancels") > 0);
-    assert_true(server_wait(f->server, "select not exists (select from pg_stat_activity where wait_event = 'PgSleep')",
+    assert_true(server_wait(f->server,
+                            "select not exists (select from pg_stat_activity where wait_event = 'PgSleep')",
                             1000));
     check_encrypted(f);
     harness_close(&f->h);
@@ -190,7 +194,8 @@ static void expect_refusal(struct fixture *f, struct server *server, const char 
     harness_close(&f->h);
 }
 
-static void a_server_without_tls_is_refused_where_tls_is_required_and_never_spoken_to_in_the_clear(void **state)
+static void
+a_server_without_tls_is_refused_where_tls_is_required_and_never_spoken_to_in_the_clear(void **state)
 {
     struct fixture *f = *state;
     server_ask(f->plain, "select 1");
@@ -204,7 +209,8 @@ static void a_server_without_tls_is_refused_where_tls_is_required_and_never_spok
 static void a_server_by_another_name_is_refused(void **state)
 {
     struct fixture *f = *state;
-    expect_refusal(f, f->server, trusting(f->server, "sslmode=verify-full"), "does not match host name \"127.0.0.1\"");
+    expect_refusal(f, f->server, trusting(f->server, "sslmode=verify-full"),
+                   "does not match host name \"127.0.0.1\"");
 }
 
 static void a_server_nobody_vouches_for_is_refused(void **state)
@@ -242,7 +248,8 @@ int main(void)
         cmocka_unit_test(values_of_many_megabytes_arrive_whole),
         cmocka_unit_test(deadlines_cancel_what_runs_on_the_server),
         cmocka_unit_test(the_server_is_believed_when_its_certificate_and_its_name_are_right),
-        cmocka_unit_test(a_server_without_tls_is_refused_where_tls_is_required_and_never_spoken_to_in_the_clear),
+        cmocka_unit_test(
+            a_server_without_tls_is_refused_where_tls_is_required_and_never_spoken_to_in_the_clear),
         cmocka_unit_test(a_server_by_another_name_is_refused),
         cmocka_unit_test(a_server_nobody_vouches_for_is_refused),
         cmocka_unit_test(a_wrong_password_is_tried_once),

@@ -52,14 +52,15 @@ static size_t count_entries(const char *path)
 
 size_t count_fds(void)
 {
-    return count_entries("/proc/self/fd") - 1;   /* without the folder's own */
+    return count_entries("/proc/self/fd") - 1; /* without the folder's own */
 }
 
 size_t count_threads(void)
 {
     size_t all = count_entries("/proc/self/task");
 #ifdef __SANITIZE_THREAD__
-    return all > 1 ? all - 1 : all; /* ThreadSanitizer's own, which starts with the first thread of ours and stays */
+    return all > 1 ? all - 1
+                   : all; /* ThreadSanitizer's own, which starts with the first thread of ours and stays */
 #else
     return all;
 #endif
@@ -73,8 +74,12 @@ void harness_prepare(struct harness *h, struct server *server, const char *conni
     if (conninfo == NULL) conninfo = server_conninfo(server, "application_name=idle");
     snprintf(h->conninfo, sizeof h->conninfo, "%s", conninfo);
     h->backend = (weir_backend){.name = "primary", .conninfo = h->conninfo};
-    h->clients[SERVICE] = (weir_client){.name = "service", .kind = WEIR_SERVICE, .user = "app_service",
-                                        .password = "service-secret", .bypass_rls = true, .max = 10};
+    h->clients[SERVICE] = (weir_client){.name = "service",
+                                        .kind = WEIR_SERVICE,
+                                        .user = "app_service",
+                                        .password = "service-secret",
+                                        .bypass_rls = true,
+                                        .max = 10};
     h->clients[ANON] = (weir_client){.name = "anon",
                                      .kind = WEIR_ANON,
                                      .user = "app_anon",
@@ -154,7 +159,7 @@ void harness_open(struct harness *h)
 {
     char why[WEIR_WHY_MAX] = "";
     join_options(h);
-    if (server_running(h->server)) server_ask(h->server, "select 1");   /* the fixture's own is no leak */
+    if (server_running(h->server)) server_ask(h->server, "select 1"); /* the fixture's own is no leak */
     let_libuv_settle();
     h->fds = count_fds();
     h->threads = count_threads();
@@ -382,8 +387,12 @@ static void on_notify(void *user, weir_call *call)
         job->at++;
         go_on(job);
         break;
-    case WEIR_ENDED: job_ended(job); break;
-    case WEIR_WAITING: fail_msg("told of a call that waits"); break;
+    case WEIR_ENDED:
+        job_ended(job);
+        break;
+    case WEIR_WAITING:
+        fail_msg("told of a call that waits");
+        break;
     }
 }
 
@@ -548,7 +557,8 @@ static void check_sums(struct harness *h, const char *pool)
     assert_in_range(number_at(json, pool, "calls", "started") - sum, 0, h->died_with_others);
     assert_in_range(sum - number_at(json, pool, "duration_ms", "count"), 0, h->died_with_others);
     assert_in_range(number_at(json, pool, "events", "opened") - number_at(json, pool, "closed", "all") -
-                        number_at(json, pool, "connections", "open"), 0, h->died_with_others);
+                        number_at(json, pool, "connections", "open"),
+                    0, h->died_with_others);
     free(json);
 }
 

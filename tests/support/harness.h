@@ -20,8 +20,8 @@
 #include "proxy.h"
 #include "server.h"
 
-#define MS(n)      ((uint64_t)(n) * 1000000u)
-#define SECONDS(n) ((uint64_t)(n) * 1000000000u)
+#define MS(n)      ((uint64_t)(n)*1000000u)
+#define SECONDS(n) ((uint64_t)(n)*1000000000u)
 
 enum { SERVICE = 0, ANON, CLIENTS };
 
@@ -31,31 +31,31 @@ struct harness;
 
 struct job {
     struct harness *harness;
-    weir_call *call;                       /* NULL before it starts and after it has ended */
+    weir_call *call; /* NULL before it starts and after it has ended */
     bool unit;
-    weir_request request;                  /* to be changed before it starts; its strings are the job's */
+    weir_request request; /* to be changed before it starts; its strings are the job's */
     struct step {
         char *sql;
         char *values[JOB_VALUES];
         size_t value_count;
-    } steps[JOB_STEPS];                    /* of a single call: its statements, all in one round trip */
+    } steps[JOB_STEPS]; /* of a single call: its statements, all in one round trip */
     size_t step_count, at;
-    weir_finish finish;                    /* of a unit whose steps all went well; WEIR_COMMIT */
-    bool swallow;                          /* unit: goes on after an error as if nothing had happened */
-    bool pause;                            /* unit: after its last step it does nothing more and never ends */
-    void (*on_ready)(struct job *job);     /* unit: an attempt begins; may be NULL */
+    weir_finish finish;                /* of a unit whose steps all went well; WEIR_COMMIT */
+    bool swallow;                      /* unit: goes on after an error as if nothing had happened */
+    bool pause;                        /* unit: after its last step it does nothing more and never ends */
+    void (*on_ready)(struct job *job); /* unit: an attempt begins; may be NULL */
     void (*on_reply)(struct job *job, size_t step); /* a step has been answered well; may be NULL */
     void *user;
     struct job *next;
 
     /* what came of it */
-    unsigned endings, runs;                /* runs: how often a unit was READY */
-    size_t ended_as;                       /* the how-manieth of its engine's jobs to end, from 1 */
+    unsigned endings, runs; /* runs: how often a unit was READY */
+    size_t ended_as;        /* the how-manieth of its engine's jobs to end, from 1 */
     weir_code code;
     weir_outcome outcome;
     uint32_t attempts;
-    weir_error error;                      /* all zero if the code is OK */
-    char answers[JOB_STEPS][JOB_ANSWER];   /* first value of each step, of the last attempt; "" for none */
+    weir_error error;                    /* all zero if the code is OK */
+    char answers[JOB_STEPS][JOB_ANSWER]; /* first value of each step, of the last attempt; "" for none */
     size_t rows[JOB_STEPS];
     uint64_t started_ns, took_ns;
 };
@@ -64,7 +64,7 @@ enum { HARNESS_LAGS = 64 };
 
 struct harness {
     struct server *server;
-    weir_options options;                  /* to be changed between prepare and open */
+    weir_options options; /* to be changed between prepare and open */
     weir_backend backend;
     weir_client clients[CLIENTS];
     char conninfo[512];
@@ -74,11 +74,13 @@ struct harness {
     struct uv_timer_s *ticker;
     struct job *jobs;
     size_t running, ended;
-    size_t fds, threads;                   /* before the engine was opened */
-    long died_with_others;                 /* shared area: most that a killed worker left uncounted */
-    long late_ms;                          /* worst so far past a deadline, less what the machine kept us */
+    size_t fds, threads;   /* before the engine was opened */
+    long died_with_others; /* shared area: most that a killed worker left uncounted */
+    long late_ms;          /* worst so far past a deadline, less what the machine kept us */
     uint64_t ticked_ns;
-    struct lag { uint64_t at_ns, length_ns; } lags[HARNESS_LAGS];
+    struct lag {
+        uint64_t at_ns, length_ns;
+    } lags[HARNESS_LAGS];
     size_t lag_count;
 };
 
@@ -108,15 +110,15 @@ void harness_turn(struct harness *h, int ms);
 /* Until every job has ended. */
 void harness_wait(struct harness *h);
 
-struct job *harness_call(struct harness *h, size_t client, const char *context);  /* not started yet */
+struct job *harness_call(struct harness *h, size_t client, const char *context); /* not started yet */
 struct job *harness_unit(struct harness *h, size_t client, const char *context);
 void job_claims(struct job *job, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void job_step(struct job *job, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Of the last step. */
 void job_value(struct job *job, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void job_start(struct job *job);
-void harness_run(struct harness *h, struct job *job);     /* starts it and waits for its end */
-void job_assert(const struct job *job, weir_code code);   /* that it ended so; prints it otherwise */
+void harness_run(struct harness *h, struct job *job);   /* starts it and waits for its end */
+void job_assert(const struct job *job, weir_code code); /* that it ended so; prints it otherwise */
 void job_print(const struct job *job);
 /* One statement of the SERVICE client, run to its end. */
 struct job *harness_query(struct harness *h, const char *sql);

@@ -23,7 +23,8 @@
 enum { START_MS = 10000, PATH_SIZE = 160, DEFAULT_SIZE = 4 };
 
 /* Of the logins that harness_schema makes, and of the fixture's own at the console. */
-#define USERS "\"app_service\" \"service-secret\"\n\"app_anon\" \"anon-secret\"\n\"console\" \"console-secret\"\n"
+#define USERS                                                                                                \
+    "\"app_service\" \"service-secret\"\n\"app_anon\" \"anon-secret\"\n\"console\" \"console-secret\"\n"
 
 struct pooler {
     char dir[PATH_SIZE], ini[PATH_SIZE + 16], log[PATH_SIZE + 16], users[PATH_SIZE + 16];
@@ -85,11 +86,12 @@ static void own_by_postgres(const char *path)
 static void configure(const struct pooler *pooler, const char *upstream)
 {
     char text[4096];
-    print_to(text, sizeof text,
-             "[databases]\npostgres = %s dbname=postgres\n[pgbouncer]\n"
-             "listen_addr =\nlisten_port = 6432\nunix_socket_dir = %s\nauth_type = scram-sha-256\nauth_file = %s\n"
-             "admin_users = console\nserver_login_retry = 0.1\n%s",
-             upstream, pooler->dir, pooler->users, pooler->settings);
+    print_to(
+        text, sizeof text,
+        "[databases]\npostgres = %s dbname=postgres\n[pgbouncer]\n"
+        "listen_addr =\nlisten_port = 6432\nunix_socket_dir = %s\nauth_type = scram-sha-256\nauth_file = %s\n"
+        "admin_users = console\nserver_login_retry = 0.1\n%s",
+        upstream, pooler->dir, pooler->users, pooler->settings);
     write_file(pooler->ini, text);
 }
 
@@ -117,9 +119,18 @@ static struct pooler *new_pooler(struct server *server, const struct pooler_opti
 /* Between fork and exec only system calls: the test may have threads. */
 static pid_t spawn(const struct pooler *pooler)
 {
-    const char *const as_root[] = {"setpriv",    "--reuid=postgres", "--regid=postgres", "--init-groups", "--reset-env",
-                                   "--pdeathsig", "KILL",            "/usr/sbin/pgbouncer", pooler->ini,  NULL};
-    const char *const as_we_are[] = {"setpriv", "--pdeathsig", "KILL", "/usr/sbin/pgbouncer", pooler->ini, NULL};
+    const char *const as_root[] = {"setpriv",
+                                   "--reuid=postgres",
+                                   "--regid=postgres",
+                                   "--init-groups",
+                                   "--reset-env",
+                                   "--pdeathsig",
+                                   "KILL",
+                                   "/usr/sbin/pgbouncer",
+                                   pooler->ini,
+                                   NULL};
+    const char *const as_we_are[] = {"setpriv",   "--pdeathsig", "KILL", "/usr/sbin/pgbouncer",
+                                     pooler->ini, NULL};
     const char *const *argv = geteuid() == 0 ? as_root : as_we_are;
     pid_t pid = fork();
     if (pid < 0) give_up("fork: %s", strerror(errno));
@@ -145,7 +156,8 @@ static bool console_opens(struct pooler *pooler)
 {
     char conninfo[512];
     print_to(conninfo, sizeof conninfo,
-             "host=%s port=6432 dbname=pgbouncer user=console password=console-secret connect_timeout=10", pooler->dir);
+             "host=%s port=6432 dbname=pgbouncer user=console password=console-secret connect_timeout=10",
+             pooler->dir);
     forget_console(pooler);
     pooler->console = PQconnectdb(conninfo);
     return PQstatus(pooler->console) == CONNECTION_OK;
@@ -221,7 +233,8 @@ void pooler_upstream(struct pooler *pooler, const char *upstream)
 }
 
 /* Rows of SHOW `what` where the column is, or is not, the text. */
-static size_t count_rows(struct pooler *pooler, const char *what, const char *column, bool is, const char *text)
+static size_t count_rows(struct pooler *pooler, const char *what, const char *column, bool is,
+                         const char *text)
 {
     size_t count = 0;
     PGresult *result = tell(pooler, what);
@@ -256,7 +269,8 @@ const char *pooler_ask(struct pooler *pooler, const char *more, const char *sql)
     PGconn *client = PQconnectdb(pooler_conninfo(pooler, more));
     PGresult *result = PQexec(client, sql);
     if (PQresultStatus(result) != PGRES_TUPLES_OK) give_up("%s\n  in: %s", PQerrorMessage(client), sql);
-    print_to(pooler->answer, sizeof pooler->answer, "%s", PQntuples(result) > 0 ? PQgetvalue(result, 0, 0) : "");
+    print_to(pooler->answer, sizeof pooler->answer, "%s",
+             PQntuples(result) > 0 ? PQgetvalue(result, 0, 0) : "");
     PQclear(result);
     PQfinish(client);
     return pooler->answer;

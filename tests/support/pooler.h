@@ -20,7 +20,8 @@ struct pooler_options {
     const char *upstream; /* "host=... port=..." of the server; NULL: straight to its socket */
 };
 
-struct pooler *pooler_start(struct server *server, const struct pooler_options *options); /* NULL: the defaults */
+struct pooler *pooler_start(struct server *server,
+                            const struct pooler_options *options); /* NULL: the defaults */
 void pooler_free(struct pooler *pooler); /* stops it, removes everything; accepts NULL */
 
 /* At once, with all its connections, as a crash would; pooler_run starts it again. */

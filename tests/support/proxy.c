@@ -24,7 +24,7 @@
 
 enum { SESSIONS = 128, CHUNK = 16384, CANCEL_CODE = 80877102, NOT_YET = -1 };
 
-struct burst {                 /* what is under way in one direction */
+struct burst { /* what is under way in one direction */
     char *data;
     size_t length, room;
     uint64_t due_ms;
@@ -32,11 +32,11 @@ struct burst {                 /* what is under way in one direction */
 
 struct session {
     bool used, mute;
-    int client, server;        /* -1: closed */
-    bool started;              /* the startup message has passed */
-    bool is_cancel, ready;     /* a CancelRequest; the first ReadyForQuery has come */
-    bool drop_answer;          /* whatever the server says next is lost, and the client with it */
-    bool orphan;               /* the client has gone, the server is heard to its end */
+    int client, server;    /* -1: closed */
+    bool started;          /* the startup message has passed */
+    bool is_cancel, ready; /* a CancelRequest; the first ReadyForQuery has come */
+    bool drop_answer;      /* whatever the server says next is lost, and the client with it */
+    bool orphan;           /* the client has gone, the server is heard to its end */
     struct burst way[PROXY_WAYS];
     long left[PROXY_WAYS];     /* bytes until the cut; NOT_YET: none */
     size_t passed[PROXY_WAYS]; /* since the last BEGIN */
@@ -52,7 +52,10 @@ struct proxy {
     enum proxy_door door;
     enum proxy_loss loss;
     size_t loss_times, losses;
-    struct { enum proxy_way way; size_t at, end, step; } cut;
+    struct {
+        enum proxy_way way;
+        size_t at, end, step;
+    } cut;
     long cut_connect[PROXY_WAYS];
     char lose_answer_to[128];
     size_t accepted, most_connecting;
@@ -185,9 +188,15 @@ static bool note_commit(struct proxy *proxy, struct session *session)
     if (proxy->loss_times == 0) return true;
     proxy->loss_times--;
     switch (proxy->loss) {
-    case PROXY_LOSE_COMMIT: strike(proxy, session, true); return false;
-    case PROXY_LOSE_ANSWER: session->drop_answer = true; return true;
-    case PROXY_LOSE_CLIENT: session->orphan = true; return true;
+    case PROXY_LOSE_COMMIT:
+        strike(proxy, session, true);
+        return false;
+    case PROXY_LOSE_ANSWER:
+        session->drop_answer = true;
+        return true;
+    case PROXY_LOSE_CLIENT:
+        session->orphan = true;
+        return true;
     }
     return true;
 }
@@ -326,8 +335,8 @@ static void let_in(struct proxy *proxy)
         return;
     }
     struct session *session = spare_session(proxy);
-    *session = (struct session){.used = true, .client = client, .server = server, .mute = server < 0,
-                                .left = {NOT_YET, NOT_YET}};
+    *session = (struct session){
+        .used = true, .client = client, .server = server, .mute = server < 0, .left = {NOT_YET, NOT_YET}};
     for (int w = 0; w < PROXY_WAYS; w++) {
         session->left[w] = proxy->cut_connect[w];
         proxy->cut_connect[w] = NOT_YET;
@@ -377,8 +386,10 @@ static void turn(struct proxy *proxy)
     for (nfds_t p = 2; p < count && !proxy->silent; p++) {
         for (size_t i = 0; i < SESSIONS && polls[p].revents != 0; i++) {
             struct session *s = &proxy->sessions[i];
-            if (s->used && s->client == polls[p].fd) drain(proxy, s, PROXY_TO_SERVER);
-            else if (s->used && s->server == polls[p].fd) drain(proxy, s, PROXY_TO_CLIENT);
+            if (s->used && s->client == polls[p].fd)
+                drain(proxy, s, PROXY_TO_SERVER);
+            else if (s->used && s->server == polls[p].fd)
+                drain(proxy, s, PROXY_TO_CLIENT);
         }
     }
     for (size_t i = 0; i < SESSIONS && !proxy->silent; i++) {

@@ -14,7 +14,7 @@ struct proxy;
 struct server;
 
 struct proxy *proxy_start(struct server *server);
-void proxy_stop(struct proxy *proxy);                 /* resets what is left; accepts NULL */
+void proxy_stop(struct proxy *proxy); /* resets what is left; accepts NULL */
 
 /* "host=127.0.0.1 port=... dbname=postgres", without TLS; `more` is appended. Belongs to the proxy. */
 const char *proxy_conninfo(struct proxy *proxy, const char *more);
@@ -33,9 +33,9 @@ void proxy_delay(struct proxy *proxy, int ms);
 void proxy_reset_all(struct proxy *proxy);
 
 enum proxy_loss {
-    PROXY_LOSE_COMMIT = 1,   /* the server never sees it */
-    PROXY_LOSE_ANSWER,       /* the server has committed, its answer is dropped */
-    PROXY_LOSE_CLIENT        /* the server gets it, and the client is cut off while it works */
+    PROXY_LOSE_COMMIT = 1, /* the server never sees it */
+    PROXY_LOSE_ANSWER,     /* the server has committed, its answer is dropped */
+    PROXY_LOSE_CLIENT      /* the server gets it, and the client is cut off while it works */
 };
 /* So befalls the next `times` COMMITs. */
 void proxy_at_commit(struct proxy *proxy, enum proxy_loss loss, size_t times);
@@ -51,11 +51,11 @@ void proxy_cut_connect(struct proxy *proxy, enum proxy_way way, size_t at);
 /* The next SQL text that starts so is forwarded, and its answer lost. NULL: none. */
 void proxy_lose_answer_to(struct proxy *proxy, const char *sql);
 
-size_t proxy_losses(struct proxy *proxy);             /* how often any of the above has struck */
+size_t proxy_losses(struct proxy *proxy); /* how often any of the above has struck */
 /* Passed since the last BEGIN, on its connection. */
 size_t proxy_unit_bytes(struct proxy *proxy, enum proxy_way way);
 size_t proxy_sessions(struct proxy *proxy);
-size_t proxy_accepted(struct proxy *proxy);           /* ever, cancel requests left out */
+size_t proxy_accepted(struct proxy *proxy); /* ever, cancel requests left out */
 /* The most that were accepted and not yet ready for a query, at one time. */
 size_t proxy_most_connecting(struct proxy *proxy);
 

@@ -31,7 +31,7 @@ void server_free(struct server *server); /* stops it at once, removes everything
 void server_stop(struct server *server, enum server_stop how); /* returns when the postmaster is gone */
 /* only asks: smart waits for its clients */
 void server_stop_begin(struct server *server, enum server_stop how);
-void server_run(struct server *server);       /* starts a stopped one again, same directory */
+void server_run(struct server *server); /* starts a stopped one again, same directory */
 void server_restart(struct server *server, enum server_stop how);
 bool server_running(struct server *server);
 pid_t server_pid(const struct server *server); /* of the postmaster; 0 when stopped */

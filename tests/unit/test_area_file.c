@@ -193,8 +193,10 @@ static void every_flipped_header_byte_is_noticed(void **state)
         poke(f, offset, &byte, 1);
         bool in_magic = offset < (off_t)sizeof(uint64_t);
         assert_int_equal(open_code(f), in_magic ? WEIR_ESYS : WEIR_OK);
-        if (in_magic) assert_int_equal(remove(f->path), 0);
-        else assert_string_not_equal(f->replaced, "");
+        if (in_magic)
+            assert_int_equal(remove(f->path), 0);
+        else
+            assert_string_not_equal(f->replaced, "");
     }
 }
 
@@ -292,7 +294,8 @@ static void random_bytes_are_replaced_or_borne_and_never_crash(void **state)
         scribble(f, area->at.size, &seed);
         wr_area_close(area);
         int code = wr_area_open(&area, f->path, "api", &f->shape, false, f->replaced, f->why);
-        assert_true(code == WEIR_OK || strstr(f->why, "slot") != NULL || strstr(f->why, "not an area") != NULL);
+        assert_true(code == WEIR_OK || strstr(f->why, "slot") != NULL ||
+                    strstr(f->why, "not an area") != NULL);
         if (code != WEIR_OK) (void)remove(f->path);
         if (code == WEIR_OK) {
             joined += f->replaced[0] == '\0';

@@ -89,7 +89,8 @@ static void waiting_calls_are_served_in_order(void **state)
 {
     struct fixture *f = *state;
     static weir_call *calls[2000];
-    weir_client clients[] = {{.name = "service", .kind = WEIR_SERVICE, .bypass_rls = true, .max = 10, .queue_max = 2000}};
+    weir_client clients[] = {
+        {.name = "service", .kind = WEIR_SERVICE, .bypass_rls = true, .max = 10, .queue_max = 2000}};
     f->options.clients = clients;
     f->options.client_count = 1;
     open_engine(f);
@@ -112,7 +113,8 @@ static void waiting_calls_are_served_in_order(void **state)
 static void a_full_queue_refuses_and_says_what_fills_it(void **state)
 {
     struct fixture *f = *state;
-    weir_client clients[] = {{.name = "service", .kind = WEIR_SERVICE, .bypass_rls = true, .max = 1, .queue_max = 2}};
+    weir_client clients[] = {
+        {.name = "service", .kind = WEIR_SERVICE, .bypass_rls = true, .max = 1, .queue_max = 2}};
     f->options.clients = clients;
     f->options.client_count = 1;
     open_engine(f);
@@ -128,8 +130,8 @@ static void a_full_queue_refuses_and_says_what_fills_it(void **state)
     fake_close(&f->fake);
 }
 
-static void fail_serialization_twice(struct fake *fake, struct fake_link *link, const struct wr_segment *segment,
-                                     struct fake_answer *answer)
+static void fail_serialization_twice(struct fake *fake, struct fake_link *link,
+                                     const struct wr_segment *segment, struct fake_answer *answer)
 {
     (void)link;
     if (segment->kind == WR_SEGMENT_SINGLE && fake->singles <= 2) memcpy(answer->sqlstate, "40001", 6);
@@ -281,7 +283,10 @@ static void misuse_is_told_at_once(void **state)
 {
     struct fixture *f = *state;
     open_engine(f);
-    static const struct { weir_request request; const char *sql, *word; } cases[] = {
+    static const struct {
+        weir_request request;
+        const char *sql, *word;
+    } cases[] = {
         {{.client = "nobody", .context = "x"}, "select 1", "nobody"},
         {{.client = "service"}, "select 1", "context"},
         {{.client = "anon", .context = "x"}, "select 1", "claims"},
@@ -297,7 +302,8 @@ static void misuse_is_told_at_once(void **state)
         weir_statement statement = {.sql = cases[i].sql};
         weir_call *call = (weir_call *)1;
         char why[WEIR_WHY_MAX] = "";
-        assert_int_equal(weir_submit(f->fake.engine, &cases[i].request, &statement, 1, &call, why), WEIR_EINVAL);
+        assert_int_equal(weir_submit(f->fake.engine, &cases[i].request, &statement, 1, &call, why),
+                         WEIR_EINVAL);
         assert_null(call);
         assert_non_null(strstr(why, cases[i].word));
     }

@@ -1,7 +1,7 @@
 /* The libuv host against a stand-in engine: the two functions through which a host reports are defined here, so what
  * is seen is the host alone. Descriptors are real pipes and socket pairs, time is the loop's. */
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,12 +26,12 @@ struct weir_engine {
     size_t seen_count;
     size_t timer_count;
     uint64_t timer_at_ns;
-    bool stop;                     /* ends weir_uv_run_until */
-    bool drain;                    /* on_ready reads what is there */
-    unsigned rearm_soon;           /* on_timer arms 0 again so many times */
-    int swap_when_ready;           /* on_ready of this descriptor ... */
-    int swap_forget;               /* ... forgets and closes this one, */
-    int swap_open;                 /* whose number a duplicate of this one takes, and watches it */
+    bool stop;           /* ends weir_uv_run_until */
+    bool drain;          /* on_ready reads what is there */
+    unsigned rearm_soon; /* on_timer arms 0 again so many times */
+    int swap_when_ready; /* on_ready of this descriptor ... */
+    int swap_forget;     /* ... forgets and closes this one, */
+    int swap_open;       /* whose number a duplicate of this one takes, and watches it */
 };
 
 int weir_on_ready(weir_engine *engine, int fd, unsigned events)
@@ -44,8 +44,7 @@ int weir_on_ready(weir_engine *engine, int fd, unsigned events)
     }
     engine->seen_count++;
     engine->stop = true;
-    if (engine->drain)
-        (void)!read(fd, bytes, sizeof(bytes));
+    if (engine->drain) (void)!read(fd, bytes, sizeof(bytes));
     if (engine->swap_when_ready == fd && engine->swap_forget >= 0) {
         int number = engine->swap_forget;
 
@@ -78,7 +77,7 @@ struct fixture {
     weir_uv *uv;
     const weir_host *host;
     struct weir_engine engine;
-    int pair[2];                   /* pair[0] is watched, pair[1] is the far end */
+    int pair[2]; /* pair[0] is watched, pair[1] is the far end */
 };
 
 static int setup(void **state)
@@ -86,7 +85,7 @@ static int setup(void **state)
     static struct fixture fixture;
     struct fixture *f = &fixture;
 
-    *f = (struct fixture){ .engine = { .swap_when_ready = -1, .swap_forget = -1 } };
+    *f = (struct fixture){.engine = {.swap_when_ready = -1, .swap_forget = -1}};
     assert_int_equal(uv_loop_init(&f->loop), 0);
     assert_int_equal(weir_uv_new(&f->uv, &f->loop, 42), WEIR_OK);
     f->host = weir_uv_hooks(f->uv);
@@ -105,8 +104,7 @@ static int teardown(void **state)
     weir_uv_free(f->uv);
     assert_int_equal(uv_loop_close(&f->loop), 0);
     for (int end = 0; end < 2; end++) {
-        if (f->pair[end] >= 0)
-            close(f->pair[end]);
+        if (f->pair[end] >= 0) close(f->pair[end]);
     }
     return 0;
 }
@@ -315,7 +313,7 @@ static void readiness_before_the_engine_is_bound_is_kept(void **state)
 
 static void the_timer_fires_once_and_never_early(void **state)
 {
-    static const int64_t delays_ns[] = { 1, 200000, 1 * MS, 1500000, 7 * MS + 1, 20 * MS };
+    static const int64_t delays_ns[] = {1, 200000, 1 * MS, 1500000, 7 * MS + 1, 20 * MS};
     struct fixture *f = *state;
 
     for (size_t i = 0; i < sizeof(delays_ns) / sizeof(delays_ns[0]); i++) {
@@ -437,7 +435,7 @@ static void handles_do_not_keep_the_loop_alive(void **state)
 static void two_hosts_share_a_loop(void **state)
 {
     struct fixture *f = *state;
-    struct weir_engine other = { .swap_when_ready = -1, .swap_forget = -1 };
+    struct weir_engine other = {.swap_when_ready = -1, .swap_forget = -1};
     weir_uv *second;
 
     assert_int_equal(weir_uv_new(&second, &f->loop, 7), WEIR_OK);
@@ -453,8 +451,8 @@ static void two_hosts_share_a_loop(void **state)
 
 static void a_host_without_a_loop_makes_one_that_others_can_join(void **state)
 {
-    struct weir_engine first_engine = { .swap_when_ready = -1, .swap_forget = -1 };
-    struct weir_engine second_engine = { .swap_when_ready = -1, .swap_forget = -1 };
+    struct weir_engine first_engine = {.swap_when_ready = -1, .swap_forget = -1};
+    struct weir_engine second_engine = {.swap_when_ready = -1, .swap_forget = -1};
     volatile bool never = false;
     weir_uv *first, *second;
 
@@ -476,25 +474,29 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_readable_descriptor_is_reported, setup, teardown),
         cmocka_unit_test_setup_teardown(readiness_is_reported_until_it_is_drained, setup, teardown),
         cmocka_unit_test_setup_teardown(interest_can_be_widened_and_narrowed, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_forgotten_descriptor_is_silent_and_may_be_forgotten_again, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_number_reused_at_once_belongs_to_the_new_descriptor, setup, teardown),
-        cmocka_unit_test_setup_teardown(an_event_of_the_old_descriptor_never_reaches_the_new_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_forgotten_descriptor_is_silent_and_may_be_forgotten_again, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_number_reused_at_once_belongs_to_the_new_descriptor, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(an_event_of_the_old_descriptor_never_reaches_the_new_one, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(a_descriptor_can_be_watched_anew_a_thousand_times, setup, teardown),
         cmocka_unit_test_setup_teardown(a_hang_up_is_reported_as_readable, setup, teardown),
-        cmocka_unit_test_setup_teardown(an_error_is_reported_as_the_interest_and_goes_on_being_reported, setup,
-                                        teardown),
+        cmocka_unit_test_setup_teardown(an_error_is_reported_as_the_interest_and_goes_on_being_reported,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(what_cannot_be_watched_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(readiness_before_the_engine_is_bound_is_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(the_timer_fires_once_and_never_early, setup, teardown),
         cmocka_unit_test_setup_teardown(arming_again_replaces_and_a_negative_delay_disarms, setup, teardown),
         cmocka_unit_test_setup_teardown(zero_fires_in_the_next_turn_and_never_inside, setup, teardown),
-        cmocka_unit_test_setup_teardown(zero_armed_anew_each_time_does_not_starve_descriptors, setup, teardown),
+        cmocka_unit_test_setup_teardown(zero_armed_anew_each_time_does_not_starve_descriptors, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(zero_takes_turns_and_not_milliseconds, setup, teardown),
         cmocka_unit_test_setup_teardown(clocks_are_the_systems, setup, teardown),
         cmocka_unit_test_setup_teardown(run_until_returns_at_its_timeout_and_at_once_if_the_flag_is_up, setup,
                                         teardown),
-        cmocka_unit_test_setup_teardown(run_until_survives_a_stopped_loop_and_the_callers_own_timer_ends_it, setup,
-                                        teardown),
+        cmocka_unit_test_setup_teardown(run_until_survives_a_stopped_loop_and_the_callers_own_timer_ends_it,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(handles_do_not_keep_the_loop_alive, setup, teardown),
         cmocka_unit_test_setup_teardown(two_hosts_share_a_loop, setup, teardown),
         cmocka_unit_test(a_host_without_a_loop_makes_one_that_others_can_join),
