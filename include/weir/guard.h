@@ -186,6 +186,8 @@ typedef struct weir_budget_config {
 } weir_budget_config;
 
 void weir_budget_defaults(weir_budget_config *config); /* 0.1 per success, floor 10, cap 100 */
+int weir_budget_check(const weir_budget_config *config,
+                      char *why); /* WEIR_OK or WEIR_EINVAL; changes nothing */
 size_t weir_budget_size(void);
 int weir_budget_init(weir_budget *budget, const weir_budget_config *config, uint64_t now_ns, char *why);
 /* Changes the configuration of a live budget. Its level goes back to the floor if anything differs; the same

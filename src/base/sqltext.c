@@ -424,31 +424,56 @@ static const char *const clean_functions[] = {"count",
 
 /* What stands before a parenthesis without being a function: words of the grammar and types with a length. */
 static const char *const grammar[] = {
-    "in",        "values", "and",      "or",           "not",         "from",     "where",     "having",
-    "select",    "as",     "on",       "using",        "over",        "exists",   "any",       "all",
-    "some",      "row",    "when",     "then",         "else",        "by",       "join",      "union",
-    "intersect", "except", "lateral",  "filter",       "within",      "group",    "distinct",  "limit",
-    "offset",    "cast",   "conflict", "check",        "key",         "unique",   "returning", "set",
-    "like",      "ilike",  "between",  "materialized", "array",       "case",     "return",    "default",
-    "rollup",    "cube",   "sets",     "numeric",      "decimal",     "varchar",  "char",      "character",
-    "varying",   "bit",    "time",     "timestamp",    "timestamptz", "interval", "float",     "explain",
-    NULL};
+    "in",     "values",    "and",         "or",       "not",     "from",    "where",        "having",
+    "select", "as",        "on",          "using",    "over",    "exists",  "any",          "all",
+    "some",   "row",       "when",        "then",     "else",    "join",    "union",        "intersect",
+    "except", "lateral",   "group",       "distinct", "limit",   "offset",  "cast",         "check",
+    "unique", "returning", "set",         "like",     "ilike",   "between", "materialized", "array",
+    "case",   "default",   "numeric",     "decimal",  "varchar", "char",    "character",    "varying",
+    "bit",    "timestamp", "timestamptz", "interval", "float",   NULL};
 
 /* Words after which a name with a parenthesis is a relation with its columns. */
 static const char *const before_relations[] = {"into",       "table", "with", "recursive",
                                                "references", "only",  NULL};
 
-static bool opens_parenthesis(const char *at)
+/* Words of the grammar only after another one; alone they may be anybody's functions. */
+static bool is_grammar_after(const char *word, const char *before)
 {
-    while (isspace((unsigned char)*at)) at++;
-    return *at == '(';
+    static const char *const pairs[][2] = {{"conflict", "on"},  {"by", "group"},    {"by", "order"},
+                                           {"by", "partition"}, {"key", "primary"}, {"key", "foreign"}};
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        if (strcasecmp(word, pairs[i][0]) == 0 && strcasecmp(before, pairs[i][1]) == 0) return true;
+    }
+    return false;
 }
 
-/* A function nobody here knows may do anything to the session from inside: set, lock, listen, make temporary tables. */
-static bool calls_unknown_function(const struct scan *scan, const char *before)
+static bool opens_parenthesis(const char *at)
 {
-    return opens_parenthesis(scan->at) && !is_one_of(scan->word, grammar) &&
-           !is_one_of(before, before_relations) && !is_one_of(scan->word, clean_functions);
+    for (;;) {
+        if (isspace((unsigned char)*at)) {
+            at++;
+        } else if (at[0] == '-' && at[1] == '-') {
+            at = past_line(at);
+        } else if (at[0] == '/' && at[1] == '*') {
+            at = past_block(at);
+        } else {
+            return *at == '(';
+        }
+    }
+}
+
+/* A function nobody here knows may do anything to the session from inside: set, lock, listen, make temporary
+ * tables. One of a schema other than pg_catalog is unknown whatever its name; so is a quoted one. */
+static bool calls_unknown_function(const struct scan *scan, const char *sql, const char *before)
+{
+    if (!opens_parenthesis(scan->at)) return false;
+    const char *start = scan->at - strlen(scan->word);
+    bool quoted = scan->at[-1] == '"';
+    bool qualified = !quoted && start > sql && start[-1] == '.';
+    if (is_one_of(before, before_relations)) return false;
+    if (quoted || (qualified && strcasecmp(before, "pg_catalog") != 0)) return true;
+    if (is_one_of(scan->word, grammar) || is_grammar_after(scan->word, before)) return false;
+    return !is_one_of(scan->word, clean_functions);
 }
 
 bool wr_sql_may_dirty(const char *sql)
@@ -472,7 +497,7 @@ bool wr_sql_may_dirty(const char *sql)
         if (scan.disguised || is_one_of(scan.word, telling) || makes_temporary(&scan, before)) return true;
         if (word_is(&scan, "hold") && strcasecmp(before, "with") == 0) return true;
         if (explains && word_is(&scan, "execute")) return true;
-        if (calls_unknown_function(&scan, before)) return true;
+        if (calls_unknown_function(&scan, sql, before)) return true;
         memcpy(before, scan.word, sizeof before);
     } while (next_word(&scan));
     return false;

@@ -166,7 +166,7 @@ void wr_health_probed(struct wr_pool *pool, const struct wr_fault *fault)
 
 void weir_check_settle(weir_engine *engine, size_t index, bool ok, uint64_t elapsed_ns, const char *message)
 {
-    if (index >= engine->config.options.check_count) return;
+    if (index >= engine->config.options.check_count || !wr_engine_is_ours(engine)) return;
     struct wr_check_state *check = &engine->checks[index];
     bool was_ok = !check->known || check->ok;
     wr_engine_refresh(engine);

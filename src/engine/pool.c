@@ -36,7 +36,8 @@ static int init_record(struct wr_pool *pool, bool created, char *why)
         place_guards(pool);
         /* Our slot may have been a dead worker's, whose half-open permits nobody has taken back yet. */
         weir_breaker_reclaim(pool->breaker, wr_area_worker(engine->area), engine->now);
-        int code = weir_breaker_configure(pool->breaker, &o->breaker, engine->now, why);
+        int code = weir_budget_check(&o->budget, why); /* before anything of a live pool is changed */
+        if (code == WEIR_OK) code = weir_breaker_configure(pool->breaker, &o->breaker, engine->now, why);
         return code == WEIR_OK ? weir_budget_configure(pool->budget, &o->budget, engine->now, why) : code;
     }
     pool->record->breaker_at = 64;

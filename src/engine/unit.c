@@ -44,6 +44,16 @@ static void reply_failed(struct weir_call *call)
     wr_call_notice(call, WEIR_REPLIED);
 }
 
+/* From the text: a data-modifying WITH answers as SELECT, and a function nobody knows may write to a foreign table. */
+static bool may_have_effects(const char *sql)
+{
+    static const char *const telling[] = {"insert", "update", "delete", "merge", "notify", "truncate"};
+    for (size_t i = 0; i < sizeof telling / sizeof *telling; i++) {
+        if (strcasestr(sql, telling[i]) != NULL) return true;
+    }
+    return wr_sql_may_dirty(sql);
+}
+
 int weir_unit_send(weir_call *call, const weir_statement *statements, size_t count, char *why)
 {
     char unused[WEIR_WHY_MAX];
@@ -54,8 +64,9 @@ int weir_unit_send(weir_call *call, const weir_statement *statements, size_t cou
     if (code != WEIR_OK) return code;
     wr_engine_refresh(call->engine);
     wr_call_drop_results(call);
-    for (size_t i = 0; i < count; i++)
-        call->has_effects = call->has_effects || strcasestr(statements[i].sql, "notify") != NULL;
+    for (size_t i = 0; i < count; i++) {
+        call->has_effects = call->has_effects || may_have_effects(statements[i].sql);
+    }
     wr_list_remove(&call->notice);
     call->status = WEIR_WAITING;
     if (call->conn == NULL ||

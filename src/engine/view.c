@@ -160,6 +160,10 @@ void weir_held_now(const weir_engine *engine, weir_held *out)
 static int each_pool(weir_engine *engine, const char *name, char *why,
                      void (*act)(struct wr_pool *pool, int argument), int argument)
 {
+    if (!wr_engine_is_ours(engine)) {
+        if (why != NULL) wr_text_format(why, WEIR_WHY_MAX, "the engine was opened before a fork");
+        return WEIR_ESTATE;
+    }
     bool found = false;
     wr_engine_refresh(engine);
     for (size_t i = 0; i < engine->pool_count; i++) {

@@ -127,6 +127,11 @@ size_t weir_budget_size(void)
     return sizeof(weir_budget);
 }
 
+int weir_budget_check(const weir_budget_config *config, char *why)
+{
+    return check(config, why);
+}
+
 int weir_budget_init(weir_budget *budget, const weir_budget_config *config, uint64_t now_ns, char *why)
 {
     int code = check(config, why);

@@ -118,6 +118,11 @@ static void what_stays_in_the_session_is_suspected(void **state)
         "with t as (select pg_advisory_lock(1)) select 1",
         "select become('web_anon')", /* who knows what is in there */
         "select * from app.remember ($1)",
+        "select remember/* */('x')",
+        "select remember -- why\n ('x')",
+        "select app.lower('x')",
+        "select \"lower\"('x')",
+        "select sets('x'), key(1)",
         "update pg_settings set setting = 'x' where name = 'search_path'",
     };
     (void)state;
@@ -151,6 +156,9 @@ static void what_ends_with_its_transaction_is_not(void **state)
         "select my_set_config_x from t",
         "insert into contacts (id, name) values ($1, lower($2)) returning coalesce(name, '')",
         "select count(*), max(a) from t where b in (1, 2) group by (c)",
+        "insert into t (id) values ($1) on conflict (id) do update set a = pg_catalog.lower($2)",
+        "create table x (a int primary key, b int, foreign key (b) references y (c))",
+        "select a from t group by (a) order by (a)",
         "with x (a) as (select now()) select a::numeric(10, 2) from x",
         "delete from listen",
         "select prepare from t",
