@@ -145,7 +145,7 @@ void weir_breaker_snapshot_at(const weir_breaker *breaker, uint64_t now_ns, weir
 const char *
 weir_breaker_state_name(weir_breaker_state state); /* "CLOSED", "HALF_OPEN", ... ; "?" if out of range */
 
-/* One sentence, e.g. "failure rate 0.80 >= 0.50 over 10 calls, last 53300 57P03". Returns out. */
+/* One sentence, e.g. "failure rate 0.80 >= 0.50 over 10 calls, last 53300, 57P03 x3". Returns out. */
 const char *weir_evidence_text(const weir_evidence *evidence, char *out, size_t size);
 
 /* ---- backoff ------------------------------------------------------------------------------------------- */

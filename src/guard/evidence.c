@@ -206,15 +206,24 @@ static void tell_rule(const weir_evidence *e, char *out, size_t size)
     }
 }
 
+/* ", last 53300, 57P03 x3": newest first, the same in a row told once. */
+static void tell_codes(const weir_evidence *evidence, char *out, size_t size)
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (unsigned i = 0, next; i < WR_CODES; i = next) {
+        const char *code = evidence->codes[i];
+        for (next = i + 1; next < WR_CODES && strcmp(evidence->codes[next], code) == 0;) next++;
+        if (code[0] == '\0') continue;
+        used += wr_text_format(out + used, size - used, "%s%.7s", used == 0 ? ", last " : ", ", code);
+        if (next - i > 1) used += wr_text_format(out + used, size - used, " x%u", next - i);
+    }
+}
+
 const char *weir_evidence_text(const weir_evidence *evidence, char *out, size_t size)
 {
-    char codes[WR_CODES * 9 + 8] = "";
-    size_t used = 0;
-    for (unsigned i = 0; i < WR_CODES; i++) {
-        if (evidence->codes[i][0] == '\0') continue;
-        used += wr_text_format(codes + used, sizeof codes - used, "%s%.7s", used == 0 ? ", last " : " ",
-                               evidence->codes[i]);
-    }
+    char codes[WR_CODES * 12 + 8];
+    tell_codes(evidence, codes, sizeof codes);
     char rule[WEIR_WHY_MAX];
     tell_rule(evidence, rule, sizeof rule);
     wr_text_format(out, size, "%s%s", rule, codes);

@@ -19,7 +19,7 @@ static void a_trip_is_told_with_its_evidence(void **state)
     assert_int_equal(kept.generation, 2);
     assert_int_equal(kept.at_ns, at_ms(7));
     assert_string_equal(weir_evidence_text(&kept, text, sizeof text),
-                        "failure rate 0.80 >= 0.50 over 10 calls, last 53300 57P03 57P03 57P03");
+                        "failure rate 0.80 >= 0.50 over 10 calls, last 53300, 57P03 x3");
 }
 
 static void codes_of_an_earlier_window_are_no_evidence(void **state)
