@@ -374,7 +374,7 @@ static void answer_now(struct fake *fake, struct fake_link *link)
         for (size_t i = 0; i < reply.count; i++) results[i] = (struct weir_result){&ops, make_result(fake)};
         fake->statements_run += (int)reply.count;
     }
-    reply.xid_asked = !reply.failed && link->want_xid;
+    reply.xid_asked = !reply.failed && link->want_xid && !link->answer.no_xid_answer;
     note(fake, 2000 + (uint64_t)link->number * 2 + reply.failed);
     if (reply.fault.lost) {
         close_books(link);

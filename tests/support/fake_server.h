@@ -19,7 +19,8 @@ struct fake_answer { /* what a segment is answered with; preset to success after
     char sqlstate[6];
     uint64_t xid;
     bool commit_says_rollback;
-    bool escapes; /* a statement ends the transaction it stands in */
+    bool escapes;       /* a statement ends the transaction it stands in */
+    bool no_xid_answer; /* the question about the transaction id stays open */
     bool heal;
     bool dirty;
     enum wr_xact xact;

@@ -355,6 +355,22 @@ static void a_lost_commit_of_a_notify_is_unknown(void **state)
     close_all(f, unit);
 }
 
+static void nothing_written_so_far_holds_for_the_flight_that_asked_alone(void **state)
+{
+    struct fixture *f = *state;
+    fake_open(&f->fake, &f->options);
+    f->fake.books = false;
+    answer_with(f, WR_SEGMENT_MORE, 1, (struct fake_answer){.no_xid_answer = true});
+    weir_call *unit = unit_at_work(f, (weir_request){0});
+    fake_send(unit, "select 8");
+    run_ms(f, 5);
+    answer_with(f, WR_SEGMENT_COMMIT, 1, (struct fake_answer){.lost = true});
+    fake_finish(unit, WEIR_COMMIT);
+    run_ms(f, 5);
+    assert_int_equal(fake_outcome(unit), WEIR_OUTCOME_UNKNOWN);
+    close_all(f, unit);
+}
+
 static void a_lost_commit_of_a_readonly_unit_is_run_again(void **state)
 {
     struct fixture *f = *state;
@@ -568,6 +584,7 @@ int main(void)
         cmocka_unit_test_setup(a_unit_whose_link_dies_at_a_send_makes_room_for_who_waits, set_up),
         cmocka_unit_test_setup(a_lost_commit_of_nothing_is_safe_to_repeat, set_up),
         cmocka_unit_test_setup(a_lost_commit_of_a_notify_is_unknown, set_up),
+        cmocka_unit_test_setup(nothing_written_so_far_holds_for_the_flight_that_asked_alone, set_up),
         cmocka_unit_test_setup(a_lost_commit_of_a_readonly_unit_is_run_again, set_up),
         cmocka_unit_test_setup(the_deadline_ends_a_held_unit_and_rolls_it_back, set_up),
         cmocka_unit_test_setup(the_deadline_on_the_wire_cancels_and_rolls_back, set_up),
