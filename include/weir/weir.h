@@ -331,6 +331,17 @@ void weir_check_settle(weir_engine *engine, size_t index, bool ok, uint64_t elap
 int weir_force_breaker(weir_engine *engine, const char *pool, weir_breaker_state state, char *why);
 int weir_pause(weir_engine *engine, const char *pool, bool paused, char *why);
 
+/* One pool at this moment, cheap enough to be asked after every call. Pools are numbered from 0, client by client and
+ * within a client backend by backend, in the order of the options. */
+typedef struct weir_pool_view {
+    const char *name; /* client@backend; lives as long as the engine */
+    weir_breaker_state breaker;
+    uint32_t max;                        /* connections it may have */
+    uint32_t connections, idle, waiting; /* of this engine: open or opening; idle; calls that wait for one */
+} weir_pool_view;
+size_t weir_pool_count(const weir_engine *engine);
+bool weir_pool_now(const weir_engine *engine, size_t index, weir_pool_view *out); /* false: out of range */
+
 /* What is held at this moment; all zero when the engine is at rest. */
 typedef struct weir_held {
     size_t calls;     /* not yet freed by their owners */

@@ -1,5 +1,5 @@
-/* What the engine asks of a server. Two implementations answer: src/pg over libpq, and the scripted server of our tests
- * (tests/support/fake_server.c).
+/* What the engine asks of a server. Three implementations answer: src/pg over libpq, src/sim over a simulated server in
+ * virtual time, and the scripted server of our tests (tests/support/fake_server.c).
  *
  * A link is one connection. At most one segment is under way on it. Answers come through the environment's functions,
  * only ever from inside a ready() that the driver registered, each as the last thing that ready() does with
@@ -115,7 +115,8 @@ struct wr_driver_env {
 
 struct weir_driver {
     const char *name;
-    int (*start)(void **instance, const struct wr_driver_env *env, uint32_t connect_at_once, char *why);
+    int (*start)(const weir_driver *self, void **instance, const struct wr_driver_env *env,
+                 uint32_t connect_at_once, char *why);
     void (*stop)(void *instance); /* all links closed before; joins threads */
     /* Parses and checks; WEIR_EINVAL with a sentence that names the knob and holds no secret. */
     int (*target)(void *instance, const struct wr_login *login, struct wr_target **out, char *why);
@@ -131,6 +132,7 @@ struct weir_driver {
     bool (*peek)(struct wr_link *link);   /* idle: false if the server has hung up or said something fatal */
     void (*close)(struct wr_link *link);  /* at any time; no answer comes any more */
     uint32_t (*pid)(const struct wr_link *link);
+    void *world; /* what all instances of this driver share, such as a simulation; NULL: nothing */
 };
 
 #endif

@@ -207,3 +207,25 @@ int weir_pause(weir_engine *engine, const char *pool, bool paused, char *why)
 {
     return each_pool(engine, pool, why, pause_one, paused);
 }
+
+/* ---- one pool, cheaply ------------------------------------------------------------------------------------------ */
+
+size_t weir_pool_count(const weir_engine *engine)
+{
+    return engine->pool_count;
+}
+
+bool weir_pool_now(const weir_engine *engine, size_t index, weir_pool_view *out)
+{
+    if (index >= engine->pool_count) return false;
+    const struct wr_pool *pool = &engine->pools[index];
+    *out = (weir_pool_view){
+        .name = pool->name,
+        .breaker = weir_breaker_state_at(pool->breaker, engine->host.now_ns(engine->host.ctx)),
+        .max = wr_pool_max(pool),
+        .connections = (uint32_t)wr_pool_total(pool),
+        .idle = (uint32_t)pool->count[WR_CONN_IDLE],
+        .waiting = (uint32_t)pool->waiting,
+    };
+    return true;
+}

@@ -39,8 +39,10 @@ static void on_bell(void *arg, unsigned events)
 
 /* ---- the table ---- */
 
-static int start(void **instance, const struct wr_driver_env *env, uint32_t connect_at_once, char *why)
+static int start(const weir_driver *self, void **instance, const struct wr_driver_env *env,
+                 uint32_t connect_at_once, char *why)
 {
+    (void)self;
     *instance = NULL;
     struct wr_pg *pg = wr_alloc(env->memory, sizeof *pg);
     if (pg == NULL) return WEIR_ENOMEM;

@@ -160,7 +160,7 @@ void loop_open(struct loop *loop, const struct weir_driver *driver, uint32_t con
                                        .connected = on_connected,
                                        .settled = on_settled,
                                        .lost = on_lost};
-    if (driver->start(&loop->instance, &loop->env, connect_at_once, why) != WEIR_OK)
+    if (driver->start(driver, &loop->instance, &loop->env, connect_at_once, why) != WEIR_OK)
         give_up("start: %s", why);
 }
 

@@ -48,8 +48,10 @@ static void ring(void *arg, unsigned events)
     fake->ready(fake->ready_arg, events);
 }
 
-static int driver_start(void **instance, const struct wr_driver_env *env, uint32_t connect_at_once, char *why)
+static int driver_start(const weir_driver *self, void **instance, const struct wr_driver_env *env,
+                        uint32_t connect_at_once, char *why)
 {
+    (void)self;
     (void)connect_at_once;
     (void)why;
     current->env = *env;
@@ -256,7 +258,8 @@ const weir_driver *fake_driver(struct fake *fake)
     static const weir_driver driver = {"fake",        driver_start,       driver_stop,
                                        driver_target, driver_target_free, driver_connect,
                                        driver_forget, driver_send,        driver_cancel,
-                                       driver_peek,   driver_close,       driver_pid};
+                                       driver_peek,   driver_close,       driver_pid,
+                                       NULL};
     current = fake;
     return &driver;
 }
