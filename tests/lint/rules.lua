@@ -18,6 +18,7 @@ local below = { -- which folders of src/ a folder may include, itself always
     engine = { "base", "area", "guard" },
     pg = { "base", "area", "guard", "engine" },
     sim = { "base", "area", "guard", "engine" },
+    load = { "base" }, -- a program's part: it sees the engine through include/
     host = { "base", "area", "guard", "engine" },
     lua = {}, -- these two see the engine as any program does: through include/
     cli = {},
