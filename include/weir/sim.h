@@ -83,8 +83,8 @@ typedef struct weir_sim_options {
     weir_dist connect;        /* of making a session, on a worker: a storm of connects is load */
     weir_dist network;        /* one way */
     uint32_t connections_max; /* sessions; one more is refused with 53300 */
-    bool ignores_cancel;      /* neither cancel nor statement_timeout stop a statement, nor does a closed connection stop
-                               * one that waits for a worker */
+    bool ignores_cancel;      /* neither cancel nor statement_timeout stop a statement (a pooler that does not pass them on);
+                               * a client that has gone stops none anyway */
     const char *follows;      /* a replica of that server: read-only until promoted; NULL: a primary */
     weir_dist lag;            /* of a replica */
 } weir_sim_options;
@@ -98,6 +98,8 @@ void weir_sim_server_get(const weir_sim_server *server, weir_sim_options *out);
 
 /* Statements that contain `text` (letters of any case), in the order the rules were added; the first one that fits rules.
  * Strings are copied. */
+struct weir_sim_asked;
+struct weir_sim_answer;
 typedef struct weir_sim_rule {
     const char *text;
     bool timed;          /* service below is used */
@@ -190,13 +192,13 @@ void weir_sim_server_stats(const weir_sim_server *server, weir_sim_stats *out);
 
 /* The ledger: what became of each write, known by its statement's first value. A write told with weir_sim_write_opened is
  * forgotten once its end was told and nothing of it is left on any server; others are kept (1 000 000 at most). */
-void weir_sim_write_opened(weir_sim *sim, uint64_t number);
+void weir_sim_write_opened(weir_sim *sim, uint64_t number, bool idempotent);
 void weir_sim_write_closed(weir_sim *sim, uint64_t number, weir_outcome outcome);
 uint32_t weir_sim_executions(const weir_sim *sim, uint64_t number); /* of one that is kept */
 
 typedef struct weir_sim_books {
     uint64_t opened, closed;
-    uint64_t twice;     /* took effect more than once */
+    uint64_t twice;     /* took effect more than once, and was not told to be idempotent */
     uint64_t lost;      /* told as committed, and not there */
     uint64_t undead;    /* told as not committed, and there */
     uint64_t gone;      /* committed, then lost by an asynchronous failover: no client could have known */
