@@ -1,5 +1,5 @@
---- How a duration is spread: plain tables that a simulated server, a load or a user's pause takes wherever it takes a
--- number of seconds. What they mean, and what may stand in them, is decided in C (weir/dist.h).
+--- How a duration is spread: plain tables that a simulated server, a load or a user's pause takes wherever
+-- it takes a number of seconds. What they mean, and what may stand in them, is decided in C (weir/dist.h).
 
 local core = require "weir.core"
 local errors = require "weir.errors"
