@@ -7,9 +7,11 @@ int luaopen_weir_core(lua_State *L);
 int luaopen_weir_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"open", wl_engine_new},    {"breaker", wl_breaker_new},  {"backoff", wl_backoff_new},
-        {"budget", wl_budget_new},  {"limit", wl_limit_new},      {"rate", wl_rate_new},
-        {"setup", wl_values_setup}, {"decode", wl_values_decode}, {NULL, NULL},
+        {"open", wl_engine_new},     {"breaker", wl_breaker_new},
+        {"backoff", wl_backoff_new}, {"budget", wl_budget_new},
+        {"limit", wl_limit_new},     {"rate", wl_rate_new},
+        {"setup", wl_values_setup},  {"decode", wl_values_decode},
+        {"dist", wl_dist_mean},      {NULL, NULL},
     };
     wl_loop_open(L);
     wl_engine_open(L);

@@ -12,6 +12,7 @@
 
 #include "compat.h"
 
+#include "weir/dist.h"
 #include "weir/guard.h"
 #include "weir/weir.h"
 
@@ -105,6 +106,19 @@ struct wl_backoff {
     bool seeded;
 };
 bool wl_backoff_read(struct wl_reader *reader, int index, struct wl_backoff *out);
+
+/* ---- distributions (lua_dist.c) ------------------------------------------------------------------------- */
+
+struct wl_bins; /* the bins of histograms that were read, all in one list */
+
+/* Reads field `name` of the table at index: a number of seconds, or a table { kind =, a =, b =, c =, edges =,
+ * weights = }. Absent: true, and out stays as it was. False, with reader->why set, if it is neither or out of range.
+ * Bins are added to *bins, which must outlive *out and stand where a finaliser frees it (wl_bins_free): reading on
+ * may raise for lack of memory. */
+bool wl_dist_read(struct wl_reader *reader, int index, const char *name, weir_dist *out,
+                  struct wl_bins **bins);
+void wl_bins_free(struct wl_bins *bins); /* accepts NULL */
+int wl_dist_mean(lua_State *L);          /* core.dist(holder, name) -> mean | nil, why */
 
 /* ---- policies (lua_policy.c) --------------------------------------------------------------------------- */
 
