@@ -26,14 +26,15 @@ typedef struct weir_phase_span { /* requests that arrived in [from, to) */
 } weir_phase_span;
 
 typedef struct weir_tally_counts {
-    uint64_t arrived;   /* requests */
-    uint64_t ok;        /* requests that ended well, by the time of their end in a bucket, of their arrival in a phase */
-    uint64_t failed;    /* ended badly: all but ok; the next three are parts of it */
-    uint64_t refused;   /* by a guard: breaker, queue, pause, drain */
+    uint64_t arrived; /* requests */
+    uint64_t
+        ok; /* requests that ended well, by the time of their end in a bucket, of their arrival in a phase */
+    uint64_t failed;  /* ended badly: all but ok; the next three are parts of it */
+    uint64_t refused; /* by a guard: breaker, queue, pause, drain */
     uint64_t timed_out;
-    uint64_t unknown;   /* may have been committed */
-    uint64_t calls;     /* calls that ended: one per request, and one per try of the caller's own */
-    uint64_t attempts;  /* of those calls, as the engine counts */
+    uint64_t unknown;  /* may have been committed */
+    uint64_t calls;    /* calls that ended: one per request, and one per try of the caller's own */
+    uint64_t attempts; /* of those calls, as the engine counts */
     uint64_t latency_sum_ns, latency_max_ns; /* of requests that ended, from arrival to end */
 } weir_tally_counts;
 
@@ -65,7 +66,8 @@ uint64_t weir_tally_quantile(const weir_tally *tally, size_t phase, bool well, d
 uint64_t weir_tally_ended_as(const weir_tally *tally, size_t phase, weir_code code);
 size_t weir_tally_bucket_count(const weir_tally *tally);
 bool weir_tally_bucket_at(const weir_tally *tally, size_t index, weir_tally_bucket *out);
-size_t weir_tally_move_count(const weir_tally *tally); /* kept ones, oldest first; later ones are counted only */
+size_t
+weir_tally_move_count(const weir_tally *tally); /* kept ones, oldest first; later ones are counted only */
 bool weir_tally_move_at(const weir_tally *tally, size_t index, weir_tally_move *out);
 
 /* ---- the load --------------------------------------------------------------------------------------------------- */
@@ -73,14 +75,15 @@ bool weir_tally_move_at(const weir_tally *tally, size_t index, weir_tally_move *
 /* Put as a statement's value: the number of the request, unique over all loads of one `numbers` counter, as text. */
 extern const char weir_load_number[];
 
-typedef struct weir_load_call { /* one kind of call in the mix; nothing is copied, all must outlive the load */
-    weir_request request;       /* notify and user are the load's */
+typedef struct
+    weir_load_call {      /* one kind of call in the mix; nothing is copied, all must outlive the load */
+    weir_request request; /* notify and user are the load's */
     const weir_statement *statements;
     size_t statement_count;
-    double weight;  /* > 0 */
-    bool unit;      /* BEGIN, the statements one after the other, COMMIT */
-    bool writes;    /* has an effect: `opened` and `closed` are called for it */
-    bool custom;    /* its arrival is handed to the owner, who does the work: weir_load_take, weir_load_settle */
+    double weight; /* > 0 */
+    bool unit;     /* BEGIN, the statements one after the other, COMMIT */
+    bool writes;   /* has an effect: `opened` and `closed` are called for it */
+    bool custom; /* its arrival is handed to the owner, who does the work: weir_load_take, weir_load_settle */
 } weir_load_call;
 
 typedef struct weir_load_rate { /* between two points the rate changes evenly; two at one moment are a step */
@@ -104,8 +107,8 @@ typedef struct weir_load_options {
     const weir_load_burst *bursts;
     size_t burst_count; /* 0 .. 256 */
     /* a closed loop: each user sends, waits for the end, thinks, and sends again */
-    uint32_t users;   /* 0 .. 100 000 */
-    weir_dist think;  /* seconds */
+    uint32_t users;             /* 0 .. 100 000 */
+    weir_dist think;            /* seconds */
     uint64_t from_ns, until_ns; /* arrivals in [from, until) */
     /* the caller's own habit of trying again after an error of whatever kind: the retries of a browser or of a naive
      * program around the engine */
@@ -137,8 +140,8 @@ void weir_load_observe(weir_load *load);
 bool weir_load_take(weir_load *load, size_t *call, uint64_t *number);
 /* The end of a custom request: error NULL if it went well; attempts as the engine counted, 1 if it knows none. */
 void weir_load_settle(weir_load *load, uint64_t number, const weir_error *error, uint32_t attempts);
-size_t weir_load_open(const weir_load *load);         /* requests that have not ended, custom ones included */
-uint64_t weir_load_oldest_ns(const weir_load *load);  /* when the oldest of them arrived; UINT64_MAX: none */
+size_t weir_load_open(const weir_load *load);        /* requests that have not ended, custom ones included */
+uint64_t weir_load_oldest_ns(const weir_load *load); /* when the oldest of them arrived; UINT64_MAX: none */
 /* Cancels what is under way, which counts as ended badly. Before weir_free of its engine. Accepts NULL. */
 void weir_load_free(weir_load *load);
 

@@ -49,7 +49,8 @@ weir_sim_end weir_sim_run(weir_sim *sim, const volatile bool *flag, uint64_t unt
 typedef struct weir_sim_alarm {
     uint64_t private_[8];
 } weir_sim_alarm;
-void weir_sim_alarm_set(weir_sim *sim, weir_sim_alarm *alarm, uint64_t at_ns, void (*fn)(void *ctx), void *ctx);
+void weir_sim_alarm_set(weir_sim *sim, weir_sim_alarm *alarm, uint64_t at_ns, void (*fn)(void *ctx),
+                        void *ctx);
 void weir_sim_alarm_clear(weir_sim *sim, weir_sim_alarm *alarm);
 
 /* One line per event, without newline: "12.500000 primary job 17 finished ...". NULL: none, and only the hash is kept. */
@@ -66,7 +67,9 @@ void weir_sim_bind(weir_sim_host *host, weir_engine *engine);
 void weir_sim_host_free(weir_sim_host *host); /* after weir_free of its engine; accepts NULL */
 /* The program is stopped (a long pause of its collector, SIGSTOP, a moved VM): nothing reaches the engine until then. */
 void weir_sim_stall(weir_sim_host *host, uint64_t until_ns);
-void weir_sim_step_wall_clock(weir_sim *sim, int64_t by_us); /* as NTP does; the monotonic clock does not notice */
+void weir_sim_stall_all(weir_sim *sim, uint64_t until_ns); /* of every host */
+void weir_sim_step_wall_clock(weir_sim *sim,
+                              int64_t by_us); /* as NTP does; the monotonic clock does not notice */
 
 /* ---- servers -------------------------------------------------------------------------------------------------------- */
 
@@ -83,13 +86,15 @@ typedef struct weir_sim_options {
     weir_dist connect;        /* of making a session, on a worker: a storm of connects is load */
     weir_dist network;        /* one way */
     uint32_t connections_max; /* sessions; one more is refused with 53300 */
-    bool ignores_cancel;      /* neither cancel nor statement_timeout stop a statement (a pooler that does not pass them on);
+    bool
+        ignores_cancel; /* neither cancel nor statement_timeout stop a statement (a pooler that does not pass them on);
                                * a client that has gone stops none anyway */
-    const char *follows;      /* a replica of that server: read-only until promoted; NULL: a primary */
-    weir_dist lag;            /* of a replica */
+    const char *follows; /* a replica of that server: read-only until promoted; NULL: a primary */
+    weir_dist lag;       /* of a replica */
 } weir_sim_options;
 
-void weir_sim_options_defaults(weir_sim_options *options); /* 8 workers, exponential 2 ms, 100 connections, ... */
+void weir_sim_options_defaults(
+    weir_sim_options *options); /* 8 workers, exponential 2 ms, 100 connections, ... */
 /* The server of that name, made with the defaults if there is none. NULL: out of memory, or a bad name. */
 weir_sim_server *weir_sim_server_named(weir_sim *sim, const char *name);
 /* At any time; what runs already keeps its time. */
@@ -102,9 +107,9 @@ struct weir_sim_asked;
 struct weir_sim_answer;
 typedef struct weir_sim_rule {
     const char *text;
-    bool timed;          /* service below is used */
+    bool timed; /* service below is used */
     weir_dist service;
-    int writes;          /* -1: as the text says; 0 or 1 */
+    int writes;                     /* -1: as the text says; 0 or 1 */
     const char *sqlstate, *message; /* fails so; NULL: it does not */
     /* Its rows, all as text; NULL names: one row, one column "?column?" holding 1, or no rows for a write. */
     const char *const *names;
@@ -138,18 +143,18 @@ void weir_sim_rules_clear(weir_sim_server *server);
 /* ---- faults --------------------------------------------------------------------------------------------------------- */
 
 typedef enum weir_sim_fault_kind {
-    WEIR_SIM_CRASH = 0,   /* as power failing; back `after` + `recovery` later (after 0: stays down) */
-    WEIR_SIM_RESTART,     /* fast shutdown: sessions end with 57P01; back likewise */
-    WEIR_SIM_REFUSE,      /* connects are refused, with `sqlstate` (53300) or, "-", by nobody listening */
-    WEIR_SIM_SLOW,        /* every statement that begins takes `factor` times as long */
-    WEIR_SIM_FREEZE,      /* accepts, never answers; afterwards it goes on where it stood */
-    WEIR_SIM_VANISH,      /* packets vanish both ways; afterwards TCP sends them again, unless `forgotten` */
-    WEIR_SIM_LATENCY,     /* `seconds` more, each way */
-    WEIR_SIM_RESET,       /* the connection is reset at `phase`, with probability `rate`, `count` times (0: always) */
-    WEIR_SIM_ERRORS,      /* statements that contain `text` (NULL: all) fail with `sqlstate` at `rate` */
-    WEIR_SIM_FAILOVER,    /* read-only from now on; server `to` is promoted; after `after`, who connects here gets there */
-    WEIR_SIM_ROLE_LOST,   /* SET ROLE is refused: 42501 */
-    WEIR_SIM_ROTATE,      /* new connects are refused: 28P01; sessions stay */
+    WEIR_SIM_CRASH = 0, /* as power failing; back `after` + `recovery` later (after 0: stays down) */
+    WEIR_SIM_RESTART,   /* fast shutdown: sessions end with 57P01; back likewise */
+    WEIR_SIM_REFUSE,    /* connects are refused, with `sqlstate` (53300) or, "-", by nobody listening */
+    WEIR_SIM_SLOW,      /* every statement that begins takes `factor` times as long */
+    WEIR_SIM_FREEZE,    /* accepts, never answers; afterwards it goes on where it stood */
+    WEIR_SIM_VANISH,    /* packets vanish both ways; afterwards TCP sends them again, unless `forgotten` */
+    WEIR_SIM_LATENCY,   /* `seconds` more, each way */
+    WEIR_SIM_RESET, /* the connection is reset at `phase`, with probability `rate`, `count` times (0: always) */
+    WEIR_SIM_ERRORS, /* statements that contain `text` (NULL: all) fail with `sqlstate` at `rate` */
+    WEIR_SIM_FAILOVER, /* read-only from now on; server `to` is promoted; after `after`, who connects here gets there */
+    WEIR_SIM_ROLE_LOST, /* SET ROLE is refused: 42501 */
+    WEIR_SIM_ROTATE,    /* new connects are refused: 28P01; sessions stay */
     WEIR_SIM_FAULTS
 } weir_sim_fault_kind;
 
@@ -181,9 +186,9 @@ const char *weir_sim_fault_name(weir_sim_fault_kind kind);             /* "crash
 
 typedef struct weir_sim_stats {
     uint64_t connects, connects_refused, statements, commits, rollbacks, cancels;
-    uint64_t writes;       /* effects committed */
-    uint64_t busy_ns;      /* worker time spent */
-    uint64_t wasted_ns;    /* of it on statements whose client had gone */
+    uint64_t writes;    /* effects committed */
+    uint64_t busy_ns;   /* worker time spent */
+    uint64_t wasted_ns; /* of it on statements whose client had gone */
     uint32_t sessions, running, waiting;
     uint32_t sessions_max, waiting_max;
     uint32_t connects_in_a_second_max;
@@ -194,14 +199,15 @@ void weir_sim_server_stats(const weir_sim_server *server, weir_sim_stats *out);
  * forgotten once its end was told and nothing of it is left on any server; others are kept (1 000 000 at most). */
 void weir_sim_write_opened(weir_sim *sim, uint64_t number, bool idempotent);
 void weir_sim_write_closed(weir_sim *sim, uint64_t number, weir_outcome outcome);
-uint32_t weir_sim_executions(const weir_sim *sim, uint64_t number); /* of one that is kept */
+/* Of a write that is kept, by its first value as text. */
+uint32_t weir_sim_executions(const weir_sim *sim, const char *value);
 
 typedef struct weir_sim_books {
     uint64_t opened, closed;
-    uint64_t twice;     /* took effect more than once, and was not told to be idempotent */
-    uint64_t lost;      /* told as committed, and not there */
-    uint64_t undead;    /* told as not committed, and there */
-    uint64_t gone;      /* committed, then lost by an asynchronous failover: no client could have known */
+    uint64_t twice;  /* took effect more than once, and was not told to be idempotent */
+    uint64_t lost;   /* told as committed, and not there */
+    uint64_t undead; /* told as not committed, and there */
+    uint64_t gone;   /* committed, then lost by an asynchronous failover: no client could have known */
     uint64_t unknown_there, unknown_not_there;
 } weir_sim_books;
 void weir_sim_books_now(const weir_sim *sim, weir_sim_books *out);

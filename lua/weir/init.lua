@@ -10,6 +10,7 @@ local errors = require "weir.errors"
 local guard = require "weir.guard"
 local json = require "weir.json"
 local loop = require "weir.loop"
+local sim = require "weir.sim"
 local types = require "weir.types"
 
 -- A JSON text from the server that dkjson cannot read stays text: a result must never raise.
@@ -35,6 +36,7 @@ return {
     limit = guard.limit,
     rate = guard.rate,
     guard = guard.guard,
+    sim = sim,
 
     null = json.null,
     json = setmetatable({ encode = json.encode, decode = json.decode }, {

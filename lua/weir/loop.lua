@@ -38,6 +38,26 @@ local SERVED_MAX = 100
 
 loop.now = core.now
 
+-- Puts everything the scheduler knows aside and begins with nothing, or with what was put aside before. Returns
+-- what was there.
+local function exchange(other)
+    local before = {
+        current = current, queue = queue, first = first, last = last, parked = parked,
+        calls_waited = calls_waited, tasks_alive = tasks_alive, unheard = unheard,
+        unheard_dropped = unheard_dropped, depth = depth, restless = restless, served = served,
+        stirred = stirred, sleepers = sleepers.exchange(other and other.sleepers),
+    }
+    other = other or {
+        queue = {}, first = 1, last = 0, parked = {}, calls_waited = 0, tasks_alive = 0, unheard = {},
+        unheard_dropped = 0, depth = 0, restless = false, served = 0, stirred = true,
+    }
+    current, queue, first, last = other.current, other.queue, other.first, other.last
+    parked, calls_waited, tasks_alive = other.parked, other.calls_waited, other.tasks_alive
+    unheard, unheard_dropped, depth = other.unheard, other.unheard_dropped, other.depth
+    restless, served, stirred = other.restless, other.served, other.stirred
+    return before
+end
+
 local function enqueue(task)
     if task.queued then return end
     task.queued = true
@@ -440,6 +460,16 @@ local function conclude(protected, ok, ...)
     if not protected then return false, ok end
     if ok and not heard then return false, nil end
     return ok, ...
+end
+
+--- Calls fn(...) in a world of its own: with a scheduler that knows none of the tasks there are and forgets what
+-- is left when fn returns. All others stand still meanwhile. Errors pass through. For simulations.
+function loop.apart(fn, ...)
+    local outside = exchange()
+    local results = compat.pack(pcall(fn, ...))
+    exchange(outside)
+    if not results[1] then error(results[2], 0) end
+    return compat.unpack(results, 2, results.n)
 end
 
 --- Runs main(...) as a task until it and all tasks it started have ended. Returns true and its results, or

@@ -35,6 +35,14 @@ local function sink(sleeper, index)
     place(sleeper, index)
 end
 
+--- Puts all sleepers aside and begins with none, or with those put aside before. Returns what was there.
+function sleepers.exchange(others)
+    local before = { heap = heap, count = count, order = order }
+    others = others or { heap = {}, count = 0, order = 0 }
+    heap, count, order = others.heap, others.count, others.order
+    return before
+end
+
 --- Adds a sleeper for `owner`, due at `due`; returned so that it can be removed.
 function sleepers.add(due, owner)
     count = count + 1

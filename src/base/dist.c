@@ -12,7 +12,8 @@ static const double most_seconds = 100.0 * 366 * 24 * 3600;
 
 static int bad(char *why, const char *knob, const char *what, double value, const char *limit)
 {
-    if (why != NULL) wr_text_format(why, WEIR_WHY_MAX, "%s: %s is %g; it must be %s", knob, what, value, limit);
+    if (why != NULL)
+        wr_text_format(why, WEIR_WHY_MAX, "%s: %s is %g; it must be %s", knob, what, value, limit);
     return WEIR_EINVAL;
 }
 

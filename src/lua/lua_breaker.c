@@ -29,7 +29,7 @@ void *wl_aligned(void *memory)
 
 uint64_t wl_guard_now(lua_State *L, int index)
 {
-    if (lua_isnoneornil(L, index)) return wl_now_ns();
+    if (lua_isnoneornil(L, index)) return wl_loop_now(wl_loop_of(L));
     double seconds = luaL_checknumber(L, index);
     if (!(seconds >= 0 && seconds < 1.8e10)) luaL_error(L, "the clock gave %f seconds", (lua_Number)seconds);
     return (uint64_t)(seconds * 1e9 + 0.5);

@@ -249,9 +249,9 @@ static bool is_waiting(const struct wl_call *call)
 
 /* Turns the loop until the call has its answer, but no longer than `seconds` (0: not at all) and not once
  * something else wants Lua's attention. True if the call has its answer. */
-static bool serve(struct wl_call *call, double seconds)
+static bool serve(lua_State *L, struct wl_call *call, double seconds)
 {
-    if (is_waiting(call) && seconds > 0) wl_loop_turn(call->engine->loop, seconds);
+    if (is_waiting(call) && seconds > 0) wl_loop_turn(L, call->engine->loop, seconds);
     return !is_waiting(call);
 }
 
@@ -260,6 +260,7 @@ static struct wl_call *check_active(lua_State *L)
 {
     struct wl_call *call = check_call(L);
     if (call->engine->loop->busy > 0) luaL_error(L, "a policy must not wait or call the database");
+    if (wl_sim_stranger(call->engine)) luaL_error(L, WL_STRANGER);
     return call;
 }
 
@@ -333,7 +334,7 @@ static int call_waiting(lua_State *L)
 /* call:serve(seconds) -> whether it has its answer. See serve(). */
 static int call_serve(lua_State *L)
 {
-    lua_pushboolean(L, serve(check_active(L), luaL_checknumber(L, 2)));
+    lua_pushboolean(L, serve(L, check_active(L), luaL_checknumber(L, 2)));
     return 1;
 }
 
@@ -448,7 +449,7 @@ int wl_call_query(lua_State *L)
     const weir_statement *statement = wl_params_one(L, &engine->scratch, 5, last, why);
     if (statement == NULL) return refuse(L, why);
     if (!begin_call(engine, box, &request, statement, 1, why)) return refuse(L, why);
-    if (!serve(*box, seconds)) return hand_out_borrowed(L, box);
+    if (!serve(L, *box, seconds)) return hand_out_borrowed(L, box);
     return collect(L, box, ((const struct wl_request *)lua_touserdata(L, 2))->null);
 }
 

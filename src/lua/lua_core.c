@@ -10,7 +10,7 @@ int luaopen_weir_core(lua_State *L)
         {"open", wl_engine_new},     {"breaker", wl_breaker_new},
         {"backoff", wl_backoff_new}, {"budget", wl_budget_new},
         {"limit", wl_limit_new},     {"rate", wl_rate_new},
-        {"setup", wl_values_setup},  {"decode", wl_values_decode},
+        {"sim", wl_sim_new},        {"setup", wl_values_setup},  {"decode", wl_values_decode},
         {"dist", wl_dist_mean},      {NULL, NULL},
     };
     wl_loop_open(L);
@@ -18,6 +18,7 @@ int luaopen_weir_core(lua_State *L)
     wl_call_open(L);
     wl_breaker_open(L);
     wl_guard_open(L);
+    wl_sim_open(L);
     luaL_newlib(L, functions);
     luaL_setfuncs(L, wl_loop_functions(), 0);
     lua_pushnil(L);

@@ -40,6 +40,7 @@ static void shut(struct wl_engine *engine)
     engine->handle = NULL;
     weir_uv_free(engine->uv);
     engine->uv = NULL;
+    wl_sim_close_engine(engine);
     wl_policy_free(engine->policy);
     engine->policy = NULL;
     forget_due(engine);
@@ -94,6 +95,7 @@ struct wl_engine *wl_engine_enterable(lua_State *L, int index)
 {
     struct wl_engine *engine = check_engine(L, index);
     if (engine->loop->busy > 0) luaL_error(L, "a policy must not wait or call the database");
+    if (wl_sim_stranger(engine)) luaL_error(L, WL_STRANGER);
     return engine->handle != NULL ? engine : NULL;
 }
 
@@ -121,19 +123,25 @@ static void push_check_names(lua_State *L, const weir_options *options)
     }
 }
 
+static int open_on_uv(lua_State *L, struct wl_engine *engine, const struct wl_options *options, char *why)
+{
+    uint64_t seed = options->seeded ? options->seed : wl_seed(L);
+    int code = weir_uv_new(&engine->uv, weir_uv_loop(engine->loop->uv), seed);
+    if (code != WEIR_OK) return code;
+    code = weir_open(&engine->handle, &options->engine, weir_uv_hooks(engine->uv), weir_driver_pg(), why);
+    if (code == WEIR_OK) weir_uv_bind(engine->uv, engine->handle);
+    return code;
+}
+
 static int start(lua_State *L, struct wl_engine *engine, struct wl_options *options)
 {
     char why[WEIR_WHY_MAX] = "out of memory";
-    int code =
-        weir_uv_new(&engine->uv, weir_uv_loop(engine->loop->uv), options->seeded ? options->seed : wl_seed());
-    if (code == WEIR_OK) {
-        options->engine.on_check = on_check;
-        options->engine.check_ctx = engine;
-        engine->loop->busy++;
-        code = weir_open(&engine->handle, &options->engine, weir_uv_hooks(engine->uv), weir_driver_pg(), why);
-        if (code == WEIR_OK) weir_uv_bind(engine->uv, engine->handle);
-        wl_loop_leave(engine->loop);
-    }
+    options->engine.on_check = on_check;
+    options->engine.check_ctx = engine;
+    engine->loop->busy++;
+    int code = engine->loop->sim != NULL ? wl_sim_open_engine(engine, options, why)
+                                         : open_on_uv(L, engine, options, why);
+    wl_loop_leave(engine->loop);
     if (code == WEIR_EINVAL) return refuse(L, why);
     if (code != WEIR_OK) return fail(L, why);
     lua_pushlightuserdata(L, engine);
@@ -162,7 +170,8 @@ int wl_engine_new(lua_State *L)
     (*box)->references = 1;
     (*box)->loop = loop;
     wl_loop_retain(loop);
-    wl_policy_open(L, 1, 3, options.policy_slice_ns, &(*box)->policy, &options.engine.policy);
+    wl_policy_open(L, 1, 3, options.policy_slice_ns, loop->sim != NULL, &(*box)->policy,
+                   &options.engine.policy);
     lua_settop(L, 2);
     return start(L, *box, &options);
 }

@@ -9,9 +9,11 @@
 #define WL_LIMIT_TYPE   "weir.limit"
 #define WL_RATE_TYPE    "weir.rate"
 
-uint64_t wl_seed(void)
+uint64_t wl_seed(lua_State *L)
 {
     uint64_t seed = 0;
+    struct wl_loop *loop = wl_loop_of(L);
+    if (loop->sim != NULL) return wl_sim_random(loop);
     /* Early in boot the kernel may have nothing to give; delays need to differ, not to be secret. */
     if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != (ssize_t)sizeof seed) seed = wl_now_ns();
     return seed;
@@ -56,7 +58,7 @@ int wl_backoff_new(lua_State *L)
                                false};
     if (!wl_backoff_read(&reader, 1, &given)) return refuse(L, reader.why);
     struct backoff *self = lua_newuserdatauv(L, sizeof *self, 0);
-    self->random = given.seeded ? given.seed : wl_seed();
+    self->random = given.seeded ? given.seed : wl_seed(L);
     if (weir_backoff_init(&self->backoff, (weir_backoff_kind)given.kind, given.base_ns, given.cap_ns,
                           given.factor, why) != WEIR_OK) {
         return refuse(L, why);

@@ -3,6 +3,7 @@
  */
 #include "lua_weir.h"
 
+#include "weir/sim.h"
 #include "weir/uv.h"
 
 #include <stdlib.h>
@@ -82,12 +83,23 @@ void wl_loop_open(lua_State *L)
 
 static int loop_now(lua_State *L)
 {
-    lua_pushnumber(L, (lua_Number)wl_now_ns() / 1e9);
+    const struct wl_loop *loop = wl_loop_of(L);
+    uint64_t since = loop->sim != NULL ? WEIR_SIM_START : 0;
+    lua_pushnumber(L, (lua_Number)(wl_loop_now(loop) - since) / 1e9);
     return 1;
 }
 
-void wl_loop_turn(struct wl_loop *loop, double seconds)
+void wl_loop_turn(lua_State *L, struct wl_loop *loop, double seconds)
 {
+    const char *why = NULL;
+    if (loop->sim != NULL) {
+        loop->wake = loop->ready_first != NULL || loop->due != NULL;
+        loop->busy++;
+        bool went_on = wl_sim_turn(loop, seconds < 0 ? WL_TURN_MAX : seconds, &why);
+        wl_loop_leave(loop);
+        if (!went_on) luaL_error(L, "%s", why);
+        return;
+    }
     /* No turn ends before it began: libuv's host looks at the clock first. */
     uint64_t limit = seconds < 0 ? 0 : seconds < 50e-6 ? 50000 : (uint64_t)(seconds * 1e9);
     loop->wake = loop->ready_first != NULL || loop->due != NULL;
@@ -103,7 +115,7 @@ static int loop_turn(lua_State *L)
     struct wl_loop *loop = wl_loop_of(L);
     double seconds = luaL_optnumber(L, 1, -1);
     if (loop->busy > 0) return luaL_error(L, "a policy must not wait or call the database");
-    wl_loop_turn(loop, seconds);
+    wl_loop_turn(L, loop, seconds);
     lua_pushboolean(L, loop->ready_first != NULL || loop->due != NULL);
     return 1;
 }

@@ -12,12 +12,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HOOK_EVERY = 1000 };
+enum { HOOK_EVERY = 1000, HOOK_CHARGE_NS = 10000 }; /* a thousand instructions take about 10 us */
 enum hook { HOOK_RETRY = 1, HOOK_ROUTE, HOOK_LABEL }; /* also where its closure sits on the policy's stack */
 
 struct wl_policy {
     lua_State *L; /* the thread; anchored by the engine's userdata */
     uint64_t slice_ns, deadline_ns;
+    bool counted;      /* by instructions, HOOK_CHARGE_NS for each round of the hook */
+    uint64_t spent_ns; /* counted: in this call */
     bool tripped;
     /* Of the call under way: the closures reach it through their first upvalue, so that calling one pushes
      * nothing that could run out of memory outside the protected call. */
@@ -34,6 +36,13 @@ struct wl_policy {
  */
 static _Thread_local struct wl_policy *running;
 
+static bool is_over(struct wl_policy *policy)
+{
+    if (!policy->counted) return wl_now_ns() >= policy->deadline_ns;
+    policy->spent_ns += HOOK_CHARGE_NS;
+    return policy->spent_ns > policy->slice_ns;
+}
+
 static void watch_policy(lua_State *L, lua_Debug *activation)
 {
     (void)activation;
@@ -41,7 +50,7 @@ static void watch_policy(lua_State *L, lua_Debug *activation)
         if (lua_gethookcount(L) != HOOK_EVERY) (void)lua_sethook(L, watch_policy, LUA_MASKCOUNT, HOOK_EVERY);
         return;
     }
-    if (wl_now_ns() < running->deadline_ns) return;
+    if (!is_over(running)) return;
     running->tripped = true;
     (void)lua_sethook(L, watch_policy, LUA_MASKCOUNT, 1);
     (void)lua_sethook(running->L, watch_policy, LUA_MASKCOUNT, 1);
@@ -240,7 +249,8 @@ static bool run(struct wl_policy *policy, enum hook hook, char *why)
     struct former_hook former;
     begin_watch(policy, &former);
     policy->tripped = false;
-    policy->deadline_ns = wl_now_ns() + policy->slice_ns;
+    policy->spent_ns = 0;
+    if (!policy->counted) policy->deadline_ns = wl_now_ns() + policy->slice_ns;
     running = policy;
     lua_pushvalue(L, hook);
     int status = lua_pcall(L, 0, 0, 0);
@@ -307,14 +317,15 @@ static bool push_hook(lua_State *L, int options, const char *name, lua_CFunction
     return true;
 }
 
-void wl_policy_open(lua_State *L, int index, int anchor, uint64_t slice_ns, struct wl_policy **out,
-                    weir_policy *hooks)
+void wl_policy_open(lua_State *L, int index, int anchor, uint64_t slice_ns, bool counted,
+                    struct wl_policy **out, weir_policy *hooks)
 {
     luaL_checkstack(L, 12, "policies");
     *out = calloc(1, sizeof **out);
     if (*out == NULL) luaL_error(L, "not enough memory");
     struct wl_policy *policy = *out;
     policy->slice_ns = slice_ns;
+    policy->counted = counted;
     policy->L = lua_newthread(L);
     lua_rawseti(L, anchor, 1);
     *hooks = (weir_policy){.ctx = policy};

@@ -16,6 +16,11 @@
 #include "weir/guard.h"
 #include "weir/weir.h"
 
+#define WL_STRANGER                                                                                          \
+    "this engine was opened outside the simulation that runs, or inside one that has ended; open it where "  \
+    "it is used"
+#define WL_TURN_MAX 3600.0 /* seconds that "for ever" lasts in a simulation */
+
 enum { WL_BACKENDS_MAX = 16, WL_CLIENTS_MAX = 16, WL_CHECKS_MAX = 32, WL_PATH_MAX = 72, WL_TEXT_MAX = 32 };
 
 /* ---- the loop (lua_loop.c): one per Lua state, shared by its engines ---------------------------------- */
@@ -32,6 +37,9 @@ struct wl_loop {
     struct wl_call *retired_calls;            /* through call->next */
     struct wl_engine *retired_engines;        /* through engine->next */
     struct wl_engine *due;                    /* engines with checks to run; through engine->next_due */
+    struct wl_sim *sim;                       /* the simulation that runs, NULL in the real world */
+    void (*rearm_loads)(
+        struct wl_loop *loop); /* when a load may be due earlier than before; NULL: nobody asks */
 };
 
 struct wl_loop *wl_loop_of(lua_State *L);
@@ -40,8 +48,9 @@ void wl_loop_release(struct wl_loop *loop);
 void wl_loop_open(lua_State *L);          /* makes the state's loop; called once by luaopen */
 void wl_loop_leave(struct wl_loop *loop); /* busy--, and at zero frees what finalisers left behind */
 /* Turns until a call has an answer, a check is due, or the time is over; less than 0 is for ever. */
-void wl_loop_turn(struct wl_loop *loop, double seconds);
-uint64_t wl_now_ns(void);
+void wl_loop_turn(lua_State *L, struct wl_loop *loop, double seconds);
+uint64_t wl_now_ns(void);                         /* the real clock */
+uint64_t wl_loop_now(const struct wl_loop *loop); /* the loop's: virtual while a simulation runs */
 const luaL_Reg *wl_loop_functions(void);
 
 /* ---- options (lua_fields.c, lua_options.c) ------------------------------------------------------------- */
@@ -120,14 +129,26 @@ bool wl_dist_read(struct wl_reader *reader, int index, const char *name, weir_di
 void wl_bins_free(struct wl_bins *bins); /* accepts NULL */
 int wl_dist_mean(lua_State *L);          /* core.dist(holder, name) -> mean | nil, why */
 
+/* ---- simulations (lua_sim.c, lua_simserver.c; their own structure is in lua_sim.h) ---------------------- */
+
+void wl_sim_open(lua_State *L);
+int wl_sim_new(lua_State *L);
+/* Runs the world for up to `seconds` or until the loop wakes. False, and a sentence, if it stands still. */
+bool wl_sim_turn(struct wl_loop *loop, double seconds, const char **why);
+int wl_sim_open_engine(struct wl_engine *engine, struct wl_options *options, char *why); /* accepts failure */
+void wl_sim_close_engine(struct wl_engine *engine); /* after weir_free; nothing in the real world */
+uint64_t wl_sim_random(struct wl_loop *loop);
+bool wl_sim_stranger(const struct wl_engine *engine); /* it belongs to another world than the one that runs */
+
 /* ---- policies (lua_policy.c) --------------------------------------------------------------------------- */
 
 struct wl_policy;
 
 /* Takes the functions retry, route, label from the options at index and anchors them in the table at anchor,
- * which must live as long as the policy. *out is NULL if there are none. Raises only for lack of memory. */
-void wl_policy_open(lua_State *L, int index, int anchor, uint64_t slice_ns, struct wl_policy **out,
-                    weir_policy *hooks);
+ * which must live as long as the policy. *out is NULL if there are none. Raises only for lack of memory.
+ * counted: the slice is measured in instructions, so that a simulation goes the same way every time. */
+void wl_policy_open(lua_State *L, int index, int anchor, uint64_t slice_ns, bool counted,
+                    struct wl_policy **out, weir_policy *hooks);
 void wl_policy_free(struct wl_policy *policy);
 
 /* ---- engines and calls (lua_engine.c, lua_call.c, lua_params.c) ---------------------------------------- */
@@ -142,8 +163,10 @@ struct wl_scratch { /* parameter arrays, reused from call to call */
 };
 
 struct wl_engine {
-    weir_engine *handle; /* NULL once closed */
-    struct weir_uv *uv;
+    weir_engine *handle;            /* NULL once closed */
+    struct weir_uv *uv;             /* NULL in a simulation */
+    struct weir_sim_host *sim_host; /* NULL in the real world */
+    struct wl_sim *sim;
     struct wl_loop *loop;
     struct wl_policy *policy;
     struct wl_scratch scratch;
@@ -227,8 +250,8 @@ int wl_backoff_new(lua_State *L);
 int wl_budget_new(lua_State *L);
 int wl_limit_new(lua_State *L);
 int wl_rate_new(lua_State *L);
-uint64_t wl_seed(void);
-/* The caller's clock in seconds at index as nanoseconds, or the monotonic clock if there is none. */
+uint64_t wl_seed(lua_State *L); /* drawn from the simulation in one, else from the kernel */
+/* The caller's clock in seconds at index as nanoseconds, or the loop's clock if there is none. */
 uint64_t wl_guard_now(lua_State *L, int index);
 /* A guard's memory inside a userdata of `size` + 63 bytes, on a cache line of its own. */
 void *wl_aligned(void *memory);

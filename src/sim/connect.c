@@ -19,7 +19,8 @@ static void leave_gate(struct wr_sim_job *job)
     open_gate(gate);
 }
 
-static void tell(struct wr_sim_instance *instance, void *owner, struct wr_link *link, const struct wr_fault *fault)
+static void tell(struct wr_sim_instance *instance, void *owner, struct wr_link *link,
+                 const struct wr_fault *fault)
 {
     struct wr_greeting greeting = {0};
     if (link != NULL) {
@@ -69,12 +70,14 @@ static void start(struct wr_sim_gate *gate, struct wr_sim_job *job)
 static void open_gate(struct wr_sim_gate *gate)
 {
     struct wr_list *node;
-    while (gate->under_way < gate->instance->connect_at_once && (node = wr_list_first(&gate->waiting)) != NULL) {
+    while (gate->under_way < gate->instance->connect_at_once &&
+           (node = wr_list_first(&gate->waiting)) != NULL) {
         start(gate, WR_CONTAINER(node, struct wr_sim_job, node));
     }
 }
 
-int wr_sim_connect(struct wr_sim_instance *instance, struct wr_target *target, uint64_t timeout_ns, void *owner)
+int wr_sim_connect(struct wr_sim_instance *instance, struct wr_target *target, uint64_t timeout_ns,
+                   void *owner)
 {
     struct wr_sim_job *job = wr_sim_job_new(instance->sim);
     if (job == NULL) return WEIR_ENOMEM;
@@ -156,7 +159,8 @@ void wr_sim_connect_arrived(struct wr_sim_job *job)
         refuse(job, "53300", "sorry, too many clients already");
     } else {
         server->session_count++;
-        if (server->session_count > server->stats.sessions_max) server->stats.sessions_max = server->session_count;
+        if (server->session_count > server->stats.sessions_max)
+            server->stats.sessions_max = server->session_count;
         wr_sim_work_begin(job);
     }
 }

@@ -36,7 +36,8 @@ static bool recovers(struct wr_sim_job *job, const struct wr_sim_op *op)
         wr_sim_session_rollback_to(session);
         return true;
     }
-    wr_sim_fail(job, "25P02", "current transaction is aborted, commands ignored until end of transaction block");
+    wr_sim_fail(job, "25P02",
+                "current transaction is aborted, commands ignored until end of transaction block");
     return false;
 }
 

@@ -62,12 +62,14 @@ static int check(const weir_sim_server *server, const weir_sim_fault *fault, cha
         if (!is_sqlstate(fault->sqlstate)) return bad(why, "sqlstate must be five characters, like 40001", 0);
         return is_rate(fault->rate) ? WEIR_OK : bad(why, "rate is %g; it must be 0 to 1", fault->rate);
     case WEIR_SIM_RESET:
-        if ((unsigned)fault->phase > WEIR_SIM_AFTER_COMMIT) return bad(why, "phase is %g, which is none", fault->phase);
+        if ((unsigned)fault->phase > WEIR_SIM_AFTER_COMMIT)
+            return bad(why, "phase is %g, which is none", fault->phase);
         return is_rate(fault->rate) ? WEIR_OK : bad(why, "rate is %g; it must be 0 to 1", fault->rate);
     case WEIR_SIM_FAILOVER:
         return check_failover(server, fault, why);
     default:
-        return (unsigned)fault->kind < WEIR_SIM_FAULTS ? WEIR_OK : bad(why, "kind is %g, which is none", fault->kind);
+        return (unsigned)fault->kind < WEIR_SIM_FAULTS ? WEIR_OK
+                                                       : bad(why, "kind is %g, which is none", fault->kind);
     }
 }
 
@@ -91,7 +93,9 @@ void wr_sim_faults_init(weir_sim_server *server)
 static void keep(struct wr_sim_trouble *trouble, const weir_sim_fault *fault)
 {
     trouble->fault = *fault;
-    const char *sqlstate = fault->sqlstate == NULL ? "53300" : strcmp(fault->sqlstate, "-") == 0 ? "" : fault->sqlstate;
+    const char *sqlstate = fault->sqlstate == NULL             ? "53300"
+                           : strcmp(fault->sqlstate, "-") == 0 ? ""
+                                                               : fault->sqlstate;
     wr_text_copy(trouble->sqlstate, sizeof trouble->sqlstate, sqlstate);
     wr_text_copy(trouble->text, sizeof trouble->text, fault->text);
     trouble->fault.sqlstate = trouble->sqlstate;
@@ -154,7 +158,8 @@ int weir_sim_fault_begin(weir_sim_server *server, const weir_sim_fault *fault, c
 /* Clients that went meanwhile are noticed now. */
 static void notice_hangups(weir_sim_server *server)
 {
-    for (struct wr_list *n = server->sessions.next, *next = n->next; n != &server->sessions; n = next, next = n->next) {
+    for (struct wr_list *n = server->sessions.next, *next = n->next; n != &server->sessions;
+         n = next, next = n->next) {
         struct wr_sim_session *session = WR_CONTAINER(n, struct wr_sim_session, node);
         if (session->hangup && session->job == NULL) wr_sim_session_end(session, "");
     }
@@ -164,7 +169,8 @@ static void thaw(weir_sim_server *server)
 {
     struct wr_list *node, inbox;
     wr_sim_work_thaw(server);
-    for (struct wr_list *n = server->sessions.next, *next = n->next; n != &server->sessions; n = next, next = n->next) {
+    for (struct wr_list *n = server->sessions.next, *next = n->next; n != &server->sessions;
+         n = next, next = n->next) {
         struct wr_sim_session *session = WR_CONTAINER(n, struct wr_sim_session, node);
         if (session->link != NULL) wr_sim_cancel_thawed(session->link);
     }
@@ -183,7 +189,8 @@ static void thaw(weir_sim_server *server)
 /* The connections there were are forgotten by a middlebox: what was under way on them is lost without a word. */
 static void forget_limbo(weir_sim_server *server)
 {
-    for (struct wr_list *n = server->limbo.next, *next = n->next; n != &server->limbo; n = next, next = n->next) {
+    for (struct wr_list *n = server->limbo.next, *next = n->next; n != &server->limbo;
+         n = next, next = n->next) {
         struct wr_sim_job *job = WR_CONTAINER(n, struct wr_sim_job, node);
         if (job->connect) continue; /* a new one is tried again */
         if (job->session != NULL) job->session->job = NULL;

@@ -74,10 +74,9 @@ static char verb_of(const char *sql)
 }
 
 /* Digits are the number itself; other text gets one of its own, above all that digits can give. */
-static uint64_t number_of(const weir_statement *statement)
+uint64_t wr_sim_number_of(const char *text)
 {
-    if (statement->count == 0 || statement->values[0] == NULL) return 0;
-    const char *text = statement->values[0];
+    if (text == NULL) return 0;
     uint64_t number = 0, hash = UINT64_C(1469598103934665603);
     size_t digits = 0;
     for (; text[digits] >= '0' && text[digits] <= '9' && digits < 18; digits++)
@@ -140,7 +139,8 @@ static struct wr_sim_copy *copy_of(const weir_statement *statement, const struct
 static bool errors_strike(weir_sim_server *server, const char *sql)
 {
     const struct wr_sim_trouble *errors = &server->trouble[WEIR_SIM_ERRORS];
-    if (!errors->active || (errors->fault.text != NULL && strcasestr(sql, errors->fault.text) == NULL)) return false;
+    if (!errors->active || (errors->fault.text != NULL && strcasestr(sql, errors->fault.text) == NULL))
+        return false;
     return wr_sim_strikes(server, WEIR_SIM_ERRORS);
 }
 
@@ -152,7 +152,7 @@ static int read_statement(struct wr_sim_job *job, const struct wr_segment *segme
     *op = (struct wr_sim_op){.rule = rule_for(server, statement->sql), .verb = verb_of(statement->sql)};
     op->writes = op->verb == 'i' || op->verb == 'u' || op->verb == 'd';
     if (op->rule != NULL && op->rule->writes >= 0) op->writes = op->rule->writes > 0;
-    if (op->writes) op->number = number_of(statement);
+    if (op->writes && statement->count > 0) op->number = wr_sim_number_of(statement->values[0]);
     if (errors_strike(server, statement->sql))
         memcpy(op->sqlstate, server->trouble[WEIR_SIM_ERRORS].sqlstate, sizeof op->sqlstate);
     if (op->rule != NULL && op->rule->answer != NULL) {
@@ -241,7 +241,8 @@ bool wr_sim_op_result(struct wr_sim_job *job, const struct wr_sim_op *op, struct
         return false;
     }
     if (rule != NULL && rule->answer != NULL) return ask(job, op, out);
-    wr_sim_rows_show(rule != NULL && rule->rows != NULL ? rule->rows : wr_sim_rows_usual(op->verb), op->verb, out);
+    wr_sim_rows_show(rule != NULL && rule->rows != NULL ? rule->rows : wr_sim_rows_usual(op->verb), op->verb,
+                     out);
     return true;
 }
 
@@ -287,8 +288,8 @@ static bool fill_rule(struct wr_sim_rule *made, const weir_sim_rule *rule)
     if (made->fails) memcpy(made->sqlstate, rule->sqlstate, sizeof made->sqlstate);
     bool copied = !rule->timed || wr_sim_keep_bins(&made->service, &made->bins);
     if (rule->names != NULL) {
-        struct weir_sim_answer answer = {NULL,       NULL,         rule->names, rule->types, rule->columns,
-                                         rule->rows, rule->values, rule->rows};
+        struct weir_sim_answer answer = {NULL,          NULL,       rule->names,  rule->types,
+                                         rule->columns, rule->rows, rule->values, rule->rows};
         made->rows = wr_sim_rows_new(&answer);
         copied = copied && made->rows != NULL;
     }
@@ -324,5 +325,6 @@ void wr_sim_rules_free(weir_sim_server *server)
 {
     struct wr_list *node;
     weir_sim_rules_clear(server);
-    while ((node = wr_list_first(&server->old_rules)) != NULL) rule_free(WR_CONTAINER(node, struct wr_sim_rule, node));
+    while ((node = wr_list_first(&server->old_rules)) != NULL)
+        rule_free(WR_CONTAINER(node, struct wr_sim_rule, node));
 }

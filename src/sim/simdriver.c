@@ -18,7 +18,8 @@ static void ring(void *arg, unsigned events)
     instance->ready(instance->ready_arg);
 }
 
-bool wr_sim_deliver(struct wr_sim_instance *instance, struct wr_timer *timer, void (*ready)(void *arg), void *arg)
+bool wr_sim_deliver(struct wr_sim_instance *instance, struct wr_timer *timer, void (*ready)(void *arg),
+                    void *arg)
 {
     weir_sim *sim = instance->sim;
     if (instance->host == NULL) instance->host = wr_sim_host_of(sim, instance->env.engine);
@@ -87,7 +88,8 @@ static int driver_target(void *of, const struct wr_login *login, struct wr_targe
     const char *at = strchr(login->pool, '@');
     weir_sim_server *address = weir_sim_server_named(instance->sim, at == NULL ? login->pool : at + 1);
     if (address == NULL) {
-        wr_text_format(why, WEIR_WHY_MAX, "no simulated server can be named '%.40s'", at == NULL ? "" : at + 1);
+        wr_text_format(why, WEIR_WHY_MAX, "no simulated server can be named '%.40s'",
+                       at == NULL ? "" : at + 1);
         return WEIR_EINVAL;
     }
     struct wr_target *target = calloc(1, sizeof *target);

@@ -97,6 +97,13 @@ void weir_sim_stall(weir_sim_host *host, uint64_t until_ns)
     wr_sim_trace(host->sim, WR_SIM_STALLED, NULL, until_ns - host->sim->now, 0);
 }
 
+void weir_sim_stall_all(weir_sim *sim, uint64_t until_ns)
+{
+    for (struct wr_list *n = sim->hosts.next; n != &sim->hosts; n = n->next) {
+        weir_sim_stall(WR_CONTAINER(n, struct weir_sim_host, node), until_ns);
+    }
+}
+
 void weir_sim_host_free(weir_sim_host *host)
 {
     if (host == NULL) return;

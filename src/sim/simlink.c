@@ -100,7 +100,8 @@ static bool answer_is_swallowed(weir_sim_server *server, enum wr_segment_kind ki
 int wr_sim_link_send(struct wr_link *link, const struct wr_segment *segment, struct wr_fault *fault)
 {
     weir_sim_server *server = link->server;
-    if (link->broken || (carries_statements(segment->kind) && wr_sim_reset_strikes(server, WEIR_SIM_BEFORE_SEND)))
+    if (link->broken ||
+        (carries_statements(segment->kind) && wr_sim_reset_strikes(server, WEIR_SIM_BEFORE_SEND)))
         return send_failed(link, fault);
     struct wr_sim_job *job = wr_sim_job_new(server->sim);
     if (job == NULL) return send_failed(link, fault);

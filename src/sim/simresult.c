@@ -80,8 +80,9 @@ void wr_sim_rows_drop(void *handle)
     free(rows);
 }
 
-static const struct wr_result_ops result_ops = {rows_of, columns_of,  name_of,    type_of,   value_of,
-                                                tag_of,  affected_of, no_notices, no_notice, wr_sim_rows_drop};
+static const struct wr_result_ops result_ops = {rows_of,   columns_of,      name_of,     type_of,
+                                                value_of,  tag_of,          affected_of, no_notices,
+                                                no_notice, wr_sim_rows_drop};
 
 char **wr_sim_texts_copy(const char *const *texts, size_t count)
 {
@@ -98,8 +99,10 @@ struct wr_sim_rows *wr_sim_rows_new(const struct weir_sim_answer *answer)
 {
     struct wr_sim_rows *rows = calloc(1, sizeof *rows);
     if (rows == NULL) return NULL;
-    *rows = (struct wr_sim_rows){
-        .references = 1, .columns = answer->columns, .rows = answer->rows, .affected = answer->affected};
+    *rows = (struct wr_sim_rows){.references = 1,
+                                 .columns = answer->columns,
+                                 .rows = answer->rows,
+                                 .affected = answer->affected};
     rows->names = wr_sim_texts_copy(answer->names, rows->columns);
     rows->values = wr_sim_texts_copy(answer->values, rows->columns * rows->rows);
     rows->types = calloc(rows->columns + 1, sizeof *rows->types);
@@ -115,7 +118,10 @@ void wr_sim_rows_show(struct wr_sim_rows *rows, char verb, struct weir_result *o
 {
     if (rows->references > 0) rows->references++;
     if (rows->references > 0 && rows->tag[0] == '\0') {
-        const char *name = verb == 'i' ? "INSERT 0" : verb == 'u' ? "UPDATE" : verb == 'd' ? "DELETE" : "SELECT";
+        const char *name = verb == 'i'   ? "INSERT 0"
+                           : verb == 'u' ? "UPDATE"
+                           : verb == 'd' ? "DELETE"
+                                         : "SELECT";
         size_t count = rows->columns > 0 ? rows->rows : (size_t)rows->affected;
         wr_text_format(rows->tag, sizeof rows->tag, "%s %zu", name, count);
     }

@@ -21,7 +21,8 @@ void wr_sim_rows_drop(void *handle);
 /* A result that shows them; takes a reference of its own. verb: see struct wr_sim_op. */
 void wr_sim_rows_show(struct wr_sim_rows *rows, char verb, struct weir_result *out);
 struct wr_sim_rows *wr_sim_rows_usual(char verb); /* what a statement answers when nobody said */
-char **wr_sim_texts_copy(const char *const *texts, size_t count); /* NULL members stay NULL; NULL: out of memory */
+char **wr_sim_texts_copy(const char *const *texts,
+                         size_t count); /* NULL members stay NULL; NULL: out of memory */
 void wr_sim_texts_free(char **texts, size_t count);
 
 #endif

@@ -48,7 +48,8 @@ static int check_options(const weir_sim_server *server, const weir_sim_options *
         return bad(why, "workers is %g; it must be 1 to 100 000", (double)o->workers);
     if (o->connections_max < 1 || o->connections_max > 1000000)
         return bad(why, "connections is %g; it must be 1 to 1 000 000", (double)o->connections_max);
-    if ((unsigned)o->queue > WEIR_SIM_SHARED) return bad(why, "queue is %g; it must be fifo or shared", o->queue);
+    if ((unsigned)o->queue > WEIR_SIM_SHARED)
+        return bad(why, "queue is %g; it must be fifo or shared", o->queue);
     if (o->queue != server->options.queue && server->running_count > 0)
         return bad(why, "queue cannot change while %g statements run", (double)server->running_count);
     if (o->follows != NULL && strcmp(o->follows, server->name) == 0)

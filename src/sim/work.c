@@ -223,7 +223,8 @@ static void limit_fired(struct wr_timer *timer)
 
 static bool needs_no_worker(const struct wr_sim_job *job)
 {
-    return job->kind == WR_SEGMENT_ROLLBACK || job->kind == WR_SEGMENT_RESET || job->kind == WR_SEGMENT_XACT_STATUS;
+    return job->kind == WR_SEGMENT_ROLLBACK || job->kind == WR_SEGMENT_RESET ||
+           job->kind == WR_SEGMENT_XACT_STATUS;
 }
 
 static uint64_t service_of(struct wr_sim_job *job)
@@ -272,7 +273,8 @@ void wr_sim_work_begin(struct wr_sim_job *job)
 void wr_sim_work_leave(struct wr_sim_job *job)
 {
     weir_sim_server *server = job->server;
-    if (job->stage == WR_SIM_RUNNING && server->shared.count > 0 && server->options.queue == WEIR_SIM_SHARED) {
+    if (job->stage == WR_SIM_RUNNING && server->shared.count > 0 &&
+        server->options.queue == WEIR_SIM_SHARED) {
         advance(server);
         wr_heap_disarm(&server->shared, &job->timer);
     } else {

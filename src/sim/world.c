@@ -46,7 +46,8 @@ static void alarm_fired(struct wr_timer *timer)
     alarm->fn(alarm->ctx);
 }
 
-void weir_sim_alarm_set(weir_sim *sim, weir_sim_alarm *public_, uint64_t at_ns, void (*fn)(void *ctx), void *ctx)
+void weir_sim_alarm_set(weir_sim *sim, weir_sim_alarm *public_, uint64_t at_ns, void (*fn)(void *ctx),
+                        void *ctx)
 {
     struct alarm *alarm = (struct alarm *)(void *)public_;
     if (!alarm->reserved) {
@@ -71,14 +72,22 @@ void weir_sim_alarm_clear(weir_sim *sim, weir_sim_alarm *public_)
 /* ---- trace --------------------------------------------------------------------------------------------------------- */
 
 static const char *const event_names[WR_SIM_EVENTS] = {
-    [WR_SIM_CONNECT_BEGUN] = "connect",     [WR_SIM_CONNECT_REFUSED] = "connect refused",
-    [WR_SIM_CONNECTED] = "connected",       [WR_SIM_SENT] = "sent",
-    [WR_SIM_SEND_FAILED] = "send failed",   [WR_SIM_STARTED] = "started",
-    [WR_SIM_FINISHED] = "finished",         [WR_SIM_INTERRUPTED] = "interrupted",
-    [WR_SIM_ANSWERED] = "answered",         [WR_SIM_CANCEL] = "cancel",
-    [WR_SIM_LINK_RESET] = "hung up",        [WR_SIM_LINK_CLOSED] = "closed",
-    [WR_SIM_FAULT_BEGINS] = "fault begins", [WR_SIM_FAULT_ENDS] = "fault ends",
-    [WR_SIM_UP] = "up",                     [WR_SIM_STALLED] = "stalled",
+    [WR_SIM_CONNECT_BEGUN] = "connect",
+    [WR_SIM_CONNECT_REFUSED] = "connect refused",
+    [WR_SIM_CONNECTED] = "connected",
+    [WR_SIM_SENT] = "sent",
+    [WR_SIM_SEND_FAILED] = "send failed",
+    [WR_SIM_STARTED] = "started",
+    [WR_SIM_FINISHED] = "finished",
+    [WR_SIM_INTERRUPTED] = "interrupted",
+    [WR_SIM_ANSWERED] = "answered",
+    [WR_SIM_CANCEL] = "cancel",
+    [WR_SIM_LINK_RESET] = "hung up",
+    [WR_SIM_LINK_CLOSED] = "closed",
+    [WR_SIM_FAULT_BEGINS] = "fault begins",
+    [WR_SIM_FAULT_ENDS] = "fault ends",
+    [WR_SIM_UP] = "up",
+    [WR_SIM_STALLED] = "stalled",
 };
 
 static void mix(weir_sim *sim, uint64_t value)
@@ -94,7 +103,8 @@ static void print_time(const weir_sim *sim, char *out, size_t size)
                    (unsigned long long)(since % 1000000000));
 }
 
-void wr_sim_trace(weir_sim *sim, enum wr_sim_event event, const weir_sim_server *server, uint64_t a, uint64_t b)
+void wr_sim_trace(weir_sim *sim, enum wr_sim_event event, const weir_sim_server *server, uint64_t a,
+                  uint64_t b)
 {
     mix(sim, sim->now);
     mix(sim, (uint64_t)event << 56 ^ (uint64_t)(server == NULL ? 0 : server->index + 1) << 48 ^ a << 16 ^ b);
@@ -256,9 +266,9 @@ void weir_sim_write_closed(weir_sim *sim, uint64_t number, weir_outcome outcome)
     wr_ledger_close(&sim->ledger, number, outcome);
 }
 
-uint32_t weir_sim_executions(const weir_sim *sim, uint64_t number)
+uint32_t weir_sim_executions(const weir_sim *sim, const char *value)
 {
-    return wr_ledger_effects(&sim->ledger, number);
+    return wr_ledger_effects(&sim->ledger, wr_sim_number_of(value));
 }
 
 void weir_sim_books_now(const weir_sim *sim, weir_sim_books *out)

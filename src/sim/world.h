@@ -124,16 +124,16 @@ enum wr_sim_stage {
     WR_SIM_INBOX,        /* arrived, and the server is frozen; on its inbox */
     WR_SIM_WAITING,      /* for a worker; on the server's waiting list */
     WR_SIM_RUNNING,
-    WR_SIM_RETURNING,    /* to the client */
-    WR_SIM_LIMBO_BACK    /* vanished on its way back; on the server's limbo list */
+    WR_SIM_RETURNING, /* to the client */
+    WR_SIM_LIMBO_BACK /* vanished on its way back; on the server's limbo list */
 };
 
 struct wr_sim_op { /* one statement, as far as it outlives its text */
     const struct wr_sim_rule *rule;
     uint64_t number; /* of the write; 0: none */
     bool writes;
-    char verb;        /* 'i'nsert 'u'pdate 'd'elete 's'elect, 'S'avepoint, 'R'ollback to, '-' other */
-    char sqlstate[6]; /* fails so */
+    char verb;                /* 'i'nsert 'u'pdate 'd'elete 's'elect, 'S'avepoint, 'R'ollback to, '-' other */
+    char sqlstate[6];         /* fails so */
     struct wr_sim_copy *copy; /* of text and values, for a rule that is asked; NULL otherwise */
 };
 
@@ -189,7 +189,7 @@ struct wr_sim_session {
     char *claims, *role; /* of the transaction, for rules that are asked; NULL none */
     uint64_t *pending;   /* numbers of the writes of the open transaction */
     size_t pending_count, pending_room;
-    uint32_t writes;     /* of the open transaction, numbered or not */
+    uint32_t writes; /* of the open transaction, numbered or not */
     size_t savepoints[WR_SIM_SAVEPOINTS];
     size_t savepoint_count;
 };
@@ -238,7 +238,7 @@ struct weir_sim_server {
     uint64_t virtual_at, virtual_ns; /* virtual service done by then, per job */
 
     uint64_t next_xid, first_xid;
-    uint8_t xids[WR_SIM_XIDS]; /* enum wr_xact */
+    uint8_t xids[WR_SIM_XIDS];     /* enum wr_xact */
     struct wr_sim_commit *commits; /* a ring, kept only while somebody follows */
     size_t commit_first, commit_count, commit_room;
     bool followed;
@@ -253,7 +253,8 @@ struct weir_sim_server {
 void wr_sim_arm(weir_sim *sim, struct wr_timer *timer, uint64_t at_ns);
 void wr_sim_disarm(weir_sim *sim, struct wr_timer *timer);
 int wr_sim_reserve(weir_sim *sim, size_t timers); /* room for so many more; WEIR_OK or WEIR_ENOMEM */
-void wr_sim_trace(weir_sim *sim, enum wr_sim_event event, const weir_sim_server *server, uint64_t a, uint64_t b);
+void wr_sim_trace(weir_sim *sim, enum wr_sim_event event, const weir_sim_server *server, uint64_t a,
+                  uint64_t b);
 
 /* simhost.c */
 weir_sim_host *wr_sim_host_of(weir_sim *sim, const void *engine); /* NULL: not bound yet */
@@ -262,7 +263,8 @@ weir_sim_host *wr_sim_host_of(weir_sim *sim, const void *engine); /* NULL: not b
 void wr_sim_driver_fill(weir_sim *sim);
 /* Lets the instance's engine hear of something, in a turn of its own. False: its program stands still, and `timer` has
  * been set to come back when it goes on. */
-bool wr_sim_deliver(struct wr_sim_instance *instance, struct wr_timer *timer, void (*ready)(void *arg), void *arg);
+bool wr_sim_deliver(struct wr_sim_instance *instance, struct wr_timer *timer, void (*ready)(void *arg),
+                    void *arg);
 
 /* simlink.c: the client's end */
 int wr_sim_link_send(struct wr_link *link, const struct wr_segment *segment, struct wr_fault *fault);
@@ -270,25 +272,27 @@ void wr_sim_link_cancel(struct wr_link *link);
 void wr_sim_link_close(struct wr_link *link);
 struct wr_link *wr_sim_link_new(struct wr_sim_instance *instance, void *owner, struct wr_sim_session *session,
                                 const char *user); /* NULL: out of memory */
-void wr_sim_cancel_thawed(struct wr_link *link); /* its cancel lay at a frozen server */
+void wr_sim_cancel_thawed(struct wr_link *link);   /* its cancel lay at a frozen server */
 /* The session behind it has gone; the client hears of it as soon as a packet gets through. */
 void wr_sim_link_hung_up(struct wr_link *link, const char *farewell);
 void wr_sim_link_answer(struct wr_sim_job *job); /* has arrived at the client; from its own timer only */
 
 /* connect.c */
-int wr_sim_connect(struct wr_sim_instance *instance, struct wr_target *target, uint64_t timeout_ns, void *owner);
+int wr_sim_connect(struct wr_sim_instance *instance, struct wr_target *target, uint64_t timeout_ns,
+                   void *owner);
 void wr_sim_connect_forget(struct wr_sim_instance *instance, void *owner);
 void wr_sim_connect_arrived(struct wr_sim_job *job);  /* at a server that reads it */
 void wr_sim_connect_finished(struct wr_sim_job *job); /* the session is made */
 void wr_sim_connect_answer(struct wr_sim_job *job);   /* at the client */
 
 /* travel.c: packets */
-void wr_sim_send(struct wr_sim_job *job);                 /* to the server */
+void wr_sim_send(struct wr_sim_job *job); /* to the server */
 /* To the client. direct: this is the job's own event, so without latency the client may hear of it at once. */
 void wr_sim_return(struct wr_sim_job *job, bool direct);
-void wr_sim_travel_again(weir_sim_server *server);     /* what had vanished is sent again */
-void wr_sim_arrive(struct wr_sim_job *job);            /* at the server */
-struct wr_sim_job *wr_sim_travelling(struct wr_timer *timer); /* the job if it is the timer of one on its way */
+void wr_sim_travel_again(weir_sim_server *server); /* what had vanished is sent again */
+void wr_sim_arrive(struct wr_sim_job *job);        /* at the server */
+struct wr_sim_job *
+wr_sim_travelling(struct wr_timer *timer); /* the job if it is the timer of one on its way */
 uint64_t wr_sim_latency(weir_sim_server *server);
 bool wr_sim_reachable(const weir_sim_server *server);
 
@@ -301,7 +305,8 @@ void wr_sim_work_interrupt(struct wr_sim_job *job, const char *sqlstate, const c
 void wr_sim_work_freeze(weir_sim_server *server);
 void wr_sim_work_thaw(weir_sim_server *server);
 void wr_sim_work_init(weir_sim_server *server);
-void wr_sim_work_set(weir_sim_server *server, const weir_sim_options *options); /* the same queue if jobs run */
+void wr_sim_work_set(weir_sim_server *server,
+                     const weir_sim_options *options); /* the same queue if jobs run */
 
 /* execute.c: what a segment does */
 void wr_sim_execute(struct wr_sim_job *job);
@@ -322,6 +327,7 @@ void wr_sim_session_rollback_to(struct wr_sim_session *session);
 struct wr_sim_rule;
 /* Fills ops from the statements, drawing what has to be drawn. WEIR_OK or WEIR_ENOMEM. */
 int wr_sim_read_statements(struct wr_sim_job *job, const struct wr_segment *segment);
+uint64_t wr_sim_number_of(const char *text); /* of a write whose first value this is; 0: none */
 void wr_sim_ops_release(struct wr_sim_job *job);
 uint64_t wr_sim_op_service(weir_sim_server *server, const struct wr_sim_op *op);
 /* The statement's result; false when its rule says that it fails (job's sqlstate and message are set). */

@@ -1,0 +1,569 @@
+/* The servers of a simulation: options, rules, faults, figures. */
+#include "lua_sim.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+static int refuse(lua_State *L, const char *why)
+{
+    lua_pushnil(L);
+    lua_pushstring(L, why);
+    return 2;
+}
+
+static int answer(lua_State *L, int code, const char *why)
+{
+    if (code == WEIR_ENOMEM) return luaL_error(L, "not enough memory");
+    if (code != WEIR_OK) return refuse(L, why);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static struct wl_sim *check_sim(lua_State *L)
+{
+    struct wl_sim **box = luaL_checkudata(L, 1, WL_SIM_TYPE);
+    if (*box == NULL) luaL_error(L, "the simulation is closed");
+    return *box;
+}
+
+/* The server named at 2; NULL, with nil and a sentence pushed, if that can be no name. */
+static weir_sim_server *check_server(lua_State *L, struct wl_sim *sim)
+{
+    const char *name = luaL_checkstring(L, 2);
+    weir_sim_server *server = weir_sim_server_named(sim->handle, name);
+    if (server == NULL) {
+        lua_pushnil(L);
+        lua_pushfstring(L, "a server cannot be named '%s'; a name is 1 to 31 letters, digits, - and _", name);
+    }
+    return server;
+}
+
+/* ---- options ------------------------------------------------------------------------------------------- */
+
+struct options { /* what of weir_sim_options is read by the table */
+    uint32_t workers, connections;
+    int queue;
+    bool ignores_cancel;
+    const char *follows;
+};
+
+static const char *const queue_names[] = {"fifo", "shared", NULL};
+
+#define AT(field) offsetof(struct options, field)
+static const struct wl_field option_fields[] = {
+    {"workers", WL_WHOLE, AT(workers), 1, 100000, NULL},
+    {"connections", WL_WHOLE, AT(connections), 1, 1000000, NULL},
+    {"queue", WL_CHOICE, AT(queue), 0, 0, queue_names},
+    {"ignores_cancel", WL_BOOL, AT(ignores_cancel), 0, 0, NULL},
+    {"follows", WL_STRING, AT(follows), 0, 0, NULL},
+    {"service", WL_NESTED, 0, 0, 0, NULL},
+    {"commit", WL_NESTED, 0, 0, 0, NULL},
+    {"connect", WL_NESTED, 0, 0, 0, NULL},
+    {"network", WL_NESTED, 0, 0, 0, NULL},
+    {"lag", WL_NESTED, 0, 0, 0, NULL},
+};
+#undef AT
+
+static bool read_options(struct wl_reader *reader, struct wl_sim *sim, weir_sim_options *into)
+{
+    struct options read = {.workers = into->workers,
+                           .connections = into->connections_max,
+                           .queue = (int)into->queue,
+                           .ignores_cancel = into->ignores_cancel,
+                           .follows = into->follows};
+    bool good = wl_read_fields(reader, 3, option_fields, COUNT(option_fields), &read) &&
+                wl_dist_read(reader, 3, "service", &into->service, &sim->bins) &&
+                wl_dist_read(reader, 3, "commit", &into->commit, &sim->bins) &&
+                wl_dist_read(reader, 3, "connect", &into->connect, &sim->bins) &&
+                wl_dist_read(reader, 3, "network", &into->network, &sim->bins) &&
+                wl_dist_read(reader, 3, "lag", &into->lag, &sim->bins);
+    into->workers = read.workers;
+    into->connections_max = read.connections;
+    into->queue = (weir_sim_queue)read.queue;
+    into->ignores_cancel = read.ignores_cancel;
+    into->follows = read.follows;
+    return good;
+}
+
+int wl_sim_set(lua_State *L)
+{
+    char why[WEIR_WHY_MAX] = "";
+    struct wl_sim *sim = check_sim(L);
+    struct wl_reader reader = {.L = L};
+    weir_sim_options options;
+    weir_sim_server *server = check_server(L, sim);
+    if (server == NULL) return 2;
+    luaL_checktype(L, 3, LUA_TTABLE);
+    weir_sim_server_get(server, &options);
+    if (!read_options(&reader, sim, &options)) return refuse(L, reader.why);
+    return answer(L, weir_sim_server_set(server, &options, why), why);
+}
+
+/* ---- rows out of Lua ----------------------------------------------------------------------------------- */
+
+struct rows { /* as weir_sim_rule and weir_sim_answer want them; strings are ours */
+    size_t columns, rows;
+    char **names, **values;
+    uint32_t *types;
+};
+
+enum {
+    TYPE_BOOL = 16,
+    TYPE_INT8 = 20,
+    TYPE_TEXT = 25,
+    TYPE_FLOAT8 = 701,
+    COLUMNS_MAX = 1600,
+    ROWS_MAX = 1000000
+};
+
+static void rows_free(struct rows *rows)
+{
+    for (size_t i = 0; rows->names != NULL && i < rows->columns; i++) free(rows->names[i]);
+    for (size_t i = 0; rows->values != NULL && i < rows->columns * rows->rows; i++) free(rows->values[i]);
+    free(rows->names);
+    free(rows->values);
+    free(rows->types);
+    *rows = (struct rows){0};
+}
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Column names of the first row on top of the stack, sorted: the order of a Lua table means nothing. */
+static bool names_from_row(lua_State *L, struct rows *rows)
+{
+    size_t count = 0;
+    if (lua_type(L, -1) != LUA_TTABLE) return false;
+    for (lua_pushnil(L); lua_next(L, -2) != 0; lua_pop(L, 1)) count++;
+    if (count == 0 || count > COLUMNS_MAX) return false;
+    rows->names = calloc(count, sizeof *rows->names);
+    for (lua_pushnil(L); rows->names != NULL && lua_next(L, -2) != 0; lua_pop(L, 1)) {
+        if (lua_type(L, -2) != LUA_TSTRING) {
+            lua_pop(L, 2);
+            return false;
+        }
+        rows->names[rows->columns++] = strdup(lua_tostring(L, -2));
+    }
+    if (rows->names != NULL) qsort(rows->names, rows->columns, sizeof *rows->names, by_text);
+    return rows->names != NULL;
+}
+
+static bool names_from_list(lua_State *L, int list, struct rows *rows)
+{
+    size_t count = lua_rawlen(L, list);
+    if (count == 0 || count > COLUMNS_MAX) return false;
+    rows->names = calloc(count, sizeof *rows->names);
+    if (rows->names == NULL) return false;
+    for (size_t i = 0; i < count; i++) {
+        lua_rawgeti(L, list, (int)i + 1);
+        bool good = lua_type(L, -1) == LUA_TSTRING;
+        if (good) rows->names[rows->columns++] = strdup(lua_tostring(L, -1));
+        lua_pop(L, 1);
+        if (!good) return false;
+    }
+    return true;
+}
+
+static uint32_t type_of(lua_State *L)
+{
+    switch (lua_type(L, -1)) {
+    case LUA_TBOOLEAN:
+        return TYPE_BOOL;
+    case LUA_TNUMBER: {
+        double number = lua_tonumber(L, -1);
+        return number == (double)(int64_t)number ? TYPE_INT8 : TYPE_FLOAT8;
+    }
+    default:
+        return TYPE_TEXT;
+    }
+}
+
+/* The value on top as text; NULL for nil and weir.null. False: a table or a function, which no column holds. */
+static bool text_of(lua_State *L, char **out)
+{
+    char digits[40];
+    *out = NULL;
+    switch (lua_type(L, -1)) {
+    case LUA_TNIL:
+        return true;
+    case LUA_TBOOLEAN:
+        *out = strdup(lua_toboolean(L, -1) ? "t" : "f");
+        return true;
+    case LUA_TNUMBER:
+        (void)snprintf(digits, sizeof digits, type_of(L) == TYPE_INT8 ? "%.0f" : "%.17g",
+                       lua_tonumber(L, -1));
+        *out = strdup(digits);
+        return true;
+    case LUA_TSTRING:
+        *out = strdup(lua_tostring(L, -1));
+        return true;
+    default:
+        return wl_is_null(L, -1);
+    }
+}
+
+static bool read_row(lua_State *L, int list, size_t row, struct rows *rows)
+{
+    lua_rawgeti(L, list, (int)row + 1);
+    bool good = lua_type(L, -1) == LUA_TTABLE;
+    for (size_t c = 0; good && c < rows->columns; c++) {
+        lua_pushstring(L, rows->names[c]);
+        lua_rawget(L, -2);
+        if (rows->types[c] == 0 && !lua_isnil(L, -1)) rows->types[c] = type_of(L);
+        if (rows->types[c] == TYPE_INT8 && type_of(L) == TYPE_FLOAT8) rows->types[c] = TYPE_FLOAT8;
+        good = text_of(L, &rows->values[row * rows->columns + c]);
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    return good;
+}
+
+/* A list of rows at `list`, and the column names at `names` or those of the first row. NULL, or what is wrong. */
+static const char *rows_read(lua_State *L, int list, int names, struct rows *rows)
+{
+    size_t count = lua_rawlen(L, list);
+    if (count > ROWS_MAX) return "rows has more than 1 000 000 members";
+    bool named;
+    if (lua_type(L, names) == LUA_TTABLE) {
+        named = names_from_list(L, names, rows);
+    } else {
+        lua_rawgeti(L, list, 1);
+        named = count > 0 && names_from_row(L, rows);
+        lua_pop(L, 1);
+    }
+    if (!named) {
+        if (count == 0 && lua_type(L, names) != LUA_TTABLE) return NULL; /* nothing at all */
+        return "rows must be a list of tables with columns by name, or come with columns";
+    }
+    rows->rows = count;
+    rows->types = calloc(rows->columns, sizeof *rows->types);
+    rows->values = calloc(rows->columns * count + 1, sizeof *rows->values);
+    if (rows->types == NULL || rows->values == NULL) return "there is not enough memory for the rows";
+    for (size_t r = 0; r < count; r++) {
+        if (!read_row(L, list, r, rows))
+            return "a row holds a value that is no string, number, boolean or weir.null";
+    }
+    for (size_t c = 0; c < rows->columns; c++) {
+        if (rows->types[c] == 0) rows->types[c] = TYPE_TEXT;
+    }
+    return NULL;
+}
+
+/* ---- rules that are functions -------------------------------------------------------------------------- */
+
+struct wl_sim_ask {
+    struct wl_sim_ask *next;
+    struct wl_sim *sim;
+    int slot;         /* of its function in the anchor table */
+    struct rows rows; /* of the last answer */
+    char sqlstate[6], message[256];
+};
+
+void wl_sim_asks_free(struct wl_sim *sim)
+{
+    while (sim->asks != NULL) {
+        struct wl_sim_ask *ask = sim->asks;
+        sim->asks = ask->next;
+        rows_free(&ask->rows);
+        free(ask);
+    }
+}
+
+static void set_text(lua_State *L, const char *name, const char *value)
+{
+    if (value != NULL)
+        lua_pushstring(L, value);
+    else
+        lua_pushnil(L);
+    lua_setfield(L, -2, name);
+}
+
+static void push_asked(lua_State *L, const struct weir_sim_asked *asked)
+{
+    lua_createtable(L, 0, 8);
+    set_text(L, "sql", asked->sql);
+    set_text(L, "claims", asked->claims);
+    set_text(L, "role", asked->role);
+    set_text(L, "user", asked->user);
+    lua_pushnumber(L, (lua_Number)(asked->at_ns - WEIR_SIM_START) / 1e9);
+    lua_setfield(L, -2, "now");
+    lua_pushnumber(L, ((lua_Number)asked->seen_until_ns - (lua_Number)WEIR_SIM_START) / 1e9);
+    lua_setfield(L, -2, "seen_until");
+    lua_pushboolean(L, asked->in_transaction);
+    lua_setfield(L, -2, "in_transaction");
+    lua_createtable(L, (int)asked->statement->count, 1);
+    for (size_t i = 0; i < asked->statement->count; i++) {
+        if (asked->statement->values[i] == NULL) continue;
+        lua_pushstring(L, asked->statement->values[i]);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    lua_pushinteger(L, (lua_Integer)asked->statement->count);
+    lua_setfield(L, -2, "n");
+    lua_setfield(L, -2, "params");
+}
+
+static void fail(struct wl_sim_ask *ask, struct weir_sim_answer *out, const char *sqlstate,
+                 const char *message)
+{
+    (void)snprintf(ask->sqlstate, sizeof ask->sqlstate, "%s", sqlstate);
+    (void)snprintf(ask->message, sizeof ask->message, "%s", message);
+    out->sqlstate = ask->sqlstate;
+    out->message = ask->message;
+}
+
+/* The three values that the function returned are on top: rows | affected | nil, sqlstate, message. */
+static void take_answer(lua_State *L, struct wl_sim_ask *ask, struct weir_sim_answer *out)
+{
+    int first = lua_gettop(L) - 2;
+    const char *wrong = NULL;
+    if (lua_type(L, first) == LUA_TNUMBER) {
+        double affected = lua_tonumber(L, first);
+        out->affected = affected >= 0 && affected < 9e15 ? (uint64_t)affected : 0;
+    } else if (lua_type(L, first) == LUA_TTABLE) {
+        wrong = rows_read(L, first, lua_type(L, first + 1) == LUA_TTABLE ? first + 1 : first + 2, &ask->rows);
+        out->names = (const char *const *)ask->rows.names;
+        out->values = (const char *const *)ask->rows.values;
+        out->types = ask->rows.types;
+        out->columns = ask->rows.columns;
+        out->rows = ask->rows.rows;
+        out->affected = ask->rows.rows;
+    } else if (lua_type(L, first + 1) == LUA_TSTRING && lua_rawlen(L, first + 1) == 5) {
+        const char *message = lua_tostring(L, first + 2);
+        fail(ask, out, lua_tostring(L, first + 1), message != NULL ? message : "refused by its rule");
+    } else {
+        wrong =
+            "a rule must return rows, a number of affected rows, or nil and a SQLSTATE of five characters";
+    }
+    if (wrong == NULL) return;
+    fail(ask, out, "XX000", wrong);
+    lua_pushstring(L, wrong);
+    wl_sim_keep_failure(ask->sim);
+}
+
+static void on_ask(void *ctx, const struct weir_sim_asked *asked, struct weir_sim_answer *out)
+{
+    struct wl_sim_ask *ask = ctx;
+    struct wl_sim *sim = ask->sim;
+    lua_State *L = sim->L;
+    rows_free(&ask->rows);
+    if (L == NULL || !lua_checkstack(L, 16)) {
+        fail(ask, out, "57P01", "the simulation is closed");
+        return;
+    }
+    lua_settop(L, 1);
+    lua_rawgeti(L, 1, ask->slot);
+    push_asked(L, asked);
+    if (lua_pcall(L, 1, 3, 0) == LUA_OK) {
+        take_answer(L, ask, out);
+    } else {
+        fail(ask, out, "XX000",
+             lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "its rule raised an error");
+        wl_sim_keep_failure(sim);
+    }
+    lua_settop(L, 1);
+}
+
+static struct wl_sim_ask *ask_new(lua_State *L, struct wl_sim *sim, int function)
+{
+    struct wl_sim_ask *ask = calloc(1, sizeof *ask);
+    if (ask == NULL) {
+        luaL_error(L, "not enough memory");
+        return NULL;
+    }
+    ask->sim = sim;
+    ask->slot = 4 + sim->ask_count++;
+    ask->next = sim->asks;
+    sim->asks = ask;
+    wl_sim_push_anchor(L, sim);
+    lua_pushvalue(L, function);
+    lua_rawseti(L, -2, ask->slot);
+    lua_pop(L, 1);
+    return ask;
+}
+
+/* ---- rules ----------------------------------------------------------------------------------------------- */
+
+struct rule {
+    const char *text, *error, *message;
+    bool writes;
+};
+
+static const struct wl_field rule_fields[] = {
+    {"text", WL_STRING, offsetof(struct rule, text), 0, 0, NULL},
+    {"error", WL_STRING, offsetof(struct rule, error), 0, 0, NULL},
+    {"message", WL_STRING, offsetof(struct rule, message), 0, 0, NULL},
+    {"writes", WL_BOOL, offsetof(struct rule, writes), 0, 0, NULL},
+    {"service", WL_NESTED, 0, 0, 0, NULL},
+    {"rows", WL_NESTED, 0, 0, 0, NULL},
+    {"columns", WL_NESTED, 0, 0, 0, NULL},
+    {"answer", WL_NESTED, 0, 0, 0, NULL},
+};
+
+static int push_field(lua_State *L, const char *name)
+{
+    lua_pushstring(L, name);
+    lua_rawget(L, 3);
+    return lua_gettop(L);
+}
+
+/* The rows, columns and function of the rule at 3, which are pushed and stay on the stack. NULL, or what is wrong. */
+static const char *read_answers(lua_State *L, struct wl_sim *sim, weir_sim_rule *rule, struct rows *rows)
+{
+    int list = push_field(L, "rows"), names = push_field(L, "columns"), function = push_field(L, "answer");
+    if (!lua_isnil(L, function) && lua_type(L, function) != LUA_TFUNCTION) return "answer must be a function";
+    if (!lua_isnil(L, list) && lua_type(L, list) != LUA_TTABLE) return "rows must be a list of rows";
+    if (lua_type(L, function) == LUA_TFUNCTION) {
+        rule->answer = on_ask;
+        rule->ctx = ask_new(L, sim, function);
+    }
+    if (lua_isnil(L, list)) return NULL;
+    const char *wrong = rows_read(L, list, names, rows);
+    static const char *const none[] = {""};
+    rule->names = rows->names != NULL ? (const char *const *)rows->names : none;
+    rule->values = rows->values != NULL ? (const char *const *)rows->values : none;
+    rule->types = rows->types;
+    rule->columns = rows->columns;
+    rule->rows = rows->rows;
+    return wrong;
+}
+
+int wl_sim_rule(lua_State *L)
+{
+    char why[WEIR_WHY_MAX] = "";
+    struct wl_sim *sim = check_sim(L);
+    struct wl_reader reader = {.L = L};
+    struct rule read = {NULL, NULL, NULL, false};
+    struct rows rows = {0};
+    weir_sim_rule rule = {.writes = -1};
+    weir_sim_server *server = check_server(L, sim);
+    if (server == NULL) return 2;
+    luaL_checktype(L, 3, LUA_TTABLE);
+    bool good = wl_read_fields(&reader, 3, rule_fields, COUNT(rule_fields), &read) &&
+                wl_dist_read(&reader, 3, "service", &rule.service, &sim->bins);
+    if (!good) return refuse(L, reader.why);
+    rule.timed = !lua_isnil(L, push_field(L, "service"));
+    if (!lua_isnil(L, push_field(L, "writes"))) rule.writes = read.writes ? 1 : 0;
+    rule.text = read.text;
+    rule.sqlstate = read.error;
+    rule.message = read.message;
+    const char *wrong = read_answers(L, sim, &rule, &rows);
+    int code = wrong == NULL ? weir_sim_rule_add(server, &rule, why) : WEIR_EINVAL;
+    rows_free(&rows);
+    return answer(L, code, wrong != NULL ? wrong : why);
+}
+
+/* ---- faults ------------------------------------------------------------------------------------------------ */
+
+static const char *const phase_names[] = {"before_send", "after_send",   "before_answer",
+                                          "at_commit",   "after_commit", NULL};
+
+struct fault {
+    weir_sim_fault fault;
+    int phase;
+};
+
+#define AT(field) offsetof(struct fault, fault.field)
+static const struct wl_field fault_fields[] = {
+    {"lasts", WL_SECONDS, AT(lasts_ns), 0, 0, NULL},
+    {"after", WL_SECONDS, AT(after_ns), 0, 0, NULL},
+    {"recovery", WL_SECONDS, AT(recovery_ns), 0, 0, NULL},
+    {"factor", WL_NUMBER, AT(factor), 0, 1e6, NULL},
+    {"rate", WL_NUMBER, AT(rate), 0, 1, NULL},
+    {"seconds", WL_NUMBER, AT(seconds), 0, 3600, NULL},
+    {"sqlstate", WL_STRING, AT(sqlstate), 0, 0, NULL},
+    {"text", WL_STRING, AT(text), 0, 0, NULL},
+    {"to", WL_STRING, AT(to), 0, 0, NULL},
+    {"phase", WL_CHOICE, offsetof(struct fault, phase), 0, 0, phase_names},
+    {"count", WL_WHOLE, AT(count), 0, 1e9, NULL},
+    {"forgotten", WL_BOOL, AT(forgotten), 0, 0, NULL},
+};
+#undef AT
+
+/* The kind named at 3. False, with nil and a sentence pushed, if there is none such. */
+static bool check_kind(lua_State *L, weir_sim_fault_kind *kind)
+{
+    const char *name = luaL_checkstring(L, 3);
+    char known[200] = "";
+    for (int k = 0; k < WEIR_SIM_FAULTS; k++) {
+        const char *other = weir_sim_fault_name((weir_sim_fault_kind)k);
+        size_t used = strlen(known);
+        if (strcmp(name, other) == 0) {
+            *kind = (weir_sim_fault_kind)k;
+            return true;
+        }
+        (void)snprintf(known + used, sizeof known - used, "%s%s", used > 0 ? ", " : "", other);
+    }
+    lua_pushnil(L);
+    lua_pushfstring(L, "there is no fault '%s'; there are %s", name, known);
+    return false;
+}
+
+int wl_sim_fault(lua_State *L)
+{
+    char why[WEIR_WHY_MAX] = "";
+    struct wl_sim *sim = check_sim(L);
+    struct wl_reader reader = {.L = L};
+    struct fault read = {.fault = {.factor = 10, .rate = 1}};
+    weir_sim_server *server = check_server(L, sim);
+    if (server == NULL) return 2;
+    if (!check_kind(L, &read.fault.kind)) return 2;
+    luaL_checktype(L, 4, LUA_TTABLE);
+    if (!wl_read_fields(&reader, 4, fault_fields, COUNT(fault_fields), &read)) return refuse(L, reader.why);
+    read.fault.phase = (weir_sim_phase)read.phase;
+    return answer(L, weir_sim_fault_begin(server, &read.fault, why), why);
+}
+
+int wl_sim_heal(lua_State *L)
+{
+    struct wl_sim *sim = check_sim(L);
+    weir_sim_fault_kind kind;
+    weir_sim_server *server = check_server(L, sim);
+    if (server == NULL) return 2;
+    if (!check_kind(L, &kind)) return 2;
+    weir_sim_heal(server, kind);
+    return answer(L, WEIR_OK, "");
+}
+
+/* ---- figures ------------------------------------------------------------------------------------------------ */
+
+static void set_number(lua_State *L, const char *name, double value)
+{
+    lua_pushnumber(L, value);
+    lua_setfield(L, -2, name);
+}
+
+static void set_count(lua_State *L, const char *name, uint64_t count)
+{
+    lua_pushinteger(L, (lua_Integer)count);
+    lua_setfield(L, -2, name);
+}
+
+int wl_sim_stats(lua_State *L)
+{
+    weir_sim_stats stats;
+    weir_sim_server *server = check_server(L, check_sim(L));
+    if (server == NULL) return 2;
+    weir_sim_server_stats(server, &stats);
+    lua_createtable(L, 0, 16);
+    set_count(L, "connects", stats.connects);
+    set_count(L, "connects_refused", stats.connects_refused);
+    set_count(L, "statements", stats.statements);
+    set_count(L, "commits", stats.commits);
+    set_count(L, "rollbacks", stats.rollbacks);
+    set_count(L, "cancels", stats.cancels);
+    set_count(L, "writes", stats.writes);
+    set_number(L, "busy", (double)stats.busy_ns / 1e9);
+    set_number(L, "wasted", (double)stats.wasted_ns / 1e9);
+    set_count(L, "sessions", stats.sessions);
+    set_count(L, "running", stats.running);
+    set_count(L, "waiting", stats.waiting);
+    set_count(L, "sessions_max", stats.sessions_max);
+    set_count(L, "waiting_max", stats.waiting_max);
+    set_count(L, "connects_in_a_second_max", stats.connects_in_a_second_max);
+    return 1;
+}
