@@ -28,12 +28,11 @@ typedef struct weir_phase_span { /* requests that arrived in [from, to) */
 
 typedef struct weir_tally_counts {
     uint64_t arrived; /* requests */
-    uint64_t
-        ok; /* requests that ended well, by the time of their end in a bucket, of their arrival in a phase */
-    uint64_t failed;  /* ended badly: all but ok; the next three are parts of it and may overlap */
-    uint64_t refused; /* by a guard: breaker, queue (acquire_timeout too), pause, drain */
-    uint64_t timed_out;
-    uint64_t unknown;  /* may have been committed */
+    /* Requests that ended well, and badly: in a bucket by the moment of their end, in a phase by that of their arrival.
+     * The three after `failed` are parts of it and may overlap: refused by a guard (breaker, queue, acquire_timeout,
+     * pause, drain), ended by the deadline, and perhaps committed. */
+    uint64_t ok, failed;
+    uint64_t refused, timed_out, unknown;
     uint64_t calls;    /* calls that ended: one per request, and one per try of the caller's own */
     uint64_t attempts; /* of those calls, as the engine counts */
     uint64_t latency_sum_ns, latency_max_ns; /* of requests that ended, from arrival to end */
@@ -68,8 +67,7 @@ uint64_t weir_tally_quantile(const weir_tally *tally, size_t phase, bool well, d
 uint64_t weir_tally_ended_as(const weir_tally *tally, size_t phase, weir_code code);
 size_t weir_tally_bucket_count(const weir_tally *tally);
 bool weir_tally_bucket_at(const weir_tally *tally, size_t index, weir_tally_bucket *out);
-size_t
-weir_tally_move_count(const weir_tally *tally); /* kept ones, oldest first; later ones are counted only */
+size_t weir_tally_move_count(const weir_tally *tally);   /* those that are kept, oldest first */
 uint64_t weir_tally_moves_seen(const weir_tally *tally); /* all, kept or not */
 bool weir_tally_move_at(const weir_tally *tally, size_t index, weir_tally_move *out);
 
@@ -79,17 +77,17 @@ bool weir_tally_move_at(const weir_tally *tally, size_t index, weir_tally_move *
  * the address that counts, so it never stands for a value of somebody's own. */
 extern const char weir_load_number[];
 
-typedef struct
-    weir_load_call {      /* one kind of call in the mix; nothing is copied, all must outlive the load */
+/* One kind of call in the mix; nothing is copied, all must outlive the load. */
+typedef struct weir_load_call {
     weir_request request; /* notify and user are the load's */
     const weir_statement *statements;
     size_t statement_count;
     double weight; /* its share of the arrivals; more than 0, at most 1e9 */
     bool unit;     /* BEGIN, the statements one after the other, COMMIT */
     bool writes;   /* has an effect: `opened` and `closed` are called for it */
-    bool
-        custom; /* its arrival is handed to the owner, who does the work: weir_load_take, weir_load_settle. Needs no
-                     * statements, and the caller's own retries below are the owner's business too */
+    /* Its arrival is handed to the owner, who does the work: weir_load_take, weir_load_settle. Needs no statements; the
+     * caller's own retries below are the owner's business too. */
+    bool custom;
 } weir_load_call;
 
 typedef struct weir_load_rate { /* between two points the rate changes evenly; two at one moment are a step */
@@ -123,12 +121,12 @@ typedef struct weir_load_options {
     uint32_t caller_retries;  /* 0 .. 1000 */
     uint64_t caller_pause_ns; /* at most an hour */
     uint64_t seed;
-    uint64_t *
-        numbers; /* the last number given out; shared by the loads of one run. NULL: the load's own, from 1 */
+    /* The last number given out, shared by the loads of one run. NULL: the load's own, from 1. */
+    uint64_t *numbers;
     uint64_t (*now_ns)(void *ctx);
-    /* A request with an effect begins / ended for good: outcome of its last call, COMMITTED if any was, UNKNOWN if any
+    /* A request with an effect begins (`idempotent`: as declared) / ended for good: outcome of its last call, COMMITTED if any was, UNKNOWN if any
      * was unknown and none committed. Either may be NULL. */
-    void (*opened)(void *ctx, uint64_t number);
+    void (*opened)(void *ctx, uint64_t number, bool idempotent);
     void (*closed)(void *ctx, uint64_t number, weir_outcome outcome);
     /* Custom arrivals wait to be taken; called once when the first one does. May be NULL without custom calls. */
     void (*arrived)(void *ctx);

@@ -281,7 +281,7 @@ static void begin(struct wr_errand *errand, uint64_t at_ns)
     wr_list_append(&load->open, &errand->place);
     load->open_count++;
     if (errand->kind->writes && load->options.opened != NULL)
-        load->options.opened(load->options.ctx, errand->number);
+        load->options.opened(load->options.ctx, errand->number, errand->kind->request.idempotent);
     if (errand->kind->custom)
         hand_over(errand);
     else
