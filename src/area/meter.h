@@ -4,7 +4,7 @@
 #define WR_METER_H
 
 #include "area/area.h"
-#include "area/histogram.h"
+#include "base/histogram.h"
 
 #include <stdatomic.h>
 #include <stdint.h>

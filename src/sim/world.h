@@ -7,7 +7,7 @@
 #ifndef WR_WORLD_H
 #define WR_WORLD_H
 
-#include "base/dist.h"
+#include "base/draw.h"
 #include "base/heap.h"
 #include "base/list.h"
 #include "base/memory.h"

@@ -1,4 +1,4 @@
-#include "area/histogram.h"
+#include "base/histogram.h"
 
 #include <math.h>
 #include <setjmp.h>

@@ -1,7 +1,7 @@
 /* Bucket arithmetic. Below 1024 ns buckets are linear, 1024 >> bits wide; from there each octave has
  * 1 << bits buckets, up to 2^42 ns (73 minutes); the last bucket takes the rest. So 1 us with 6 bits falls in
  * a bucket of 16 ns, and no midpoint is further than half a bucket, 1/128 of the value, away. */
-#include "area/histogram.h"
+#include "base/histogram.h"
 
 #include "base/check.h"
 

@@ -1,6 +1,6 @@
 /* Drawing from the public distributions of weir/dist.h. */
-#ifndef WR_DIST_H
-#define WR_DIST_H
+#ifndef WR_DRAW_H
+#define WR_DRAW_H
 
 #include "base/rng.h"
 #include "weir/dist.h"

@@ -1,5 +1,5 @@
 /* Distributions of durations; see weir/dist.h. */
-#include "base/dist.h"
+#include "base/draw.h"
 
 #include "base/text.h"
 #include "weir/guard.h"
