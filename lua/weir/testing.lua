@@ -296,6 +296,19 @@ function Postgres:resume()
     return ok and true, err
 end
 
+--- Freezes the whole server: connections are accepted by the kernel, and nobody answers. Statements stand
+-- still where they are.
+function Postgres:freeze()
+    local ok, err = self:_ask("freeze")
+    return ok and true, err
+end
+
+--- Lets a frozen server go on where it stood.
+function Postgres:thaw()
+    local ok, err = self:_ask("thaw")
+    return ok and true, err
+end
+
 local signals = {
     TERM = true, INT = true, QUIT = true, KILL = true, STOP = true, CONT = true, HUP = true, ABRT = true,
 }
