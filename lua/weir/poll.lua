@@ -1,5 +1,5 @@
---- Waiting for a descriptor, on the loop that the engine turns anyway: what a socket library needs to live in the
--- same program. Whoever waits is a task like any other; cancelled, he hears of it here.
+--- Waiting for a descriptor, on the loop that the engine turns anyway: what a socket library needs to live in
+-- the same program. Whoever waits is a task like any other; cancelled, he hears of it here.
 
 local core = require "weir.core"
 local errors = require "weir.errors"
@@ -40,7 +40,8 @@ local function number_of(object)
     local kind = type(object)
     local getfd = (kind == "table" or kind == "userdata") and object.getfd
     if not getfd then
-        errors.misusef("poll: the first argument is a %s; it must be a descriptor's number or have a method getfd", kind)
+        errors.misusef("poll: the first argument is a %s; it must be a descriptor's number or have a method "
+            .. "getfd", kind)
     end
     return getfd(object)
 end
@@ -72,8 +73,8 @@ end
 -- @param object   its number, or an object whose method getfd gives it (LuaSocket's do)
 -- @param what     "r", "w", or "rw" for whichever comes first
 -- @param seconds  how long at most; nil is for ever
--- @return what it is ready for, "r", "w" or "rw" (an error on it counts as all that was asked for); nil when the
--- time is over. Nobody may close it meanwhile.
+-- @return what it is ready for, "r", "w" or "rw" (an error on it counts as all that was asked for); nil when
+-- the time is over. Nobody may close it meanwhile.
 function poll.poll(object, what, seconds)
     local fd = number_of(object)
     check(fd, what, seconds)
