@@ -5,7 +5,7 @@ local core = require "weir.core"
 local errors = require "weir.errors"
 local loop = require "weir.loop"
 local poll = require("weir.poll").poll
-local wire = require "weir.testing.wire"
+local messages = require "weir.testing.messages"
 
 local CHUNK = 65536
 local QUEUE_MAX = 1048576 -- bytes on their way in one direction; the sender waits then
@@ -106,7 +106,7 @@ local END = {} -- queued behind the last bytes
 
 local function new_way(from, to)
     return {
-        from = from, to = to, first = 1, last = 0, bytes = 0, more = {}, room = {}, stream = wire.stream(),
+        from = from, to = to, first = 1, last = 0, bytes = 0, more = {}, room = {}, stream = messages.stream(),
     }
 end
 
@@ -258,7 +258,7 @@ end
 local function read_opening(self)
     local text = ""
     while true do
-        local kind, length = wire.opening(text)
+        local kind, length = messages.opening(text)
         if kind == false then return nil end
         if kind == "ssl" or kind == "gss" then
             self.client:send "N"
@@ -281,7 +281,7 @@ local reasons = {
 
 local function refuse(self, sqlstate)
     self.proxy._seen.refused = self.proxy._seen.refused + 1
-    self.client:send(wire.fatal(sqlstate, reasons[sqlstate] or "the connection was refused"))
+    self.client:send(messages.fatal(sqlstate, reasons[sqlstate] or "the connection was refused"))
     self:finish(false)
 end
 
@@ -318,7 +318,7 @@ end
 function session.start(proxy, client)
     local self = setmetatable({
         proxy = proxy, client = session.prepare(client), tasks = {}, running = 0,
-        requests = 1, answers = 0, speaker = wire.speaker(),
+        requests = 1, answers = 0, speaker = messages.speaker(),
     }, Session)
     start_task(self, open)
     return self

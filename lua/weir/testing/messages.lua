@@ -1,7 +1,7 @@
 --- PostgreSQL's messages in a stream of bytes, read just far enough to know what a proxy has to know: where a
 -- request ends, whether a COMMIT is in it, and where its answer ends.
 
-local wire = {}
+local messages = {}
 
 local PREFIX = 256      -- bytes of a message that are looked at: a name and the start of a statement
 local NAMES_MAX = 10000 -- prepared statements remembered per connection
@@ -22,7 +22,7 @@ end
 
 --- The first message of a connection, which has no type: "ssl", "gss", "cancel" or "startup", and its length.
 -- Nil as long as it is not all there, false if it is no such message.
-function wire.opening(text)
+function messages.opening(text)
     if #text < 8 then return nil end
     local length, code = number_at(text, 1), number_at(text, 5)
     if length < 8 or length > 10000 then return false end
@@ -33,7 +33,7 @@ function wire.opening(text)
 end
 
 --- An ErrorResponse that ends a connection.
-function wire.fatal(sqlstate, message)
+function messages.fatal(sqlstate, message)
     local body = "SFATAL\0VFATAL\0C" .. sqlstate .. "\0M" .. message .. "\0\0"
     return "E" .. bytes_of(#body + 4) .. body
 end
@@ -44,7 +44,7 @@ local Stream = {}
 Stream.__index = Stream
 
 --- Cuts a stream into messages: see Stream:feed.
-function wire.stream()
+function messages.stream()
     return setmetatable({ partial = "", left = 0 }, Stream)
 end
 
@@ -82,7 +82,7 @@ local Speaker = {}
 Speaker.__index = Speaker
 
 --- Follows a client's requests.
-function wire.speaker()
+function messages.speaker()
     return setmetatable({ known = {}, names = 0, fresh = true }, Speaker)
 end
 
@@ -122,4 +122,4 @@ function Speaker:hear(message, prefix)
     return begins, self:subject(message, prefix), message == "B" or message == "Q"
 end
 
-return wire
+return messages
