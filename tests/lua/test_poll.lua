@@ -208,6 +208,19 @@ function TestMisuse.test_one_waiter_for_each_direction()
     first:wait()
 end
 
+function TestMisuse.test_a_simulation_has_no_descriptors()
+    local client, server = pair()
+    local real = weir.spawn(weir.poll, server, "r", 5)
+    weir.sleep(0)
+    client:send("x")
+    local why = weir.sim({}):run(function()
+        weir.sleep(100)
+        return raised(server, "w", 1)
+    end)
+    lu.assertStrContains(why, "weir: poll: a simulation has no descriptors")
+    lu.assertEquals(real:join(), "r", "who waits in the real world is none of its business")
+end
+
 function TestMisuse.test_nobody_waits_in_a_policy()
     local why
     local _, server = pair()

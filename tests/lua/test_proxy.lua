@@ -250,6 +250,14 @@ end
 
 TestMisuse = {}
 
+function TestMisuse.test_a_simulation_has_no_proxies()
+    local ok, err = pcall(function()
+        weir.sim({}):run(testing.proxy, { to = { host = "127.0.0.1", port = 1 } })
+    end)
+    lu.assertFalse(ok)
+    lu.assertStrContains(err, "a simulation has no descriptors")
+end
+
 local wrong = {
     { "unknown option 'form' (known: to)", function() testing.proxy { form = 1 } end },
     { "the options are a string", function() testing.proxy "x" end },

@@ -17,6 +17,7 @@ local core = require "weir.core"
 local loop = require "weir.loop"
 local poll = require("weir.poll").poll
 local session = require "weir.testing.session"
+local sim = require "weir.sim"
 local url = require "weir.testing.url"
 
 local CONNECTIONS_MAX = 1000 -- at once; more wait in the kernel's queue
@@ -134,6 +135,7 @@ end
 -- @return the proxy, or nil and a sentence that says what is missing
 local function proxy(options)
     check_options(options)
+    if sim.running() then misuse("a simulation has no descriptors") end
     local target = target_of(options.to)
     local found, socket = pcall(require, "socket")
     if not found then
