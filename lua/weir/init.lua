@@ -10,6 +10,7 @@ local errors = require "weir.errors"
 local guard = require "weir.guard"
 local json = require "weir.json"
 local loop = require "weir.loop"
+local poll = require "weir.poll"
 local sim = require "weir.sim"
 local types = require "weir.types"
 
@@ -29,6 +30,7 @@ return {
     gather = loop.gather,
     run = loop.run,
     now = loop.now,
+    poll = poll.poll,
 
     breaker = guard.breaker,
     backoff = guard.backoff,

@@ -37,6 +37,7 @@ local TURN_MAX = 0.25
 local SERVED_MAX = 100
 
 loop.now = core.now
+loop.polls_waited = 0            -- how many wait for a descriptor; kept by weir.poll, which sets on_polled too
 
 -- Puts everything the scheduler knows aside and begins with nothing, or with what was put aside before. Returns
 -- what was there.
@@ -45,16 +46,18 @@ local function exchange(other)
         current = current, queue = queue, first = first, last = last, parked = parked,
         calls_waited = calls_waited, tasks_alive = tasks_alive, unheard = unheard,
         unheard_dropped = unheard_dropped, depth = depth, restless = restless, served = served,
-        stirred = stirred, sleepers = sleepers.exchange(other and other.sleepers),
+        stirred = stirred, polls_waited = loop.polls_waited,
+        sleepers = sleepers.exchange(other and other.sleepers),
     }
     other = other or {
         queue = {}, first = 1, last = 0, parked = {}, calls_waited = 0, tasks_alive = 0, unheard = {},
-        unheard_dropped = 0, depth = 0, restless = false, served = 0, stirred = true,
+        unheard_dropped = 0, depth = 0, restless = false, served = 0, stirred = true, polls_waited = 0,
     }
     current, queue, first, last = other.current, other.queue, other.first, other.last
     parked, calls_waited, tasks_alive = other.parked, other.calls_waited, other.tasks_alive
     unheard, unheard_dropped, depth = other.unheard, other.unheard_dropped, other.depth
     restless, served, stirred = other.restless, other.served, other.stirred
+    loop.polls_waited = other.polls_waited
     return before
 end
 
@@ -372,6 +375,16 @@ local function wake_sleepers()
     return any
 end
 
+local function wake_pollers()
+    local fd, what = core.polled()
+    local any = fd ~= nil
+    while fd do
+        loop.on_polled(fd, what)
+        fd, what = core.polled()
+    end
+    return any
+end
+
 local function start_checks()
     local key, index = core.due()
     while key do
@@ -397,7 +410,7 @@ end
 function patience()
     local due = sleepers.first_due()
     local seconds = due and due - core.now() or TURN_MAX
-    if not due and calls_waited == 0 then
+    if not due and calls_waited == 0 and loop.polls_waited == 0 then
         error("weir: deadlock: every task waits for another one and nothing is under way", 0)
     end
     return seconds < 0 and 0 or seconds < TURN_MAX and seconds or TURN_MAX
@@ -410,6 +423,7 @@ function turn()
     restless = false
     if stirred then
         happened = wake_callers()
+        happened = wake_pollers() or happened
         start_checks()
         stirred = false
     end

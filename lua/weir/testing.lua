@@ -15,6 +15,7 @@
 -- it and durability was not asked for, and under /tmp otherwise.
 
 local keeper = require("weir.testing.keeper")
+local url = require("weir.testing.url")
 
 local Postgres = {}
 Postgres.__index = Postgres
@@ -196,16 +197,10 @@ end
 
 -- ---- the server's methods ---------------------------------------------------------------------------------
 
-local function escape(text)
-    return (text:gsub("[^%w_.~-]", function(byte) return string.format("%%%02X", byte:byte()) end))
-end
-
 --- The URL of this server for `user` (default: the superuser postgres), `db` (default: postgres) and
 -- `password`.
 function Postgres:url(user, db, password)
-    local host = self.tcp and "127.0.0.1" or escape(self.dir)
-    local login = escape(user or "postgres") .. (password and ":" .. escape(password) or "")
-    return string.format("postgresql://%s@%s:%d/%s", login, host, self.port, escape(db or "postgres"))
+    return url(self.tcp and "127.0.0.1" or self.dir, self.port, user, db, password)
 end
 
 local function read_all(path)
@@ -296,6 +291,19 @@ function Postgres:resume()
     return ok and true, err
 end
 
+--- Freezes the whole server: connections are accepted by the kernel, and nobody answers. Statements stand
+-- still where they are.
+function Postgres:freeze()
+    local ok, err = self:_ask("freeze")
+    return ok and true, err
+end
+
+--- Lets a frozen server go on where it stood.
+function Postgres:thaw()
+    local ok, err = self:_ask("thaw")
+    return ok and true, err
+end
+
 local signals = {
     TERM = true, INT = true, QUIT = true, KILL = true, STOP = true, CONT = true, HUP = true, ABRT = true,
 }
@@ -342,4 +350,9 @@ end
 Postgres.__close = Postgres.close
 Postgres.__gc = Postgres.close
 
-return { postgres = postgres }
+return {
+    postgres = postgres,
+    proxy = function(options)
+        return require("weir.testing.proxy")(options) -- the engine is needed for that, and for nothing above
+    end,
+}

@@ -386,6 +386,13 @@ function weir.spawn(fn, ...) end
 ---@param seconds number 0 lets others run.
 function weir.sleep(seconds) end
 
+---Waits until a descriptor can be read from or written to, while others run. One waiter for each direction.
+---@param descriptor integer|{ getfd: fun(self): integer } Not to be closed meanwhile.
+---@param what "r"|"w"|"rw" "rw": whichever comes first.
+---@param seconds? number How long at most; nil: for ever.
+---@return "r"|"w"|"rw"|nil ready What it is ready for; nil when the time is over.
+function weir.poll(descriptor, what, seconds) end
+
 ---Waits for all; then the first error is raised again.
 ---@param ... weir.task|fun()|(weir.task|fun())[]
 ---@return table[] results The packed results of each: { n = count, ... }.

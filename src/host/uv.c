@@ -23,6 +23,8 @@ struct watch {
     struct watch *next_spare;
     int fd;
     unsigned events;
+    weir_uv_ready ready; /* of weir_uv_watch; NULL: the engine's own */
+    void *ctx;
 };
 
 struct weir_uv {
@@ -67,9 +69,12 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     if (events & UV_WRITABLE) ready |= WEIR_WRITE;
     /* An error on the descriptor: whoever reads or writes it is told which. */
     if (status < 0) ready = watch->events;
-    weir_on_ready(uv->engine, fd, ready);
-    /* libuv stops polling a descriptor in error. Interest ends only when the engine says so, so start again; the engine
-     * may have forgotten the descriptor, or even watch a new one of the same number, hence the look-up. */
+    if (watch->ready != NULL)
+        watch->ready(watch->ctx, fd, ready);
+    else
+        weir_on_ready(uv->engine, fd, ready);
+    /* libuv stops polling a descriptor in error. Interest ends only when its owner says so, so start again; he may have
+     * forgotten the descriptor, or even watch a new one of the same number, hence the look-up. */
     if (status < 0 && (size_t)fd < uv->watch_room && uv->watches[fd] == watch) start_watch(watch);
 }
 
@@ -137,27 +142,41 @@ static int begin_watch(struct weir_uv *uv, int fd)
     return WEIR_OK;
 }
 
-static int host_watch(void *ctx, int fd, unsigned events)
+static struct watch *watch_of(const struct weir_uv *uv, int fd)
 {
-    struct weir_uv *uv = ctx;
-    bool watched;
+    return fd >= 0 && (size_t)fd < uv->watch_room ? uv->watches[fd] : NULL;
+}
+
+/* ready NULL: for the engine, and polled only while there is one. */
+static int set_watch(struct weir_uv *uv, int fd, unsigned events, weir_uv_ready ready, void *ctx)
+{
+    struct watch *watch = watch_of(uv, fd);
     int code;
 
     if (fd < 0 || (events & ~(unsigned)(WEIR_READ | WEIR_WRITE)) != 0) return WEIR_EINVAL;
-    watched = (size_t)fd < uv->watch_room && uv->watches[fd] != NULL;
     if (events == 0) {
-        if (watched) forget(uv, fd);
+        if (watch != NULL) forget(uv, fd);
         return WEIR_OK;
     }
-    if (watched && uv->watches[fd]->events == events) return WEIR_OK;
-    if (!watched && (code = begin_watch(uv, fd)) != WEIR_OK) return code;
-    uv->watches[fd]->events = events;
-    if (uv->engine == NULL) return WEIR_OK;
-    if (start_watch(uv->watches[fd]) != 0) {
+    if (watch == NULL && (code = begin_watch(uv, fd)) != WEIR_OK) return code;
+    watch = uv->watches[fd];
+    watch->ready = ready;
+    watch->ctx = ctx;
+    if (watch->events == events) return WEIR_OK;
+    watch->events = events;
+    if (ready == NULL && uv->engine == NULL) return WEIR_OK;
+    if (start_watch(watch) != 0) {
         forget(uv, fd);
         return WEIR_ESYS;
     }
     return WEIR_OK;
+}
+
+static int host_watch(void *ctx, int fd, unsigned events)
+{
+    const struct watch *watch = watch_of(ctx, fd);
+
+    return watch != NULL && watch->ready != NULL ? WEIR_EINVAL : set_watch(ctx, fd, events, NULL, NULL);
 }
 
 /* ---- time ---------------------------------------------------------------------------------------------------------- */
@@ -328,13 +347,21 @@ void weir_uv_bind(weir_uv *uv, weir_engine *engine)
 {
     uv->engine = engine;
     for (size_t fd = 0; fd < uv->watch_room; fd++) {
-        if (uv->watches[fd] == NULL) continue;
+        if (uv->watches[fd] == NULL || uv->watches[fd]->ready != NULL) continue;
         if (engine != NULL)
             start_watch(uv->watches[fd]); /* cannot fail: begin_watch has tried the descriptor */
         else
             uv_poll_stop(&uv->watches[fd]->poll);
     }
     if (engine != NULL && uv->timer_due) host_arm(uv, 0);
+}
+
+int weir_uv_watch(weir_uv *uv, int fd, unsigned events, weir_uv_ready ready, void *ctx)
+{
+    const struct watch *watch = watch_of(uv, fd);
+
+    if (watch != NULL && watch->ready == NULL) return WEIR_EINVAL;
+    return ready == NULL && events != 0 ? WEIR_EINVAL : set_watch(uv, fd, events, ready, ctx);
 }
 
 bool weir_uv_run_until(weir_uv *uv, const volatile bool *flag, uint64_t timeout_ns)

@@ -21,6 +21,7 @@ int luaopen_weir_core(lua_State *L)
     wl_sim_open(L);
     luaL_newlib(L, functions);
     luaL_setfuncs(L, wl_loop_functions(), 0);
+    luaL_setfuncs(L, wl_poll_functions(), 0);
     lua_pushnil(L);
     lua_pushcclosure(L, wl_call_query, 1);
     lua_setfield(L, -2, "query");

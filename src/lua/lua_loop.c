@@ -38,6 +38,7 @@ void wl_loop_release(struct wl_loop *loop)
     if (--loop->references > 0) return;
     loop->busy++;
     weir_uv_free(loop->uv);
+    free(loop->polls);
     free(loop);
 }
 
@@ -77,6 +78,7 @@ void wl_loop_open(lua_State *L)
     *box = calloc(1, sizeof **box);
     if (*box == NULL) luaL_error(L, "not enough memory");
     (*box)->references = 1;
+    (*box)->polled = -1;
     if (weir_uv_new(&(*box)->uv, NULL, 0) != WEIR_OK) luaL_error(L, "cannot make an event loop");
     lua_rawsetp(L, LUA_REGISTRYINDEX, &loop_key);
 }
@@ -89,11 +91,16 @@ static int loop_now(lua_State *L)
     return 1;
 }
 
+static bool has_news(const struct wl_loop *loop)
+{
+    return loop->ready_first != NULL || loop->due != NULL || (loop->polled >= 0 && loop->sim == NULL);
+}
+
 void wl_loop_turn(lua_State *L, struct wl_loop *loop, double seconds)
 {
     const char *why = NULL;
     if (loop->sim != NULL) {
-        loop->wake = loop->ready_first != NULL || loop->due != NULL;
+        loop->wake = has_news(loop);
         loop->busy++;
         bool went_on = wl_sim_turn(loop, seconds < 0 ? WL_TURN_MAX : seconds, &why);
         wl_loop_leave(loop);
@@ -102,13 +109,13 @@ void wl_loop_turn(lua_State *L, struct wl_loop *loop, double seconds)
     }
     /* No turn ends before it began: libuv's host looks at the clock first. */
     uint64_t limit = seconds < 0 ? 0 : seconds < 50e-6 ? 50000 : (uint64_t)(seconds * 1e9);
-    loop->wake = loop->ready_first != NULL || loop->due != NULL;
+    loop->wake = has_news(loop);
     loop->busy++;
     (void)weir_uv_run_until(loop->uv, &loop->wake, limit);
     wl_loop_leave(loop);
 }
 
-/* turn([seconds]) -> whether there is something for ready() or due(): waits for that, or until the time has
+/* turn([seconds]) -> whether there is something for ready(), due() or polled(): waits for that, or until the time has
  * passed; without seconds, for ever. */
 static int loop_turn(lua_State *L)
 {
@@ -116,7 +123,7 @@ static int loop_turn(lua_State *L)
     double seconds = luaL_optnumber(L, 1, -1);
     if (loop->busy > 0) return luaL_error(L, "a policy must not wait or call the database");
     wl_loop_turn(L, loop, seconds);
-    lua_pushboolean(L, loop->ready_first != NULL || loop->due != NULL);
+    lua_pushboolean(L, has_news(loop));
     return 1;
 }
 

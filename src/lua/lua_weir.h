@@ -40,6 +40,9 @@ struct wl_loop {
     struct wl_sim *sim;                       /* the simulation that runs, NULL in the real world */
     void (*rearm_loads)(
         struct wl_loop *loop); /* when a load may be due earlier than before; NULL: nobody asks */
+    struct wl_poll *polls;     /* descriptors waited for, by number (lua_poll.c) */
+    int poll_room;
+    int polled; /* the first that is ready and Lua has not heard of; -1: none */
 };
 
 struct wl_loop *wl_loop_of(lua_State *L);
@@ -52,6 +55,7 @@ void wl_loop_turn(lua_State *L, struct wl_loop *loop, double seconds);
 uint64_t wl_now_ns(void);                         /* the real clock */
 uint64_t wl_loop_now(const struct wl_loop *loop); /* the loop's: virtual while a simulation runs */
 const luaL_Reg *wl_loop_functions(void);
+const luaL_Reg *wl_poll_functions(void);
 
 /* ---- options (lua_fields.c, lua_options.c) ------------------------------------------------------------- */
 

@@ -216,6 +216,36 @@ function TestServer:test_a_paused_server_goes_on_when_resumed_and_stops_when_tol
     lu.assertTrue(pg:stop "fast")
 end
 
+function TestServer:test_a_frozen_server_answers_nobody_and_goes_on_where_it_stood()
+    local pg = shared()
+    local client = io.popen(("exec %s/psql -X -At %s -c 'select pg_sleep(0.3), 42' 2>&1"):format(pg.bin,
+        quote(pg:url())), "r")
+    lu.assertTrue(eventually(function()
+        return pg:sql "select count(*) from pg_stat_activity where query like 'select pg_sleep(0.3)%'" == "1"
+    end, 5))
+    lu.assertTrue(pg:freeze())
+    lu.assertTrue(pg:freeze(), "any number of times")
+    local states = output_of(("ps -o stat= -p %d --ppid %d | grep -v Z | cut -c1 | sort -u"):format(pg:pid(),
+        pg:pid()))
+    lu.assertEquals(states, "T")
+    local fresh = output_of(("timeout 0.5 %s/psql -X %s -c 'select 1' >/dev/null; echo $?"):format(pg.bin,
+        quote(pg:url())))
+    lu.assertEquals(fresh, "124", "a new connection is accepted and hangs")
+    lu.assertTrue(pg:thaw())
+    lu.assertEquals(client:read "*a", "|42\n")
+    client:close()
+    lu.assertEquals(pg:sql "select 1", "1")
+end
+
+function TestServer:test_a_frozen_server_can_be_stopped()
+    local pg = shared()
+    pg:freeze()
+    lu.assertTrue(pg:stop "immediate")
+    lu.assertEquals({ pg:freeze() }, { nil, "weir.testing: the server is not running" })
+    lu.assertEquals({ pg:thaw() }, { nil, "weir.testing: the server is not running" })
+    lu.assertTrue(pg:start())
+end
+
 function TestServer:test_a_killed_backend_is_missed_by_its_client()
     local pg = shared()
     local _, err = pg:sql "select 'self' from pg_terminate_backend(pg_backend_pid())"
@@ -453,6 +483,10 @@ end
 
 function TestEndOfProcess:test_a_kill_removes_all_of_a_paused_server()
     assert_all_gone(in_a_process("pg:pause() tell() while true do end", "kill -s KILL $pid; wait $pid"))
+end
+
+function TestEndOfProcess:test_a_kill_removes_all_of_a_frozen_server()
+    assert_all_gone(in_a_process("pg:freeze() tell() while true do end", "kill -s KILL $pid; wait $pid"))
 end
 
 function TestEndOfProcess:test_the_terminals_signals_do_not_reach_the_server()

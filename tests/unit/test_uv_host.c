@@ -309,6 +309,97 @@ static void readiness_before_the_engine_is_bound_is_kept(void **state)
     assert_int_equal(f->engine.timer_count, 1);
 }
 
+/* ---- descriptors of the caller's own ---------------------------------------------------------------------------------- */
+
+struct heard {
+    weir_uv *uv;
+    int count;
+    unsigned events;
+    bool stop, forget;
+};
+
+static void hear(void *ctx, int fd, unsigned events)
+{
+    struct heard *heard = ctx;
+
+    heard->count++;
+    heard->events = events;
+    heard->stop = true;
+    if (heard->forget) assert_int_equal(weir_uv_watch(heard->uv, fd, 0, NULL, NULL), WEIR_OK);
+}
+
+static bool await_heard(struct fixture *f, struct heard *heard, uint64_t timeout_ms)
+{
+    heard->stop = false;
+    return weir_uv_run_until(f->uv, &heard->stop, timeout_ms * MS);
+}
+
+static void the_callers_descriptor_is_reported_to_the_caller_alone(void **state)
+{
+    struct fixture *f = *state;
+    struct heard heard = {.uv = f->uv};
+
+    assert_int_equal(weir_uv_watch(f->uv, f->pair[0], WEIR_READ, hear, &heard), WEIR_OK);
+    assert_false(await_heard(f, &heard, 5));
+    say(f->pair[1]);
+    assert_true(await_heard(f, &heard, 1000));
+    assert_int_equal(heard.events, WEIR_READ);
+    assert_int_equal(f->engine.seen_count, 0);
+    assert_int_equal(weir_uv_watch(f->uv, f->pair[0], WEIR_WRITE, hear, &heard), WEIR_OK);
+    assert_true(await_heard(f, &heard, 1000));
+    assert_int_equal(heard.events, WEIR_WRITE);
+    assert_int_equal(weir_uv_watch(f->uv, f->pair[0], 0, NULL, NULL), WEIR_OK);
+    assert_false(await_heard(f, &heard, 5));
+}
+
+static void the_caller_needs_no_engine(void **state)
+{
+    struct fixture *f = *state;
+    struct heard heard = {.uv = f->uv};
+
+    weir_uv_bind(f->uv, NULL);
+    assert_int_equal(weir_uv_watch(f->uv, f->pair[0], WEIR_WRITE, hear, &heard), WEIR_OK);
+    assert_true(await_heard(f, &heard, 1000));
+    weir_uv_bind(f->uv, &f->engine);
+    weir_uv_bind(f->uv, NULL);
+    assert_true(await_heard(f, &heard, 1000));
+}
+
+static void a_descriptor_may_be_forgotten_inside_its_own_callback(void **state)
+{
+    struct fixture *f = *state;
+    struct heard heard = {.uv = f->uv, .forget = true};
+
+    for (int turn = 1; turn <= 100; turn++) {
+        assert_int_equal(weir_uv_watch(f->uv, f->pair[0], WEIR_READ | WEIR_WRITE, hear, &heard), WEIR_OK);
+        assert_true(await_heard(f, &heard, 1000));
+        assert_int_equal(heard.count, turn);
+    }
+    close_end(f, 1); /* an error, on which libuv stops polling by itself */
+    assert_int_equal(weir_uv_watch(f->uv, f->pair[0], WEIR_WRITE, hear, &heard), WEIR_OK);
+    assert_true(await_heard(f, &heard, 1000));
+    assert_false(await_heard(f, &heard, 5));
+}
+
+static void engine_and_caller_never_share_a_descriptor(void **state)
+{
+    struct fixture *f = *state;
+    struct heard heard = {.uv = f->uv};
+    weir_uv *second;
+
+    watch(f, f->pair[0], WEIR_READ);
+    assert_int_equal(weir_uv_watch(f->uv, f->pair[0], WEIR_READ, hear, &heard), WEIR_EINVAL);
+    assert_int_equal(weir_uv_watch(f->uv, f->pair[0], 0, NULL, NULL), WEIR_EINVAL);
+    assert_int_equal(weir_uv_new(&second, &f->loop, 7), WEIR_OK);
+    assert_int_equal(weir_uv_watch(second, f->pair[0], WEIR_READ, hear, &heard), WEIR_ESYS);
+    weir_uv_free(second);
+    assert_int_equal(weir_uv_watch(f->uv, f->pair[1], WEIR_READ, NULL, NULL), WEIR_EINVAL);
+    assert_int_equal(weir_uv_watch(f->uv, -1, WEIR_READ, hear, &heard), WEIR_EINVAL);
+    assert_int_equal(weir_uv_watch(f->uv, f->pair[1], WEIR_WRITE, hear, &heard), WEIR_OK);
+    assert_int_equal(f->host->watch(f->host->ctx, f->pair[1], WEIR_READ), WEIR_EINVAL);
+    assert_true(await_heard(f, &heard, 1000));
+}
+
 /* ---- time ------------------------------------------------------------------------------------------------------------ */
 
 static void the_timer_fires_once_and_never_early(void **state)
@@ -486,6 +577,12 @@ int main(void)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(what_cannot_be_watched_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(readiness_before_the_engine_is_bound_is_kept, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_callers_descriptor_is_reported_to_the_caller_alone, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(the_caller_needs_no_engine, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_descriptor_may_be_forgotten_inside_its_own_callback, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(engine_and_caller_never_share_a_descriptor, setup, teardown),
         cmocka_unit_test_setup_teardown(the_timer_fires_once_and_never_early, setup, teardown),
         cmocka_unit_test_setup_teardown(arming_again_replaces_and_a_negative_delay_disarms, setup, teardown),
         cmocka_unit_test_setup_teardown(zero_fires_in_the_next_turn_and_never_inside, setup, teardown),

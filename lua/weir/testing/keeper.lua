@@ -244,6 +244,25 @@ signal_server() { # sequence signal
     fi
 }
 
+# The postmaster first when they stop, last when they go on: nobody is born meanwhile.
+freeze_server() { # sequence
+    if alive "$server" && kill -s STOP "$server"; then
+        kill -s STOP $(children_of "$server") 2>/dev/null # one may have ended by itself
+        reply "$1 ok"
+    else
+        reply "$1 error the server is not running"
+    fi
+}
+
+thaw_server() { # sequence
+    if alive "$server"; then
+        kill -s CONT $(children_of "$server") "$server" 2>/dev/null
+        reply "$1 ok"
+    else
+        reply "$1 error the server is not running"
+    fi
+}
+
 signal_backend() { # sequence pid signal
     for child in $(children_of "$server"); do
         [ "$child" = "$2" ] || continue
@@ -297,6 +316,8 @@ keep() {
         start) start_server "$sequence" ;;
         stop) stop_server "$sequence" "$first" "$second" ;;
         signal) signal_server "$sequence" "$first" ;;
+        freeze) freeze_server "$sequence" ;;
+        thaw) thaw_server "$sequence" ;;
         backend) signal_backend "$sequence" "$first" "$second" ;;
         pid) report_server "$sequence" ;;
         quit) break ;;
