@@ -411,6 +411,7 @@ function turn()
     if stirred then
         happened = wake_callers()
         start_checks()
+        if core.arrivals() and loop.on_arrival then loop.on_arrival() end
         stirred = false
     end
     happened = wake_sleepers() or happened

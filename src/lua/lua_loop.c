@@ -43,12 +43,15 @@ void wl_loop_release(struct wl_loop *loop)
 
 void wl_loop_leave(struct wl_loop *loop)
 {
-    while (loop->busy == 1 && (loop->retired_calls != NULL || loop->retired_engines != NULL)) {
+    while (loop->busy == 1 &&
+           (loop->retired_calls != NULL || loop->retired_loads != NULL || loop->retired_engines != NULL)) {
         struct wl_call *call = loop->retired_calls;
         struct wl_engine *engine = loop->retired_engines;
         if (call != NULL) {
             loop->retired_calls = call->next;
             wl_call_drop(call);
+        } else if (loop->retired_loads != NULL) {
+            wl_load_drop(wl_load_unretire(loop));
         } else {
             loop->retired_engines = engine->next;
             wl_engine_drop(engine);
@@ -89,11 +92,16 @@ static int loop_now(lua_State *L)
     return 1;
 }
 
+static bool has_news(const struct wl_loop *loop)
+{
+    return loop->ready_first != NULL || loop->due != NULL || loop->arrivals;
+}
+
 void wl_loop_turn(lua_State *L, struct wl_loop *loop, double seconds)
 {
     const char *why = NULL;
     if (loop->sim != NULL) {
-        loop->wake = loop->ready_first != NULL || loop->due != NULL;
+        loop->wake = has_news(loop);
         loop->busy++;
         bool went_on = wl_sim_turn(loop, seconds < 0 ? WL_TURN_MAX : seconds, &why);
         wl_loop_leave(loop);
@@ -102,7 +110,7 @@ void wl_loop_turn(lua_State *L, struct wl_loop *loop, double seconds)
     }
     /* No turn ends before it began: libuv's host looks at the clock first. */
     uint64_t limit = seconds < 0 ? 0 : seconds < 50e-6 ? 50000 : (uint64_t)(seconds * 1e9);
-    loop->wake = loop->ready_first != NULL || loop->due != NULL;
+    loop->wake = has_news(loop);
     loop->busy++;
     (void)weir_uv_run_until(loop->uv, &loop->wake, limit);
     wl_loop_leave(loop);
@@ -116,7 +124,7 @@ static int loop_turn(lua_State *L)
     double seconds = luaL_optnumber(L, 1, -1);
     if (loop->busy > 0) return luaL_error(L, "a policy must not wait or call the database");
     wl_loop_turn(L, loop, seconds);
-    lua_pushboolean(L, loop->ready_first != NULL || loop->due != NULL);
+    lua_pushboolean(L, has_news(loop));
     return 1;
 }
 
@@ -151,10 +159,20 @@ static int loop_due(lua_State *L)
     return 2;
 }
 
+/* arrivals() -> whether requests have come in, since the last question, that are to be taken from a load. */
+static int loop_arrivals(lua_State *L)
+{
+    struct wl_loop *loop = wl_loop_of(L);
+    lua_pushboolean(L, loop->arrivals);
+    loop->arrivals = false;
+    return 1;
+}
+
 const luaL_Reg *wl_loop_functions(void)
 {
     static const luaL_Reg functions[] = {
-        {"now", loop_now}, {"turn", loop_turn}, {"ready", loop_ready}, {"due", loop_due}, {NULL, NULL},
+        {"now", loop_now}, {"turn", loop_turn},         {"ready", loop_ready},
+        {"due", loop_due}, {"arrivals", loop_arrivals}, {NULL, NULL},
     };
     return functions;
 }
