@@ -30,6 +30,11 @@ function figures.bucket(seconds)
     return math.ceil(seconds / BUCKETS_MAX)
 end
 
+--- The width of the windows that are judged: a second, unless the buckets are wider.
+function figures.window(plan)
+    return math.max(1, figures.bucket(plan.duration + plan.drain))
+end
+
 local function counts_of(tally, phase)
     local counts = tally:counts(phase)
     counts.p50 = tally:quantile(phase, 0.50, true)
@@ -58,7 +63,7 @@ function figures.read(plan, tally, more)
             phase.name) }
         self.phases[i], self.by_name[phase.name] = entry, entry
     end
-    self.window = math.max(1, figures.bucket(plan.duration + plan.drain))
+    self.window = figures.window(plan)
     self.windows = series.shares(series.windows(self.buckets, 0, self.ended, self.window))
     return self
 end

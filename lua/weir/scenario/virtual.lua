@@ -1,6 +1,7 @@
 --- Runs a scenario in virtual time: servers, engines and load in one simulated world, which ends when the
 -- last request has ended, or when the time to drain is over.
 
+local check = require "weir.scenario.check"
 local core = require "weir.core"
 local engines = require "weir.scenario.engines"
 local faults = require "weir.scenario.faults"
@@ -57,18 +58,18 @@ local function begin(run, entry)
     what.where:translate(server.fault, server, kind, options)
 end
 
--- What goes wrong with a fault is the scenario's mistake; it is raised when the run is over.
+-- What goes wrong with a fault is the scenario's mistake; it ends the run.
+local function begin_at_its_time(run, entry)
+    if entry.from > 0 then loop.sleep(entry.from - run.world.clock()) end
+    local ok, err = pcall(begin, run, entry)
+    if ok or run.mistake then return end
+    run.mistake = type(entry.what) == "function" and
+        entry.where:say("its function failed: %s", tostring(err)) or err
+end
+
+-- As daemons: a function of the operator's that never ends does not keep the run from ending.
 local function plan_faults(run)
-    for _, entry in ipairs(run.plan.timeline) do
-        run.world:at(entry.from, function()
-            local ok, err = pcall(begin, run, entry)
-            if not ok and not run.mistake then
-                run.mistake = type(entry.what) == "function" and entry.where:say("its function failed: %s",
-                    tostring(err))
-                    or err
-            end
-        end)
-    end
+    for _, entry in ipairs(run.plan.timeline) do loop.spawn_daemon(begin_at_its_time, run, entry) end
 end
 
 -- ---- looking on
@@ -132,6 +133,7 @@ end
 local function inside(run)
     local plan = run.plan
     run.engines = engines.open(plan)
+    plan_faults(run)
     local tally, why = core.tally {
         bucket = figures.bucket(plan.duration + plan.drain), phases = phase_spans(plan),
     }
@@ -144,16 +146,29 @@ local function inside(run)
     engines.close(run.engines)
 end
 
-local function window_of(plan)
-    return math.max(1, figures.bucket(plan.duration + plan.drain))
-end
-
 local function server_names(plan)
-    local names, samples = {}, {}
-    for name in pairs(plan.server_names) do names[#names + 1] = name end
-    table.sort(names)
+    local names, samples = check.names(plan.server_names), {}
     for _, name in ipairs(names) do samples[name] = {} end
     return names, samples
+end
+
+-- What main raises when all is done, so that nobody waits for tasks the scenario's functions have left
+-- behind.
+local DONE = {}
+
+local function main(run)
+    local ok, err = pcall(inside, run)
+    run.mistake = run.mistake or not ok and err or run.world.core:failure()
+    error(DONE, 0)
+end
+
+-- The simulation itself gave up: somebody runs on without waiting. The work that has not ended is the first
+-- suspect.
+local function blame(run, err)
+    local suspect = run.traffic and run.traffic:stuck()[1]
+    local where = suspect and suspect.where or run.plan.where
+    where:fail("%s%s", suspect and ("work of %q: "):format(suspect.context) or "",
+        (tostring(err):gsub("^weir: ", "")))
 end
 
 --- Runs the plan once and returns what was measured, and the hash of all that happened.
@@ -161,14 +176,13 @@ function virtual.measure(plan, options)
     local seed = options.seed or 1
     local world = sim { seed = seed }
     local names, samples = server_names(plan)
-    local run = {
-        plan = plan, seed = seed, world = world, names = names, samples = samples, step = window_of(plan) / 4,
-    }
+    local run = { plan = plan, seed = seed, world = world, names = names, samples = samples }
+    run.step = figures.window(plan) / 4
     if options.record then world:trace(options.record) end
     make_servers(world, plan)
-    plan_faults(run)
-    world:run(inside, run)
+    local _, err = pcall(world.run, world, main, run)
     if run.mistake then error(run.mistake, 0) end
+    if err ~= DONE then blame(run, err) end
     run.figures.hash = world:hash()
     return run.figures
 end
