@@ -283,7 +283,7 @@ function TestPicture.test_it_shows_the_run_over_its_seconds()
         "breaker    CCCCCCCCCCOOOOOOOOOOOOOOCCCCCCCCCCCCCCCC C O H",
         "retries              @@@@@@@@@@@@@@                 max 80/s",
         "waiting              @@@@@@@@@@@@@@                 max 40 calls",
-        "db queue     . . : : - - = = + + * * * # # @ @ @ @  max 19",
+        "db queue     . . : : - - - = = + + * * * # # @ @ @  max 19",
         "           +---------+---------+---------+---------",
         "seconds    0         5         10        15",
         "faults               ^ freeze primary",
