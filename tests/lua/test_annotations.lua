@@ -1,12 +1,13 @@
 -- The definition file for the language server: it names what there is, all of it, and nothing else.
 
 local lu = require "luaunit"
+local scenario = require "weir.scenario"
 local weir = require "weir"
 
 TestAnnotations = {}
 
-local function read_definitions()
-    local path = assert(package.searchpath("weir.errors", package.path)):gsub("errors%.lua$", "weir.d.lua")
+local function read_definitions(name)
+    local path = assert(package.searchpath("weir.errors", package.path)):gsub("errors%.lua$", name or "weir.d.lua")
     local file = assert(io.open(path))
     local text = file:read("*a")
     file:close()
@@ -55,6 +56,14 @@ function TestAnnotations.test_so_are_the_methods_of_every_object()
         lu.assertEquals(defined(text, name), public(getmetatable(object).__index), name)
     end
     db:close()
+end
+
+function TestAnnotations.test_so_are_the_words_of_a_scenario()
+    local text = read_definitions "scenario.d.lua"
+    lu.assertEquals(defined(text, "s"), public(scenario))
+    lu.assertEquals(defined(text, "measure"), {
+        at_least = true, at_most = true, between = true, is = true,
+    })
 end
 
 os.exit(lu.LuaUnit.run(), true)
