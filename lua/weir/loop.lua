@@ -425,6 +425,7 @@ function turn()
         happened = wake_callers()
         happened = wake_pollers() or happened
         start_checks()
+        if core.arrivals() and loop.on_arrival then loop.on_arrival() end
         stirred = false
     end
     happened = wake_sleepers() or happened

@@ -2,16 +2,22 @@
  * it. */
 #include "lua_weir.h"
 
+#include "weir/load.h"
+
+#include <stdint.h>
+
 int luaopen_weir_core(lua_State *L);
 
 int luaopen_weir_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"open", wl_engine_new},     {"breaker", wl_breaker_new},
-        {"backoff", wl_backoff_new}, {"budget", wl_budget_new},
-        {"limit", wl_limit_new},     {"rate", wl_rate_new},
-        {"sim", wl_sim_new},        {"setup", wl_values_setup},  {"decode", wl_values_decode},
-        {"dist", wl_dist_mean},      {NULL, NULL},
+        {"open", wl_engine_new},      {"breaker", wl_breaker_new},
+        {"backoff", wl_backoff_new},  {"budget", wl_budget_new},
+        {"limit", wl_limit_new},      {"rate", wl_rate_new},
+        {"sim", wl_sim_new},          {"setup", wl_values_setup},
+        {"decode", wl_values_decode}, {"load", wl_load_new},
+        {"tally", wl_tally_new},      {"numbers", wl_numbers_new},
+        {"dist", wl_dist_mean},       {NULL, NULL},
     };
     wl_loop_open(L);
     wl_engine_open(L);
@@ -19,12 +25,15 @@ int luaopen_weir_core(lua_State *L)
     wl_breaker_open(L);
     wl_guard_open(L);
     wl_sim_open(L);
+    wl_load_open(L);
     luaL_newlib(L, functions);
     luaL_setfuncs(L, wl_loop_functions(), 0);
     luaL_setfuncs(L, wl_poll_functions(), 0);
     lua_pushnil(L);
     lua_pushcclosure(L, wl_call_query, 1);
     lua_setfield(L, -2, "query");
+    lua_pushlightuserdata(L, (void *)(uintptr_t)weir_load_number); /* as a value: the request's number */
+    lua_setfield(L, -2, "number");
     lua_pushliteral(L, WEIR_VERSION);
     lua_setfield(L, -2, "version");
     return 1;

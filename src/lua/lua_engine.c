@@ -36,6 +36,7 @@ static void shut(struct wl_engine *engine)
     struct wl_loop *loop = engine->loop;
     wl_loop_retain(loop);
     loop->busy++;
+    wl_loads_free_of(engine);
     weir_free(engine->handle);
     engine->handle = NULL;
     weir_uv_free(engine->uv);

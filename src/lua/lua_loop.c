@@ -44,12 +44,15 @@ void wl_loop_release(struct wl_loop *loop)
 
 void wl_loop_leave(struct wl_loop *loop)
 {
-    while (loop->busy == 1 && (loop->retired_calls != NULL || loop->retired_engines != NULL)) {
+    while (loop->busy == 1 &&
+           (loop->retired_calls != NULL || loop->retired_loads != NULL || loop->retired_engines != NULL)) {
         struct wl_call *call = loop->retired_calls;
         struct wl_engine *engine = loop->retired_engines;
         if (call != NULL) {
             loop->retired_calls = call->next;
             wl_call_drop(call);
+        } else if (loop->retired_loads != NULL) {
+            wl_load_drop(wl_load_unretire(loop));
         } else {
             loop->retired_engines = engine->next;
             wl_engine_drop(engine);
@@ -93,7 +96,8 @@ static int loop_now(lua_State *L)
 
 static bool has_news(const struct wl_loop *loop)
 {
-    return loop->ready_first != NULL || loop->due != NULL || (loop->polled >= 0 && loop->sim == NULL);
+    return loop->ready_first != NULL || loop->due != NULL || loop->arrivals ||
+           (loop->polled >= 0 && loop->sim == NULL);
 }
 
 void wl_loop_turn(lua_State *L, struct wl_loop *loop, double seconds)
@@ -158,10 +162,20 @@ static int loop_due(lua_State *L)
     return 2;
 }
 
+/* arrivals() -> whether requests have come in, since the last question, that are to be taken from a load. */
+static int loop_arrivals(lua_State *L)
+{
+    struct wl_loop *loop = wl_loop_of(L);
+    lua_pushboolean(L, loop->arrivals);
+    loop->arrivals = false;
+    return 1;
+}
+
 const luaL_Reg *wl_loop_functions(void)
 {
     static const luaL_Reg functions[] = {
-        {"now", loop_now}, {"turn", loop_turn}, {"ready", loop_ready}, {"due", loop_due}, {NULL, NULL},
+        {"now", loop_now}, {"turn", loop_turn},         {"ready", loop_ready},
+        {"due", loop_due}, {"arrivals", loop_arrivals}, {NULL, NULL},
     };
     return functions;
 }

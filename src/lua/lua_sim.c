@@ -94,6 +94,31 @@ uint64_t wl_loop_now(const struct wl_loop *loop)
     return loop->sim != NULL ? weir_sim_now_ns(loop->sim->handle) : wl_now_ns();
 }
 
+/* ---- loads: in a simulation they come by themselves ------------------------------------------------------------ */
+
+static void rearm_loads(struct wl_loop *loop);
+
+static void loads_due(void *ctx)
+{
+    struct wl_loop *loop = ctx;
+    if (loop->sim == NULL) return;
+    loop->sim->loads_at = 0; /* the alarm is no longer set */
+    wl_loads_run(loop);
+    rearm_loads(loop);
+}
+
+static void rearm_loads(struct wl_loop *loop)
+{
+    struct wl_sim *sim = loop->sim;
+    uint64_t due = wl_loads_due(loop);
+    if (due == sim->loads_at) return;
+    sim->loads_at = due;
+    if (due == UINT64_MAX)
+        weir_sim_alarm_clear(sim->handle, &sim->loads);
+    else
+        weir_sim_alarm_set(sim->handle, &sim->loads, due, loads_due, loop);
+}
+
 /* Calls and checks of the real world that wait to be heard of must not be taken by the simulation's scheduler. */
 static int sim_enter(lua_State *L)
 {
@@ -108,6 +133,7 @@ static int sim_enter(lua_State *L)
     loop->due = NULL;
     wl_sim_retain(sim);
     loop->sim = sim;
+    loop->rearm_loads = rearm_loads;
     return 0;
 }
 
@@ -117,6 +143,7 @@ static int sim_leave(lua_State *L)
     struct wl_loop *loop = wl_loop_of(L);
     if (loop->sim != sim) return 0;
     loop->sim = NULL;
+    loop->rearm_loads = NULL;
     if (sim->set_aside.last != NULL) {
         sim->set_aside.last->next = loop->ready_first;
         if (loop->ready_first == NULL) loop->ready_last = sim->set_aside.last;

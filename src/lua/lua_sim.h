@@ -38,7 +38,6 @@ void wl_sim_release(struct wl_sim *sim);
 void wl_sim_push_anchor(lua_State *L, struct wl_sim *sim);
 void wl_sim_keep_failure(struct wl_sim *sim);
 void wl_sim_asks_free(struct wl_sim *sim);
-void wl_sim_rearm_loads(struct wl_loop *loop);
 
 /* lua_simserver.c: methods of the simulation that take the name of a server first */
 int wl_sim_set(lua_State *L);   /* sim:set(server, options) -> true | nil, why */

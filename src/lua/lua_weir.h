@@ -27,6 +27,7 @@ enum { WL_BACKENDS_MAX = 16, WL_CLIENTS_MAX = 16, WL_CHECKS_MAX = 32, WL_PATH_MA
 
 struct wl_call;
 struct wl_engine;
+struct wl_load;
 
 struct wl_loop {
     unsigned references; /* the Lua state's one, and one per engine: finalisers come in any order */
@@ -37,6 +38,9 @@ struct wl_loop {
     struct wl_call *retired_calls;            /* through call->next */
     struct wl_engine *retired_engines;        /* through engine->next */
     struct wl_engine *due;                    /* engines with checks to run; through engine->next_due */
+    struct wl_load *loads;                    /* that are not freed; through load->next */
+    struct wl_load *retired_loads;            /* through load->next_retired */
+    bool arrivals;                            /* requests wait to be taken from a load */
     struct wl_sim *sim;                       /* the simulation that runs, NULL in the real world */
     void (*rearm_loads)(
         struct wl_loop *loop); /* when a load may be due earlier than before; NULL: nobody asks */
@@ -244,6 +248,19 @@ int wl_values_setup(lua_State *L);             /* core.setup(null, decode, param
 bool wl_is_parameter(lua_State *L, int index); /* a table made by weir.json, weir.array or weir.bytea */
 bool wl_is_null(lua_State *L, int index);      /* weir.null itself */
 int wl_values_decode(lua_State *L);            /* core.decode(oid, text), for tests */
+
+/* ---- loads (lua_load.c, lua_tally.c, lua_loadoptions.c; their structure is in lua_load.h) --------------- */
+
+void wl_load_open(lua_State *L);
+int wl_load_new(lua_State *L);    /* core.load(engine, tally, options) */
+int wl_tally_new(lua_State *L);   /* core.tally(options) */
+int wl_numbers_new(lua_State *L); /* core.numbers() */
+/* Turns the loads of the world that runs, and when that is next to be done (UINT64_MAX: never by itself). */
+void wl_loads_run(struct wl_loop *loop);
+uint64_t wl_loads_due(const struct wl_loop *loop);
+void wl_loads_free_of(struct wl_engine *engine); /* before weir_free; the loop is busy */
+void wl_load_drop(struct wl_load *load);
+struct wl_load *wl_load_unretire(struct wl_loop *loop); /* the first one, off its list */
 
 /* ---- guards alone (lua_breaker.c, lua_guard.c) --------------------------------------------------------- */
 
