@@ -124,8 +124,8 @@ typedef struct weir_load_options {
     /* The last number given out, shared by the loads of one run. NULL: the load's own, from 1. */
     uint64_t *numbers;
     uint64_t (*now_ns)(void *ctx);
-    /* A request with an effect begins (`idempotent`: as declared) / ended for good: outcome of its last call, COMMITTED if any was, UNKNOWN if any
-     * was unknown and none committed. Either may be NULL. */
+    /* A request with an effect begins (`idempotent`: as declared), and has ended for good: with the outcome of its last
+     * call, COMMITTED if any was, UNKNOWN if any was unknown and none committed. Either may be NULL. */
     void (*opened)(void *ctx, uint64_t number, bool idempotent);
     void (*closed)(void *ctx, uint64_t number, weir_outcome outcome);
     /* Custom arrivals wait to be taken; called once when the first one does. May be NULL without custom calls. */

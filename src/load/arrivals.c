@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-/* ---- the rate, as stretches ------------------------------------------------------------------------------------- */
+/* ---- the rate, as stretches ---------------------------------------------------------------------------- */
 
 static void add_stretch(struct wr_arrivals *a, uint64_t from_ns, uint64_t to_ns, double rate,
                         double rate_at_end)
@@ -45,7 +45,7 @@ static void lay_out(struct wr_arrivals *a, const weir_load_rate *rates, size_t c
                 last->per_second);
 }
 
-/* ---- the next arrival -------------------------------------------------------------------------------------------- */
+/* ---- the next arrival ---------------------------------------------------------------------------------- */
 
 static double draw_step(struct wr_arrivals *a)
 {
@@ -117,7 +117,7 @@ void wr_arrivals_take(struct wr_arrivals *a)
     }
 }
 
-/* ---- making and freeing ------------------------------------------------------------------------------------------ */
+/* ---- making and freeing -------------------------------------------------------------------------------- */
 
 int wr_arrivals_init(struct wr_arrivals *a, const struct wr_memory *memory, const weir_load_options *options,
                      uint64_t seed)

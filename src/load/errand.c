@@ -25,7 +25,7 @@ static uint64_t now_of(const weir_load *load)
     return load->options.now_ns(load->options.ctx);
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------- */
+/* ---- memory -------------------------------------------------------------------------------------------- */
 
 static int grow(weir_load *load, size_t count)
 {
@@ -74,7 +74,7 @@ static void give_spare(struct wr_errand *errand)
     wr_list_prepend(&errand->load->spare, &errand->place); /* the warmest one is used first */
 }
 
-/* ---- timers ------------------------------------------------------------------------------------------------------- */
+/* ---- timers -------------------------------------------------------------------------------------------- */
 
 /* Tells the owner if this is what the load is to be run for next, unless he is just running it. */
 static void wait_until(struct wr_errand *errand, uint64_t at_ns)
@@ -129,7 +129,7 @@ void wr_errand_fired(struct wr_errand *errand)
     }
 }
 
-/* ---- the end -------------------------------------------------------------------------------------------------------- */
+/* ---- the end ------------------------------------------------------------------------------------------- */
 
 /* What is true of the request after one more call: it was committed if any call was. */
 static weir_outcome both(weir_outcome before, weir_outcome last)
@@ -178,7 +178,7 @@ static void call_ended(struct wr_errand *errand, weir_code code, weir_outcome ou
     }
 }
 
-/* ---- the engine's side ---------------------------------------------------------------------------------------------- */
+/* ---- the engine's side --------------------------------------------------------------------------------- */
 
 /* The call ended; frees it. */
 static void collect(struct wr_errand *errand)
@@ -249,7 +249,7 @@ static void send(struct wr_errand *errand)
     call_ended(errand, fault_of(load, code, why), WEIR_OUTCOME_NONE, 0);
 }
 
-/* ---- the beginning -------------------------------------------------------------------------------------------------- */
+/* ---- the beginning ------------------------------------------------------------------------------------- */
 
 /* There is no memory to keep it in: it arrived, and it failed. Its number is not spent on it. */
 static void lose(weir_load *load, wr_phase_set phases, uint64_t at_ns)
@@ -297,7 +297,7 @@ void wr_errand_arrive(weir_load *load, uint64_t at_ns)
         begin(errand, at_ns);
 }
 
-/* ---- from outside --------------------------------------------------------------------------------------------------- */
+/* ---- from outside -------------------------------------------------------------------------------------- */
 
 void wr_errand_settled(struct wr_errand *errand, const weir_error *error, uint32_t attempts)
 {

@@ -6,7 +6,7 @@
 
 static const double ns_per_second = 1e9;
 
-/* ---- options ------------------------------------------------------------------------------------------------------ */
+/* ---- options ------------------------------------------------------------------------------------------- */
 
 enum { POINTS_MAX = 256, USERS_MAX = 100000, CALLER_RETRIES_MAX = 1000 };
 
@@ -82,7 +82,7 @@ static int check_options(const weir_load_options *o, char *why)
     return code;
 }
 
-/* ---- making ------------------------------------------------------------------------------------------------------- */
+/* ---- making -------------------------------------------------------------------------------------------- */
 
 static weir_load *make(const struct wr_memory *memory, weir_engine *engine, weir_tally *tally,
                        const weir_load_options *options)
@@ -146,7 +146,7 @@ int weir_load_new(weir_load **out, weir_engine *engine, weir_tally *tally, const
     return wr_load_new(wr_memory_libc(), out, engine, tally, options, why);
 }
 
-/* ---- its turn ----------------------------------------------------------------------------------------------------- */
+/* ---- its turn ------------------------------------------------------------------------------------------ */
 
 static uint64_t timer_ns(const weir_load *load)
 {
@@ -203,7 +203,7 @@ const char *weir_load_misuse(const weir_load *load)
     return load->misuse;
 }
 
-/* ---- its end ------------------------------------------------------------------------------------------------------ */
+/* ---- its end ------------------------------------------------------------------------------------------- */
 
 void weir_load_free(weir_load *load)
 {

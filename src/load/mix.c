@@ -10,7 +10,7 @@ enum { CALLS_MAX = 64 };
 
 const char weir_load_number[] = "$number";
 
-/* ---- checks ------------------------------------------------------------------------------------------------------ */
+/* ---- checks -------------------------------------------------------------------------------------------- */
 
 static const char *problem_of_statement(const weir_statement *statement)
 {
@@ -64,7 +64,7 @@ int wr_mix_check(const weir_load_options *options, char *why)
     return WEIR_OK;
 }
 
-/* ---- making ------------------------------------------------------------------------------------------------------- */
+/* ---- making -------------------------------------------------------------------------------------------- */
 
 static size_t count_values(const weir_load_call *call, bool *numbered)
 {
@@ -136,7 +136,7 @@ void wr_mix_release(struct wr_mix *mix)
     mix->count = 0;
 }
 
-/* ---- drawing ------------------------------------------------------------------------------------------------------- */
+/* ---- drawing ------------------------------------------------------------------------------------------- */
 
 struct wr_kind *wr_mix_draw(const struct wr_mix *mix, struct wr_rng *rng)
 {

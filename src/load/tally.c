@@ -46,7 +46,7 @@ struct weir_tally {
     uint64_t moves_seen;
 };
 
-/* ---- latencies of a bucket -------------------------------------------------------------------------------------- */
+/* ---- latencies of a bucket ----------------------------------------------------------------------------- */
 
 /* Two bins an octave: 1 to 1.5 and 1.5 to 2 times a power of two, so no value is further than a factor of 1.5 from any
  * other of its bin. */
@@ -77,7 +77,7 @@ static uint64_t spread_p95(const struct bucket *bucket)
     return middle < most ? middle : most;
 }
 
-/* ---- buckets ------------------------------------------------------------------------------------------------------ */
+/* ---- buckets ------------------------------------------------------------------------------------------- */
 
 static void add_counts(weir_tally_counts *to, const weir_tally_counts *from)
 {
@@ -161,7 +161,7 @@ static struct bucket *bucket_at(weir_tally *tally, uint64_t at_ns)
     return find_bucket(tally, at_ns);
 }
 
-/* ---- counting ------------------------------------------------------------------------------------------------------ */
+/* ---- counting ------------------------------------------------------------------------------------------ */
 
 static void find_set(weir_tally *tally, uint64_t at_ns)
 {
@@ -250,7 +250,7 @@ void wr_tally_ended(weir_tally *tally, const struct wr_verdict *v)
         end_in_slot(&tally->slots[__builtin_ctz(rest)], v, latency_ns);
 }
 
-/* ---- levels and moves ------------------------------------------------------------------------------------------------ */
+/* ---- levels and moves ---------------------------------------------------------------------------------- */
 
 void wr_tally_level(weir_tally *tally, const struct wr_level *level, uint64_t now_ns)
 {
@@ -275,7 +275,7 @@ const struct wr_memory *wr_tally_memory(const weir_tally *tally)
     return tally->memory;
 }
 
-/* ---- making and freeing ---------------------------------------------------------------------------------------------- */
+/* ---- making and freeing -------------------------------------------------------------------------------- */
 
 static int check_options(uint64_t bucket_ns, const weir_phase_span *phases, size_t count, char *why)
 {
@@ -358,7 +358,7 @@ void weir_tally_free(weir_tally *tally)
     wr_free(tally->memory, tally);
 }
 
-/* ---- reading ----------------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------------- */
 
 static const struct slot *slot_of(const weir_tally *tally, size_t phase)
 {

@@ -30,7 +30,7 @@ struct wr_verdict { /* on a request that ended */
 };
 void wr_tally_ended(weir_tally *tally, const struct wr_verdict *verdict);
 
-/* ---- watching the pools of an engine (watch.c) ----------------------------------------------------------------- */
+/* ---- watching the pools of an engine (watch.c) --------------------------------------------------------- */
 
 struct wr_watch; /* one per engine, shared by its loads */
 

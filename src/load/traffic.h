@@ -10,7 +10,7 @@
 
 enum { WR_DIGITS = 24 };
 
-/* ---- the mix (mix.c) --------------------------------------------------------------------------------------------- */
+/* ---- the mix (mix.c) ----------------------------------------------------------------------------------- */
 
 struct wr_kind { /* a call of the mix, ready to be submitted */
     weir_request request;
@@ -36,7 +36,7 @@ void wr_mix_release(struct wr_mix *mix);
 struct wr_kind *wr_mix_draw(const struct wr_mix *mix, struct wr_rng *rng); /* one kind alone draws nothing */
 void wr_mix_number(struct wr_mix *mix, uint64_t number);
 
-/* ---- errands (errand.c) --------------------------------------------------------------------------------------------- */
+/* ---- errands (errand.c) -------------------------------------------------------------------------------- */
 
 enum wr_errand_state {
     WR_ERRAND_SPARE = 0, /* nobody's; or a user's who has sent his last */
@@ -104,7 +104,7 @@ void wr_errand_fired(struct wr_errand *errand);         /* its timer, which is d
 void wr_errand_settled(struct wr_errand *errand, const weir_error *error, uint32_t attempts);
 void wr_errand_abort(struct wr_errand *errand); /* the load is being freed */
 
-/* ---- custom arrivals (custom.c) ---------------------------------------------------------------------------------------- */
+/* ---- custom arrivals (custom.c) ------------------------------------------------------------------------ */
 
 int wr_customs_reserve(weir_load *load); /* for one more; WEIR_OK or WEIR_ENOMEM */
 void wr_customs_add(weir_load *load, struct wr_errand *errand);

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- what a load asks and tells ------------------------------------------------------------------------- */
+/* ---- what a load asks and tells ------------------------------------------------------------------------ */
 
 static uint64_t on_now(void *ctx)
 {
@@ -53,7 +53,7 @@ static void rearm(void *ctx)
     if (loop->rearm_loads != NULL) loop->rearm_loads(loop);
 }
 
-/* ---- all loads of a loop -------------------------------------------------------------------------------- */
+/* ---- all loads of a loop ------------------------------------------------------------------------------- */
 
 /* Loads of another world stand still. */
 static bool is_here(const struct wl_load *load, const struct wl_loop *loop)
@@ -80,7 +80,7 @@ uint64_t wl_loads_due(const struct wl_loop *loop)
     return least;
 }
 
-/* ---- life ----------------------------------------------------------------------------------------------- */
+/* ---- life ---------------------------------------------------------------------------------------------- */
 
 /* Ends what is under way. The loop is busy: this enters the engine. */
 static void shut(struct wl_load *load)
@@ -202,7 +202,7 @@ int wl_load_new(lua_State *L)
     return 1;
 }
 
-/* ---- methods -------------------------------------------------------------------------------------------- */
+/* ---- methods ------------------------------------------------------------------------------------------- */
 
 static struct wl_load *check_load(lua_State *L)
 {

@@ -245,7 +245,7 @@ function rules.public_headers_compile_alone(tree)
     return found
 end
 
---- Names of the functions the public headers declare, each with its header.
+--- Names of the functions and arrays the public headers declare, each with its header.
 function rules.declared_functions(tree)
     local declared = {}
     for path, text in house.each(tree, { "include" }, { ".h" }) do
@@ -253,6 +253,7 @@ function rules.declared_functions(tree)
         code = code:gsub("%b{}", " ")
         for declaration in code:gmatch "[^;]+" do
             local name = not declaration:find "^%s*typedef" and declaration:match "(weir_[%w_]+)%s*%("
+                or declaration:match "^%s*extern%s[^(]-(weir_[%w_]+)%s*%["
             if name then declared[name] = path end
         end
     end

@@ -68,8 +68,10 @@ function TestDist.test_a_table_of_ones_own_is_read_as_strictly()
         { "x.kind is 'bell'; it must be one of constant, uniform", { kind = "bell" } },
         { "x.mean is not a known option", { kind = "constant", mean = 1 } },
         { "x.edges is a nil; it must be a list of numbers", { kind = "histogram" } },
-        { "x.edges holds 1 numbers; with 1 weights it must hold 2", { kind = "histogram", edges = { 0 }, weights = { 1 } } },
-        { "x.weights holds a string at place 1", { kind = "histogram", edges = { 0, 1 }, weights = { "a" } } },
+        { "x.edges holds 1 numbers; with 1 weights it must hold 2",
+            { kind = "histogram", edges = { 0 }, weights = { 1 } } },
+        { "x.weights holds a string at place 1",
+            { kind = "histogram", edges = { 0, 1 }, weights = { "a" } } },
         { "x is a boolean; it must be a number of seconds or a distribution", true },
         { "x: the duration is -0.1; it must be 0 or more seconds", -0.1 },
     }

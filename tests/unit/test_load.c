@@ -182,7 +182,7 @@ static const weir_statement write_one = {.sql = "insert into orders values ($1)"
 static const weir_load_call reading[] = {READ};
 static const weir_load_call writing[] = {WRITE};
 
-/* ---- open arrivals ---------------------------------------------------------------------------------------------- */
+/* ---- open arrivals ------------------------------------------------------------------------------------- */
 
 static void every_arrival_becomes_a_call_and_is_counted(void **state)
 {
@@ -287,7 +287,7 @@ static void requests_carry_their_number_which_no_two_share(void **state)
     end(f, other);
 }
 
-/* ---- a closed loop ----------------------------------------------------------------------------------------------- */
+/* ---- a closed loop ------------------------------------------------------------------------------------- */
 
 static void users_wait_for_the_end_and_think_before_they_send_again(void **state)
 {
@@ -353,7 +353,7 @@ static void a_user_who_is_refused_at_once_does_not_stop_the_clock(void **state)
     end(f, load);
 }
 
-/* ---- units of work ----------------------------------------------------------------------------------------------- */
+/* ---- units of work ------------------------------------------------------------------------------------- */
 
 static const weir_statement steps[] = {{.sql = "insert into a values ($1)", .values = number, .count = 1},
                                        {.sql = "update b"}};
@@ -446,7 +446,7 @@ static void a_unit_the_engine_will_not_send_ends_as_misuse(void **state)
     end(f, load);
 }
 
-/* ---- the caller's own retries ------------------------------------------------------------------------------------- */
+/* ---- the caller's own retries -------------------------------------------------------------------------- */
 
 static void a_caller_who_tries_again_makes_more_calls_of_one_request(void **state)
 {
@@ -504,7 +504,7 @@ static void what_was_perhaps_committed_stays_so_until_it_is_known(void **state)
     end(f, load);
 }
 
-/* ---- custom requests ---------------------------------------------------------------------------------------------- */
+/* ---- custom requests ----------------------------------------------------------------------------------- */
 
 static const weir_load_call custom[] = {
     READ, {.request = {.idempotent = true}, .weight = 1e9, .custom = true, .writes = true}};
@@ -582,7 +582,7 @@ static void many_custom_requests_are_found_by_number(void **state)
     end(f, load);
 }
 
-/* ---- the end, and mistakes ---------------------------------------------------------------------------------------- */
+/* ---- the end, and mistakes ----------------------------------------------------------------------------- */
 
 static void a_load_that_is_freed_cancels_what_is_under_way_and_says_so(void **state)
 {
@@ -770,7 +770,7 @@ static void what_cannot_be_is_refused_with_a_sentence(void **state)
     end(f, NULL);
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------- */
+/* ---- memory -------------------------------------------------------------------------------------------- */
 
 struct stingy {
     int allowed, live, made;
