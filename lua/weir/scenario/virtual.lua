@@ -98,6 +98,8 @@ local function watch(run)
         if now < plan.duration then target = math.min(target, plan.duration) end
         if target > now then loop.sleep(target - now) end
         if target == count * step then sample(run) else count = count - 1 end
+        local misuse = run.traffic:misuse()
+        if misuse then plan.load_where:fail("load: %s", misuse) end
     end
 end
 
