@@ -2,8 +2,9 @@
 --
 --     weir test examples/scenarios/outage.lua
 --
--- A scenario runs the engine that runs in production, with its policy, against a simulated server and in virtual
--- time: the minute and a half below is over in a moment, and the same seed gives the same course of events.
+-- A scenario runs the engine that runs in production, with its policy, against a simulated server and in
+-- virtual time: the minute and a half below is over in a moment, and the same seed gives the same course of
+-- events.
 
 local s = require "weir.scenario"
 

@@ -1,6 +1,6 @@
--- The database is there, and takes a hundred times as long as it should. Nothing fails at once, which makes this worse
--- than an outage: every caller waits, and connections and queues fill up. A breaker that counts slow calls too sends
--- them away.
+-- The database is there, and takes a hundred times as long as it should. Nothing fails at once, which makes
+-- this worse than an outage: every caller waits, and connections and queues fill up. A breaker that counts
+-- slow calls too sends them away.
 --
 --     weir test examples/scenarios/slow_database.lua
 

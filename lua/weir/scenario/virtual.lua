@@ -170,7 +170,8 @@ local function blame(run, err)
     local suspect = run.traffic and run.traffic:stuck()[1]
     local where = suspect and suspect.where or run.plan.where
     local message = tostring(err):match("^[^\n]-:%d+: ([^\n]*)") or tostring(err)
-    where:fail("%s%s", suspect and ("work of %q: "):format(suspect.context) or "", (message:gsub("^weir: ", "")))
+    where:fail("%s%s", suspect and ("work of %q: "):format(suspect.context) or "", (message:gsub("^weir: ",
+        "")))
 end
 
 --- Runs the plan once and returns what was measured, and the hash of all that happened.
