@@ -2,8 +2,9 @@
 --
 --     weir test examples/scenarios/outage.lua
 --
--- A scenario runs the engine that runs in production, with its policy, against a simulated server and in virtual
--- time: the minute and a half below is over in a moment, and the same seed gives the same course of events.
+-- A scenario runs the engine that runs in production, with its policy, against a simulated server and in
+-- virtual time: the minute and a half below is over in a moment, and the same seed gives the same course of
+-- events.
 
 local s = require "weir.scenario"
 
@@ -12,7 +13,7 @@ s.scenario "the database is away for half a minute" {
     policy = {
         timeout = 2,
         retries = 2,
-        breaker = { window = 10, min_calls = 20, failure_rate = 0.5, open_for = 10 },
+        breaker = { window = 3, min_calls = 20, failure_rate = 0.5, open_for = 10 },
     },
 
     servers = { primary = { workers = 8, service = s.exponential(0.004) } },
@@ -34,9 +35,10 @@ s.scenario "the database is away for half a minute" {
     expect = {
         s.goodput("before"):at_least(0.999),
         s.opens { within = 2 },                         -- after the crash
-        s.latency("outage", 0.99):at_most(2),
+        s.refused("outage"):at_least(5000),             -- told at once that there is no database
         s.recovers { within = 5, to = 0.99 },           -- after the restart
         s.goodput("after"):at_least(0.999),
+        s.latency("after", 0.99):at_most(0.1),
         s.amplification():at_most(1.2),                 -- attempts per request
         s.longest_call():at_most(2.1),                  -- nobody waits longer than his deadline
         s.server("primary", "connects_in_a_second"):at_most(40),

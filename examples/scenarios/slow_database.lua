@@ -1,6 +1,6 @@
--- The database is there, and takes a hundred times as long as it should. Nothing fails at once, which makes this worse
--- than an outage: every caller waits, and connections and queues fill up. A breaker that counts slow calls too sends
--- them away.
+-- The database is there, and takes a hundred times as long as it should. Nothing fails at once, which makes
+-- this worse than an outage: every caller waits, and connections and queues fill up. A breaker that counts
+-- slow calls too sends them away.
 --
 --     weir test examples/scenarios/slow_database.lua
 
@@ -9,7 +9,7 @@ local s = require "weir.scenario"
 s.scenario "the database is a hundred times slower for half a minute" {
     policy = {
         timeout = 2,
-        breaker = { min_calls = 20, failure_rate = 0.5, slow_call = 0.2, slow_rate = 0.5, open_for = 5 },
+        breaker = { window = 5, slow_call = 0.2, slow_rate = 0.5, open_for = 5 },
     },
 
     servers = { primary = { workers = 8, service = s.exponential(0.004) } },

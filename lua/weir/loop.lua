@@ -428,12 +428,13 @@ function turn()
         if core.arrivals() and loop.on_arrival then loop.on_arrival() end
         stirred = false
     end
-    happened = wake_sleepers() or happened
+    -- Who keeps running, or sleeps for no time again and again, must not starve the connections.
+    local woken = wake_sleepers()
     if first <= last and depth <= DEPTH_MAX then
         run_tasks()
-        if first <= last then stirred = core.turn(0) end -- who keeps running must not starve the connections
-    elseif not happened then
-        stirred = core.turn(patience())
+        if first <= last or sleepers.is_due(core.now()) then stirred = core.turn(0) end
+    elseif woken or not happened then
+        stirred = core.turn(woken and 0 or patience())
     end
 end
 

@@ -70,6 +70,11 @@ function sleepers.first_due()
     return count > 0 and heap[1].due or nil
 end
 
+--- Whether one is due at `now`.
+function sleepers.is_due(now)
+    return count > 0 and heap[1].due <= now
+end
+
 --- Takes out and returns the owner of the first one due at `now`, or nil.
 function sleepers.pop_due(now)
     local first = heap[1]

@@ -225,6 +225,14 @@ function TestServedOnTheSpot:test_a_sleeper_wakes_between_short_calls()
     task:join()
 end
 
+function TestServedOnTheSpot:test_a_task_that_sleeps_for_no_time_does_not_starve_the_calls()
+    local task = weir.spawn(function() return self.service:query("GET", "select 1 as n") end)
+    local patience = weir.now() + 5
+    while task:status() == "running" and weir.now() < patience do weir.sleep(0) end
+    lu.assertEquals(task:status(), "done")
+    lu.assertEquals(task:join()[1].n, 1)
+end
+
 function TestServedOnTheSpot:test_callers_take_turns()
     local theirs = 0
     local task = weir.spawn(function()

@@ -1,4 +1,5 @@
--- What a scenario file says becomes a plan, and what is wrong with it becomes one sentence that begins with its line.
+-- What a scenario file says becomes a plan, and what is wrong with it becomes one sentence that begins with
+-- its line.
 
 local lu = require "luaunit"
 local scenario = require "weir.scenario"
@@ -71,7 +72,9 @@ function TestReading.test_the_timeline_is_in_order_of_time()
 end
 
 function TestReading.test_primaries_stand_before_those_who_follow()
-    local plan = read 'servers = { copy = { follows = "primary" }, archive = { follows = "primary" }, primary = {} },'
+    local plan = read [[servers = {
+        copy = { follows = "primary" }, archive = { follows = "primary" }, primary = {},
+    },]]
     local names = {}
     for i, server in ipairs(plan.servers) do names[i] = server.name end
     lu.assertEquals(names, { "primary", "archive", "copy" })
@@ -168,7 +171,8 @@ function TestMistakes.test_a_value_is_told_with_its_limit()
         },
         {
             "servers = { primary = { service = 'slow' } },",
-            "6: servers.primary.service is \"slow\"; it must be a number of seconds or a distribution such as " ..
+            "6: servers.primary.service is \"slow\"; it must be a number of seconds or a distribution " ..
+            "such as " ..
             "s.exponential(0.002)",
         },
         {
@@ -208,7 +212,8 @@ function TestMistakes.test_what_is_missing_is_told()
     lu.assertEquals(scenariofile.load(scenariofile.text "load = { arrivals = s.poisson(1) }"),
         "outage.lua:3: duration is missing; it says for how many seconds requests arrive")
     lu.assertEquals(scenariofile.load(scenariofile.text "duration = 1"),
-        "outage.lua:3: load is missing; it says who calls and how often: load = { arrivals = s.poisson(200) }")
+        "outage.lua:3: load is missing; it says who calls and how often: load = { arrivals = " ..
+        "s.poisson(200) }")
     lu.assertEquals(scenariofile.load(scenariofile.text "duration = 1,\n load = {}"),
         "outage.lua:5: load.arrivals is nil; it must be arrivals, such as s.poisson(200)")
 end
@@ -245,7 +250,8 @@ function TestMistakes.test_a_fault_is_known_and_complete_and_has_its_server()
         { 'faults = { s.at(1, s.slow "primary") },', "6: s.slow needs factor" },
         {
             'faults = { s.at(1, "slwo") },',
-            "6: s.at takes faults, such as s.crash \"primary\", or functions; this is \"slwo\"; did you mean slow?",
+            "6: s.at takes faults, such as s.crash \"primary\", or functions; this is \"slwo\"; did you " ..
+            "mean slow?",
         },
         { 'faults = { s.at(1, s.crahs "primary") },',
             "6: s.crahs is no word of a scenario; did you mean crash?" },
@@ -265,7 +271,8 @@ function TestMistakes.test_a_fault_is_known_and_complete_and_has_its_server()
         },
         {
             'faults = { s.at(1, s.reset "primary" { phase = "sometimes" }) },',
-            "6: s.reset: phase is \"sometimes\"; it must be one of before_send, after_send, before_answer, at_commit, " ..
+            "6: s.reset: phase is \"sometimes\"; it must be one of before_send, after_send, " ..
+            "before_answer, at_commit, " ..
             "after_commit",
         },
     }
@@ -274,11 +281,13 @@ end
 function TestMistakes.test_the_same_trouble_cannot_be_twice_at_once()
     assert_sentences {
         {
-            'faults = { s.at(20, s.crash "primary" { restart_after = 30 }),\n s.at(40, s.restart "primary") },',
+            'faults = { s.at(20, s.crash "primary" { restart_after = 30 }),\n s.at(40, s.restart ' ..
+            '"primary") },',
             "7: s.restart of primary at 40 s begins before that of line 6, from 20 s to 50 s, is over",
         },
         {
-            'faults = { s.at(20, s.slow "primary" { factor = 2 }), s.at(40, s.slow "primary" { factor = 3 }) },',
+            'faults = { s.at(20, s.slow "primary" { factor = 2 }), s.at(40, s.slow "primary" { factor = ' ..
+            '3 }) },',
             "6: s.slow of primary at 40 s begins before that of line 6, from 20 s to the end, is over",
         },
     }
@@ -316,7 +325,8 @@ end
 
 function TestMistakes.test_arrivals_say_what_is_wrong_at_their_line()
     local function load_with(arrivals)
-        return scenariofile.load(scenariofile.text("duration = 90,\nload = {\n arrivals = " .. arrivals .. " },"))
+        local fields = "duration = 90,\nload = {\n arrivals = " .. arrivals .. " },"
+        return scenariofile.load(scenariofile.text(fields))
     end
     lu.assertEquals(load_with "s.poisson(0)",
         "outage.lua:6: s.poisson: per_second is 0; it must be a number, more than 0")

@@ -1,4 +1,5 @@
--- What is said about a run: the sentences of expectations that do not hold, and the picture. The figures are made up.
+-- What is said about a run: the sentences of expectations that do not hold, and the picture. The figures
+-- are made up.
 
 local lu = require "luaunit"
 local figures = require "weir.scenario.figures"
@@ -8,7 +9,8 @@ local scenariofile = require "scenariofile"
 local series = require "weir.scenario.series"
 local wording = require "weir.scenario.wording"
 
--- ---- a run that never was ---------------------------------------------------------------------------------
+-- ---- a run that never was
+-- ---------------------------------------------------------------------------------
 
 local counters = { "arrived", "ok", "failed", "refused", "timed_out", "unknown", "calls", "attempts" }
 
@@ -80,7 +82,8 @@ local function report_of(expectations, more)
         local fields = {
             seed = 7, ended = 20, open = 0, samples = { primary = samples },
             servers = { primary = {
-                connects = 60, statements = 2000, sessions_max = 10, waiting_max = 25, connects_in_a_second_max = 21,
+                connects = 60, statements = 2000, sessions_max = 10, waiting_max = 25,
+                    connects_in_a_second_max = 21,
             } },
         }
         for key, value in pairs(more or {}) do fields[key] = value end
@@ -115,14 +118,16 @@ function TestExpectations.test_goodput_is_told_with_its_worst_second()
         { 's.goodput("before"):at_least(1)' },
         {
             's.goodput("during"):at_least(0.99)',
-            'goodput of phase "during" should be at least 0.99, was 0.2 (100 of 500 requests); worst second 5-6 s: 0.2',
+            'goodput of phase "during" should be at least 0.99, was 0.2 (100 of 500 requests); worst ' ..
+            'second 5-6 s: 0.2',
         },
         {
             's.goodput():between(0.9, 1)',
             "goodput of the whole run should be between 0.9 and 1, was 0.72 (1 440 of 2 000 requests); " ..
             "worst second 5-6 s: 0.2",
         },
-        { 's.goodput("during"):at_most(0.1999999)', 'goodput of phase "during" should be at most 0.2, was 0.2 ' ..
+        { 's.goodput("during"):at_most(0.1999999)',
+            'goodput of phase "during" should be at most 0.2, was 0.2 ' ..
             "(100 of 500 requests); worst second 5-6 s: 0.2" },
     }
 end
@@ -135,7 +140,8 @@ function TestExpectations.test_latency_and_the_longest_call_are_told_in_seconds(
             'latency (50 %) of phase "after" should be at most 10 ms, was 50 ms (840 successes); ' ..
             "slowest second 19-20 s: about 29.5 ms",
         },
-        { "s.longest_call():at_most(0.05)", "the longest call should be at most 50 ms, was 100 ms (ended at 0-1 s)" },
+        { "s.longest_call():at_most(0.05)",
+            "the longest call should be at most 50 ms, was 100 ms (ended at 0-1 s)" },
     }
 end
 
@@ -150,11 +156,13 @@ function TestExpectations.test_a_breaker_has_its_moments()
         },
         {
             's.opens { within = 1, pool = "anon@primary" }',
-            "the breaker of anon@primary should open within 1 s after 5 s, but did not until the end; it never moved",
+            "the breaker of anon@primary should open within 1 s after 5 s, but did not until the end; " ..
+            "it never moved",
         },
         {
             "s.closes { within = 3, after = 13 }",
-            "a breaker should close within 3 s after 13 s, but did not until the end; its moves: service@primary OPEN " ..
+            "a breaker should close within 3 s after 13 s, but did not until the end; its moves: " ..
+            "service@primary OPEN " ..
             "at 6.25 s, service@primary HALF_OPEN at 12 s, service@primary CLOSED at 12.5 s",
         },
         { "s.never_opens()", "no breaker should open, but that of service@primary did at 6.25 s" },
@@ -167,7 +175,8 @@ function TestExpectations.test_recovery_counts_from_the_end_of_the_trouble()
         { "s.recovers { within = 1, to = 0.2 }" },
         {
             "s.recovers { within = 1.5 }",
-            "at least 0.95 of the requests should end well again within 1.5 s after 10 s, did after 2 s, at 12 s " ..
+            "at least 0.95 of the requests should end well again within 1.5 s after 10 s, did after 2 " ..
+            "s, at 12 s " ..
             "(worst second 10-11 s: 0.2)",
         },
     }
@@ -179,11 +188,13 @@ function TestExpectations.test_counts_and_amplification()
         { "s.amplification():at_most(1.28)" },
         {
             's.failed("during"):at_most(100)',
-            'failed requests of phase "during" should be at most 100, was 400 of 500 requests; most in second 5-6 s: 80',
+            'failed requests of phase "during" should be at most 100, was 400 of 500 requests; most in ' ..
+            'second 5-6 s: 80',
         },
         {
             's.amplification("during"):at_most(1.2)',
-            'retry amplification of phase "during" should be at most 1.2, was 1.8 (900 attempts for 500 requests)',
+            'retry amplification of phase "during" should be at most 1.2, was 1.8 (900 attempts for 500 ' ..
+            'requests)',
         },
     }
 end
@@ -214,11 +225,13 @@ function TestExpectations.test_the_operators_own_is_called_with_the_report()
 end
 
 function TestExpectations.test_what_must_never_happen_is_checked_unsaid()
-    local sentence = "outage.lua:3: calls lost should be at most 0, were 3: 2 requests had not ended 0 s after the " ..
+    local sentence = "outage.lua:3: calls lost should be at most 0, were 3: 2 requests had not ended 0 " ..
+        "s after the " ..
         "last arrival, the oldest from 4 s; and 1 write reported as committed is not there"
     local told = report_of({ "s.goodput():at_least(0.1)" },
         { open = 2, oldest = 4, books = { lost = 1, twice = 1, undead = 0 } })
-    lu.assertEquals(told.failures, { sentence, "outage.lua:3: calls executed twice should be at most 0, were 1" })
+    lu.assertEquals(told.failures, { sentence,
+        "outage.lua:3: calls executed twice should be at most 0, were 1" })
     lu.assertFalse(told.ok)
 end
 
@@ -230,13 +243,15 @@ function TestExpectations.test_unless_the_scenario_allows_it()
     lu.assertStrContains(told.text, "test: as expected (2 000 requests in 20 s, seed 7)")
 end
 
--- ---- windows ----------------------------------------------------------------------------------------------
+-- ---- windows
+-- ----------------------------------------------------------------------------------------------
 
 TestSeries = {}
 
 function TestSeries.test_a_window_in_which_nothing_ended_has_the_share_of_the_next()
     local windows = series.shares {
-        { arrived = 5, ok = 5, failed = 0 }, { arrived = 5, ok = 0, failed = 0 }, { arrived = 5, ok = 1, failed = 3 },
+        { arrived = 5, ok = 5, failed = 0 }, { arrived = 5, ok = 0, failed = 0 }, { arrived = 5, ok = 1,
+            failed = 3 },
         { arrived = 0, ok = 0, failed = 0 }, { arrived = 5, ok = 0, failed = 0 },
     }
     local list = {}
@@ -265,7 +280,8 @@ function TestSeries.test_buckets_make_whole_seconds_and_are_bounded()
     end
 end
 
--- ---- the picture ------------------------------------------------------------------------------------------
+-- ---- the picture
+-- ------------------------------------------------------------------------------------------
 
 TestPicture = {}
 
@@ -306,11 +322,14 @@ TestWording = {}
 function TestWording.test_numbers_as_people_read_them()
     lu.assertEquals({ wording.count(2431), wording.count(999), wording.count(1234567), wording.count(-2431) },
         { "2 431", "999", "1 234 567", "-2 431" })
-    lu.assertEquals({ wording.share(0.99996), wording.share(1), wording.share(0.00001), wording.share(0.83124) },
+    lu.assertEquals({ wording.share(0.99996), wording.share(1), wording.share(0.00001),
+        wording.share(0.83124) },
         { "0.9999", "1", "0.0001", "0.8312" })
-    lu.assertEquals({ wording.seconds(0.0008), wording.seconds(0.012), wording.seconds(2.1), wording.seconds(0) },
+    lu.assertEquals({ wording.seconds(0.0008), wording.seconds(0.012), wording.seconds(2.1),
+        wording.seconds(0) },
         { "0.8 ms", "12 ms", "2.1 s", "0 s" })
-    lu.assertEquals({ wording.number(12.345), wording.number(0.5), wording.number(100.04), wording.number(2431) },
+    lu.assertEquals({ wording.number(12.345), wording.number(0.5), wording.number(100.04),
+        wording.number(2431) },
         { "12.35", "0.5", "100", "2 431" })
 end
 

@@ -15,8 +15,8 @@ local function with_file(text, fn)
     return result
 end
 
---- Loads the text as a scenario file and calls fn(scenario) while the file is there. An error is returned instead
--- of raised, with the path called outage.lua.
+--- Loads the text as a scenario file and calls fn(scenario) while the file is there. An error is returned
+-- instead of raised, with the path called outage.lua.
 function scenariofile.with(text, fn)
     return with_file(text, function(path)
         scenario.registered(true)

@@ -78,7 +78,8 @@ function words.latency(phase, q)
     end, wording.seconds, { phase = phase })
 end
 
---- Attempts per request that ended: what the database sees of one request, retries of all kinds included.
+--- Attempts per request that ended: retries of the policy and of the caller included; a refusal counts as
+-- one.
 function words.amplification(phase)
     local spot = place.here("s.amplification")
     check_phase(spot, phase)

@@ -85,7 +85,7 @@ local function values_of(columns, read)
 end
 
 local function per_second(most)
-    return ("max %s/s"):format(most < 10 and wording.number(most) or wording.count(most))
+    return ("max %s/s"):format(most < 10 and wording.moment(math.ceil(most * 10) / 10) or wording.count(most))
 end
 
 local letters = {

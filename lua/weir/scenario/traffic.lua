@@ -8,6 +8,7 @@
 --     traffic:oldest()               -- when the oldest of them arrived
 --     traffic:stuck()                -- work functions that have not ended: { { context, where, count } }
 --     traffic:faults()               -- what work functions raised by mistake: { "FILE:LINE: ..." }
+--     traffic:misuse()               -- why the engine would not take a call: a mistake in the scenario
 --     traffic:outcomes()             -- with keep_outcomes: the outcome of those that write, by their numbers
 --     traffic:stop()                 -- ends what is under way; before the engines are closed
 
@@ -166,6 +167,15 @@ function Traffic:oldest()
         if arrived and (not oldest or arrived < oldest) then oldest = arrived end
     end
     return oldest
+end
+
+--- What the engine said of a call that it would not take, or nil.
+function Traffic:misuse()
+    for _, entry in ipairs(self.entries) do
+        local why = entry.load:misuse()
+        if why then return why end
+    end
+    return nil
 end
 
 function Traffic:outcomes()

@@ -98,6 +98,8 @@ local function watch(run)
         if now < plan.duration then target = math.min(target, plan.duration) end
         if target > now then loop.sleep(target - now) end
         if target == count * step then sample(run) else count = count - 1 end
+        local misuse = run.traffic:misuse()
+        if misuse then plan.load_where:fail("load: %s", misuse) end
     end
 end
 
@@ -167,8 +169,9 @@ end
 local function blame(run, err)
     local suspect = run.traffic and run.traffic:stuck()[1]
     local where = suspect and suspect.where or run.plan.where
-    where:fail("%s%s", suspect and ("work of %q: "):format(suspect.context) or "",
-        (tostring(err):gsub("^weir: ", "")))
+    local message = tostring(err):match("^[^\n]-:%d+: ([^\n]*)") or tostring(err)
+    where:fail("%s%s", suspect and ("work of %q: "):format(suspect.context) or "", (message:gsub("^weir: ",
+        "")))
 end
 
 --- Runs the plan once and returns what was measured, and the hash of all that happened.
