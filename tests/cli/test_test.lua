@@ -3,7 +3,7 @@
 
 local lu = require "luaunit"
 
-local BIN = os.getenv "WEIR_BIN" or "build/weir"
+local BIN = os.getenv "WEIR_BIN" or os.getenv "PWD" .. "/build/weir"
 
 -- ---- helpers ----------------------------------------------------------------------------------------------
 
