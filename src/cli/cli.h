@@ -62,8 +62,8 @@ bool cli_watchdog_raises(lua_State *L);
 /* Whether whoever has resumed a coroutine is to hear it next. */
 bool cli_watchdog_goes_on(void);
 
-/* Whether it is raised at each instruction, so that the hook has to stay. */
-bool cli_watchdog_for_ever(void);
+/* Whether the hook has to stay: the watched file is looked for, or the error is raised at each instruction. */
+bool cli_watchdog_stays(void);
 
 /* ---- child processes (children.c) ---------------------------------------------------------------------- */
 

@@ -22,14 +22,16 @@ static volatile sig_atomic_t pending; /* it has not yet reached the main corouti
 
 static void on_hook(lua_State *L, lua_Debug *debug)
 {
+    bool interrupted = pending, raises = interrupted || cli_watchdog_raises(L);
+
     (void)debug;
-    if (!cli_watchdog_for_ever()) lua_sethook(L, NULL, 0, 0);
-    if (pending) {
+    if (!cli_watchdog_stays()) lua_sethook(L, NULL, 0, 0);
+    if (!raises) return;
+    if (interrupted) {
         if (L == main_state) pending = 0;
         lua_pushliteral(L, "interrupted");
-        lua_error(L);
     }
-    if (cli_watchdog_raises(L)) lua_error(L);
+    lua_error(L);
 }
 
 static void raise_soon_in(lua_State *L)
@@ -95,6 +97,7 @@ static int call_tracked(lua_State *L, lua_State *co, int arguments)
     int status;
 
     if (co != NULL) running = co;
+    if (co != NULL && cli_watchdog_stays()) raise_soon_in(co);
     status = lua_pcall(L, arguments, LUA_MULTRET, 0);
     running = L;
     if (pending || cli_watchdog_goes_on()) raise_soon_in(L);

@@ -16,6 +16,7 @@
 
 enum {
     WATCH_AGAIN_NS = 50 * 1000 * 1000, /* between two errors after the limit */
+    WATCH_SEARCH = 4,                  /* expiries within which the code comes back to the watched file */
     WATCH_PATIENCE = 10,   /* errors with time between them; from then on one at each instruction */
     WATCH_LEVELS_MAX = 200 /* of a stack that are looked at */
 };
@@ -43,34 +44,39 @@ static bool find_line(lua_State *L, const char *chunk, lua_Debug *found)
     return false;
 }
 
-static void write_why(lua_State *L)
+/* A loop of tasks that keep waking each other spends its time in the scheduler, where a line says nothing: then the
+ * error waits until one of them runs. */
+static bool find_why(lua_State *L)
 {
     lua_Debug found;
     char where[sizeof found.short_src + 16] = "";
 
     if (find_line(L, watch.chunk, &found) || find_line(watch.outermost, watch.chunk, &found) ||
-        find_line(L, NULL, &found))
+        (watch.expiries > WATCH_SEARCH && find_line(L, NULL, &found)))
         snprintf(where, sizeof where, "%s:%d: ", found.short_src, found.currentline);
+    else if (watch.expiries <= WATCH_SEARCH)
+        return false;
     snprintf(watch.why, sizeof watch.why, "%sstill at work after %g s, the limit", where, watch.limit);
+    return true;
 }
 
-bool cli_watchdog_for_ever(void)
+bool cli_watchdog_stays(void)
 {
-    return watch.expiries > WATCH_PATIENCE;
+    return watch.expiries > WATCH_PATIENCE || (watch.raise && watch.why[0] == '\0');
 }
 
 bool cli_watchdog_raises(lua_State *L)
 {
-    if (!watch.raise && !cli_watchdog_for_ever()) return false;
+    if (!watch.raise && watch.expiries <= WATCH_PATIENCE) return false;
+    if (watch.why[0] == '\0' && !find_why(L)) return false;
     if (L == watch.outermost) watch.raise = 0;
-    if (watch.why[0] == '\0') write_why(L);
     lua_pushstring(L, watch.why);
     return true;
 }
 
 bool cli_watchdog_goes_on(void)
 {
-    return watch.raise || cli_watchdog_for_ever();
+    return watch.raise || cli_watchdog_stays();
 }
 
 /* ---- the timer ----------------------------------------------------------------------------------------- */

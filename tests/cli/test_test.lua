@@ -3,7 +3,7 @@
 
 local lu = require "luaunit"
 
-local BIN = os.getenv "WEIR_BIN" or "build/weir"
+local BIN = os.getenv "WEIR_BIN" or os.getenv "PWD" .. "/build/weir"
 
 -- ---- helpers ----------------------------------------------------------------------------------------------
 
@@ -42,8 +42,8 @@ end
 
 -- Runs lines of shell in the folder; "$weir" is the binary. Returns the exit code, stdout and stderr.
 local function shell(lines)
-    local place = ("cd %s; weir=%s; TMPDIR=%s; export TMPDIR; WEIR_LUA_PATH=%s; export WEIR_LUA_PATH"):format(
-        quote(folder), quote(BIN), quote(folder), quote(folder .. "/modules"))
+    local place = ("cd %s; weir=%s; export LC_ALL=C TMPDIR=%s WEIR_LUA_PATH=%s"):format(quote(folder),
+        quote(BIN), quote(folder), quote(folder .. "/modules"))
     local _, how, code = os.execute(("%s; { %s\n} >.out 2>.err </dev/null"):format(place, lines))
     return how == "exit" and code or 128 + code, read ".out", read ".err"
 end
@@ -442,8 +442,8 @@ function TestFiles:test_what_cannot_be_loaded_is_told_and_the_others_are_run()
         ["x = 1"] = "bad.lua: holds no test case: neither a scenario nor a global table or function named",
         ["print 'x' os.exit(3)"] = "bad.lua:1: the file ends the program with os.exit(3) while it is loaded",
         ["require 'nowhere'"] = "bad.lua:1: module 'nowhere' not found",
-        ["os.execute('kill -s SEGV $PPID')"] =
-            "its process was ended while the file was loaded by signal 11 (SIGSEGV)",
+        ["os.execute('kill -s ABRT $PPID')"] =
+            "its process was ended while the file was loaded by signal 6 (SIGABRT)",
         ["while true do end"] = "bad.lua:1: still at work after 0.2 s, the limit",
         ["\27Lua"] = "attempt to load a binary chunk",
     } do
@@ -576,13 +576,13 @@ function TestLimits:test_a_crash_costs_its_case_only()
     local code, out = run [[
         TestA = {}
         function TestA:test_1() end
-        function TestA:test_2() io.write "last words" io.stdout:flush() os.execute "kill -s SEGV $PPID" end
+        function TestA:test_2() io.write "last words" io.stdout:flush() os.execute "kill -s ABRT $PPID" end
         function TestA:test_3() require("luaunit").unregisterCurrentSuite() os.exit(7) end
         function TestA:test_4() os.exit(7) end
         function TestA:test_5() end
     ]]
     lu.assertEquals({ code, last_line(out) }, { 1, "2 passed, 3 failed" })
-    lu.assertStrContains(out, "its process was ended in the middle of this case by signal 11 (SIGSEGV)\n")
+    lu.assertStrContains(out, "its process was ended in the middle of this case by signal 6 (SIGABRT)\n")
     lu.assertStrContains(out, "| last words\n")
     lu.assertStrContains(out, "its process ended in the middle of this case with exit code 7\n")
     lu.assertStrContains(out, "You are trying to exit but there is still a running instance of LuaUnit.")
@@ -591,10 +591,10 @@ end
 function TestLimits:test_a_crash_at_the_end_of_a_file_is_a_failure()
     local code, out = run [[
         function test_it() end
-        x = setmetatable({}, { __gc = function() os.execute "kill -s SEGV $PPID" end })
+        x = setmetatable({}, { __gc = function() os.execute "kill -s ABRT $PPID" end })
     ]]
     lu.assertEquals({ code, last_line(out) }, { 1, "1 passed, 1 failed" })
-    lu.assertStrContains(out, "its process was ended after the last case by signal 11 (SIGSEGV)\n")
+    lu.assertStrContains(out, "its process was ended after the last case by signal 6 (SIGABRT)\n")
 end
 
 function TestLimits:test_endless_output_has_an_end()
@@ -721,6 +721,115 @@ function TestScenarios:test_a_record_keeps_the_trace_of_each()
     lu.assertEquals(read "kept/t-001-a-crash-and-back-seed1.trace", "line one\nseed 1\n")
     lu.assertEquals(read "kept/t-002-a-crash-and-back-seed2.trace", "line one\nseed 2\n")
     lu.assertStrContains(out, "        trace: kept/t-002-a-crash-and-back-seed2.trace\n")
+end
+
+-- ---- real scenarios ---------------------------------------------------------------------------------------
+
+TestVirtualTime = class()
+
+local OUTAGE = [[
+local s = require "weir.scenario"
+s.scenario "an outage of 5 s" {
+    policy   = { timeout = 1, retries = 1 },
+    load     = { arrivals = s.poisson(50), calls = { { "GET /x", sql = "select 1", readonly = true } } },
+    faults   = { s.at(5, s.crash "primary" { restart_after = 5 }) },
+    duration = 20,
+    expect   = { s.goodput("before"):at_least(%s) },
+}
+]]
+
+function TestVirtualTime:test_a_scenario_passes_and_tells_its_virtual_seconds()
+    local code, out = run(OUTAGE:format "0.9", "--seeds 3")
+    lu.assertEquals({ code, last_line(out) }, { 0, "3 passed, 0 failed" })
+    lu.assertStrContains(out, "  ok    an outage of 5 s (seed 3) (")
+    lu.assertStrMatches(out, ".*3 cases in %d+%.%d%d s for 6%d%.%d%d s of virtual time\n.*")
+end
+
+function TestVirtualTime:test_a_failure_shows_line_sentence_and_picture_in_each_format()
+    local wrong = OUTAGE:format "0.5" .. [[
+        s.scenario "too much to hope" {
+            load = { arrivals = s.poisson(50), calls = { { "GET /x", sql = "select 1", readonly = true } } },
+            faults = { s.at(5, s.crash "primary" { restart_after = 5 }) },
+            duration = 20,
+            expect = { s.goodput("outage"):at_least(1) },
+            phases = { s.phase("outage", 5, 10) },
+        }
+    ]]
+    local code, text = run(wrong)
+    lu.assertEquals({ code, last_line(text) }, { 1, "1 passed, 1 failed" })
+    local sentence = "t.lua:13: goodput of phase \"outage\" should be at least"
+    for _, out in ipairs { text, (select(2, run(wrong, "--format tap"))) } do
+        lu.assertStrContains(out, sentence)
+        for _, row in ipairs { "arrivals", "goodput", "failures", "breaker" } do
+            lu.assertStrMatches(out, ".*\n[# ]+" .. row .. "  .*")
+        end
+        lu.assertNil(out:find "[\128-\255]")
+    end
+    local _, xml = shell [[LC_ALL=C.UTF-8 "$weir" test --format junit t.lua]]
+    local failure = parse_xml(xml)[1][2][1]
+    lu.assertStrContains(plain(failure.text), sentence)
+    lu.assertStrMatches(failure.text, ".*\nbreaker    [CHO]+ .*")
+    lu.assertNotNil(failure.text:find "\226\150\136")
+end
+
+function TestVirtualTime:test_the_same_seed_keeps_the_same_trace_byte_for_byte()
+    write("t.lua", OUTAGE:format "0.9")
+    for _, kept in ipairs { "one", "two" } do lu.assertEquals(test("--record " .. kept .. " t.lua"), 0) end
+    local name = "/t-001-an-outage-of-5-s-seed1.trace"
+    local first = read("one" .. name)
+    lu.assertTrue(#first > 1000)
+    lu.assertTrue(read("two" .. name) == first)
+end
+
+function TestVirtualTime:test_what_is_wrong_in_a_file_is_one_sentence_with_its_line()
+    for change, sentence in pairs {
+        ["duration = 20"] = { "durationn = 20", "t.lua:6: " },
+        ['s.crash "primary"'] = { 's.crush "primary"', "t.lua:5: " },
+        ["s.at(5,"] = { "s.at(50,", "t.lua:5: " },
+    } do
+        local text = OUTAGE:format("0.9")
+        local from, to = text:find(change, 1, true)
+        local code, out = run(text:sub(1, from - 1) .. sentence[1] .. text:sub(to + 1))
+        lu.assertEquals({ code, last_line(out) }, { 2, "0 passed, 1 failed" }, change)
+        lu.assertStrContains(out, "        " .. sentence[2])
+    end
+end
+
+function TestVirtualTime:test_code_of_its_own_that_never_ends_is_found()
+    for work, line in pairs {
+        ["while true do end"] = 6,
+        ["while true do pcall(function() while true do end end) end"] = 6,
+        ["local weir = require 'weir' while true do weir.sleep(0) end"] = 6,
+    } do
+        local code, out = run(([[
+            local s = require "weir.scenario"
+            s.scenario "stuck" {
+                load = { arrivals = s.constant(10), calls = {
+                    -- a call of the operator's own
+                    { "own", work = function()
+                        %s
+                    end } } },
+                duration = 5,
+            }
+            function test_after() end
+        ]]):format(work), "--limit 0.3")
+        lu.assertEquals({ code, last_line(out) }, { 1, "1 passed, 1 failed" }, work)
+        lu.assertStrContains(out, ("        t.lua:%d: still at work after 0.3 s, the limit\n"):format(line))
+    end
+end
+
+function TestVirtualTime:test_units_get_the_seed_as_the_default_of_their_simulations()
+    local code, out = run([[
+        local weir = require "weir"
+        function test_it()
+            local sim = weir.sim {}
+            local slept
+            sim:run(function() weir.sleep(3600) slept = sim.clock() end)
+            assert(slept == 3600 and sim.seed ~= 9)
+        end
+    ]], "--seed 8 --seeds 2")
+    lu.assertEquals({ code, last_line(out) }, { 1, "1 passed, 1 failed" })
+    lu.assertStrContains(out, "  FAIL  test_it (seed 9)")
 end
 
 -- ---- the other formats ------------------------------------------------------------------------------------
@@ -897,10 +1006,12 @@ function TestSignals:test_a_reader_that_goes_away_ends_the_run()
     write("t.lua", "for i = 1, 200 do _G['test_' .. i] = function() require('weir').sleep(0.01) end end")
     local _, out, err = shell [[{ "$weir" test t.lua; echo $? >&2; } | head -n 1]]
     lu.assertEquals({ out, err }, { "t.lua\n", "141\n" })
+    _, out, err = shell [[{ "$weir" test --filter 'test_1$' t.lua; echo $? >&2; } | { exec <&-; sleep 0.5; }]]
+    lu.assertEquals({ out, err }, { "", "141\n" })
 end
 
 function TestSignals:test_no_private_file_is_left_behind()
-    run "function test_it() error 'no' end function test_b() os.execute 'kill -s SEGV $PPID' end"
+    run "function test_it() error 'no' end function test_b() os.execute 'kill -s ABRT $PPID' end"
     local pipe = assert(io.popen("ls -A " .. quote(folder)))
     local files = pipe:read "a"
     pipe:close()

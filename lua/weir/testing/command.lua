@@ -66,6 +66,7 @@ end
 
 local function finish(written, summary)
     for _, report in ipairs(written) do report:finish(summary) end
+    io.stdout:flush() -- here a reader that has gone away is noticed
     if not written.file then return true end
     local ok, why = written.file:close()
     if not ok then complain("--output: " .. why) end

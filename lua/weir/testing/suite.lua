@@ -54,9 +54,18 @@ local function close_record(self, record)
     end
 end
 
+-- Whether whoever looks at the picture may see only plain characters.
+local function wants_ascii()
+    for _, name in ipairs { "LC_ALL", "LC_CTYPE", "LANG" } do
+        local value = os.getenv(name)
+        if value and value ~= "" then return not value:upper():find "UTF%-?8" end
+    end
+    return true
+end
+
 local function run_scenario(self, case)
     local record = open_record(self, case)
-    local options = { seed = case.seed, live = self.options.live }
+    local options = { seed = case.seed, live = self.options.live, ascii = wants_ascii() }
     if record then
         options.record = function(line)
             record.file:write(line, "\n")
