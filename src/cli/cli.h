@@ -2,6 +2,8 @@
 #ifndef CLI_H
 #define CLI_H
 
+#include <stdbool.h>
+
 #include <lua.h>
 
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
@@ -16,6 +18,7 @@ struct cli_command {
 };
 
 extern const struct cli_command cli_command_run;
+extern const struct cli_command cli_command_test;
 
 /* ---- the Lua state of a script (lua_state.c) ----------------------------------------------------------- */
 
@@ -39,5 +42,32 @@ int cli_interrupt_signal(void);
 /* Standard output has no reader any more: does not return. The first time it raises "interrupted", so that
  * the script ends in order; if the script goes on writing all the same, the process ends at once. */
 _Noreturn void cli_interrupt_no_reader(lua_State *L);
+
+/* For the handlers of other signals. False if another thread than Lua's was hit; the signal then goes there. */
+bool cli_interrupt_in_lua_thread(int number);
+
+/* From a handler: the Lua code that runs comes to on_hook at its next instruction. */
+void cli_interrupt_hook_running(void);
+
+/* ---- a limit of real time (watchdog.c) ----------------------------------------------------------------- */
+
+/* For Lua: watch(seconds, chunk, fn, ...) calls fn(...) and lets it work for so long; then an error is raised in it
+ * that begins with the line of `chunk` ("@FILE") where it was. Returns true; or false, the error, its traceback,
+ * and whether it was the limit. Not inside itself. */
+int cli_watchdog_call(lua_State *L);
+
+/* For the hook: pushes the error if L is to hear that its time is over. */
+bool cli_watchdog_raises(lua_State *L);
+
+/* Whether whoever has resumed a coroutine is to hear it next. */
+bool cli_watchdog_goes_on(void);
+
+/* Whether it is raised at each instruction, so that the hook has to stay. */
+bool cli_watchdog_for_ever(void);
+
+/* ---- child processes (children.c) ---------------------------------------------------------------------- */
+
+/* Adds to the table on top of the stack what the supervisor and the worker of `weir test` need of the system. */
+void cli_children_open(lua_State *L);
 
 #endif

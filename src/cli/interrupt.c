@@ -1,6 +1,6 @@
-/* Signals. The handler may only set a hook (lua_sethook is made for that), and a hook belongs to one
- * coroutine, so the coroutine that runs must be known: coroutine.resume and coroutine.wrap are replaced by
- * versions that note it. */
+/* Signals, and the limit of watchdog.c. A handler may only set a hook (lua_sethook is made for that), and a hook
+ * belongs to one coroutine, so the coroutine that runs must be known: coroutine.resume and coroutine.wrap are
+ * replaced by versions that note it. */
 #include "cli.h"
 
 #include <errno.h>
@@ -23,11 +23,13 @@ static volatile sig_atomic_t pending; /* it has not yet reached the main corouti
 static void on_hook(lua_State *L, lua_Debug *debug)
 {
     (void)debug;
-    lua_sethook(L, NULL, 0, 0);
-    if (!pending) return;
-    if (L == main_state) pending = 0;
-    lua_pushliteral(L, "interrupted");
-    lua_error(L);
+    if (!cli_watchdog_for_ever()) lua_sethook(L, NULL, 0, 0);
+    if (pending) {
+        if (L == main_state) pending = 0;
+        lua_pushliteral(L, "interrupted");
+        lua_error(L);
+    }
+    if (cli_watchdog_raises(L)) lua_error(L);
 }
 
 static void raise_soon_in(lua_State *L)
@@ -35,15 +37,29 @@ static void raise_soon_in(lua_State *L)
     lua_sethook(L, on_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
 }
 
+void cli_interrupt_hook_running(void)
+{
+    raise_soon_in(running);
+}
+
 /* ---- the signals --------------------------------------------------------------------------------------- */
+
+bool cli_interrupt_in_lua_thread(int number)
+{
+    if (pthread_equal(pthread_self(), main_thread)) return true;
+    pthread_kill(main_thread, number); /* a connector thread was hit */
+    return false;
+}
 
 static void on_signal(int number)
 {
     int kept = errno;
 
-    if (!pthread_equal(pthread_self(), main_thread)) {
-        pthread_kill(main_thread, number); /* a connector thread was hit; Lua runs in the other one */
-    } else if (caught != 0) {
+    if (!cli_interrupt_in_lua_thread(number)) {
+        errno = kept;
+        return;
+    }
+    if (caught != 0) {
         _exit(128 + number);
     } else {
         caught = number;
@@ -72,8 +88,8 @@ _Noreturn void cli_interrupt_no_reader(lua_State *L)
 /* ---- who runs ------------------------------------------------------------------------------------------ */
 
 /* Calls the function below `arguments` values on top of the stack, in which `co` runs. Back in L, a signal
- * that the coroutine has heard of goes on to L, and so outwards to the main one: a scheduler must not
- * outlive it. */
+ * that the coroutine has heard of goes on to L, and so outwards to the main one, and a limit that is over to
+ * whoever set it: a scheduler must not outlive it. */
 static int call_tracked(lua_State *L, lua_State *co, int arguments)
 {
     int status;
@@ -81,7 +97,7 @@ static int call_tracked(lua_State *L, lua_State *co, int arguments)
     if (co != NULL) running = co;
     status = lua_pcall(L, arguments, LUA_MULTRET, 0);
     running = L;
-    if (pending) raise_soon_in(L);
+    if (pending || cli_watchdog_goes_on()) raise_soon_in(L);
     return status;
 }
 

@@ -101,8 +101,13 @@ static void rearm_loads(struct wl_loop *loop);
 static void loads_due(void *ctx)
 {
     struct wl_loop *loop = ctx;
-    if (loop->sim == NULL) return;
-    loop->sim->loads_at = 0; /* the alarm is no longer set */
+    struct wl_sim *sim = loop->sim;
+    if (sim == NULL) return;
+    if (weir_sim_now_ns(sim->handle) < sim->stalled_until) { /* the program stands still; its callers pile up */
+        weir_sim_alarm_set(sim->handle, &sim->loads, sim->stalled_until, loads_due, loop);
+        return;
+    }
+    sim->loads_at = 0; /* the alarm is no longer set */
     wl_loads_run(loop);
     rearm_loads(loop);
 }

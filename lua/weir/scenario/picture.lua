@@ -39,7 +39,7 @@ end
 
 -- Attempts beyond the first of those requests that were let in at all.
 local function retries_in(window)
-    return math.max(0, window.attempts - (window.ok + window.failed - window.refused))
+    return math.max(0, window.attempts - window.ok - window.failed)
 end
 
 local function peak_of(samples, from, to, key)
