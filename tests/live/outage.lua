@@ -1,4 +1,4 @@
--- Runs one of outages.lua, named by the first argument, in simulation and against a real server. Prints how each ended:
+-- Runs one scenario of this folder, named by the first argument, in simulation and against a real server. Prints how each ended:
 -- a line "sim" or "live", the lines of the expectations that do not hold, and the books; then the live report.
 
 local s = require "weir.scenario"
@@ -19,6 +19,7 @@ local function tell(which, report)
 end
 
 dofile(folder .. "outages.lua")
+dofile(folder .. "vain.lua")
 for _, scenario in ipairs(s.registered()) do
     if scenario.name == name then
         tell("sim", scenario:run())

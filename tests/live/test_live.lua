@@ -7,7 +7,7 @@ local lu = require "luaunit"
 local s = require "weir.scenario"
 local scenariofile = require "scenariofile"
 
-local AT_ONCE = 4
+local AT_ONCE = 5
 
 local folder = debug.getinfo(1, "S").source:match "^@(.*)test_live%.lua$"
 
@@ -18,13 +18,15 @@ end
 local function names_of_outages()
     s.registered(true)
     dofile(folder .. "outages.lua")
+    local fine = #s.registered()
+    dofile(folder .. "vain.lua")
     local names = {}
     for i, scenario in ipairs(s.registered(true)) do names[i] = scenario.name end
-    return names
+    return names, fine
 end
 
 local interpreter = arg[-1]
-local names = names_of_outages()
+local names, fine = names_of_outages()
 local running, over = {}, {}
 
 -- The next ones are begun too, so that they run meanwhile.
@@ -51,6 +53,19 @@ for i, name in ipairs(names) do
         lu.assertNotNil(simulated, text)
         lu.assertNotNil(real, text)
         lu.assertEquals(real, simulated, text)
+        lu.assertEquals(simulated == "", i <= fine, text)
+    end
+end
+
+function TestAgreement.test_the_command_runs_the_same_file_in_both()
+    local weir = os.getenv "WEIR_BIN"
+    if not weir then lu.skip "the command is not built" end
+    for _, option in ipairs { "", "--live" } do
+        local pipe = io.popen(("%s test %s --filter 'transactions that fail' %s 2>&1; echo rc $?"):format(quote(weir),
+            option, quote(folder .. "outages.lua")))
+        local text = pipe:read "a"
+        pipe:close()
+        lu.assertStrContains(text, "1 passed, 0 failed\nrc 0", text)
     end
 end
 
