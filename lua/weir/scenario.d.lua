@@ -56,6 +56,7 @@ local s = {}
 ---@field duration number Requests arrive for so long.
 ---@field drain? number And have so long to end.
 ---@field expect? weir.scenario.expectation[]
+---@field setup? string SQL that makes the tables of the calls, for runs against a real server.
 
 ---@class weir.scenario.made
 ---@field name string
@@ -72,7 +73,9 @@ local s = {}
 ---@field skipped? string Why it was not run.
 ---@field text string
 ---@field picture string
----@field hash? string The same seed gives the same one.
+---@field hash? string The same seed gives the same one; none of a live run.
+---@field live? boolean It ran against real servers.
+---@field notes? string[] Of a live run: what could not be checked.
 ---@field figures table Everything that was measured.
 ---@field seconds number
 

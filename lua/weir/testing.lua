@@ -153,14 +153,21 @@ local function read_answer(replies, sequence)
 end
 
 -- Opened for both directions, a FIFO never blocks and never breaks a pipe, whatever became of its reader.
-function Postgres:_ask(verb, first, second)
+-- Whoever must not wait asks no further: the answer is passed over by the next one who does.
+function Postgres:_post(verb, first, second)
     if not self._guardian then return nil, "weir.testing: this server was closed" end
     local commands = io.open(self.dir .. "/commands", "r+")
     if not commands then return nil, "weir.testing: the directory of the server is gone" end
     self._sequence = self._sequence + 1
     commands:write(self._sequence, " ", verb, " ", first or "-", " ", second or "-", "\n")
     commands:close()
-    return read_answer(self._replies, self._sequence)
+    return self._sequence
+end
+
+function Postgres:_ask(verb, first, second)
+    local sequence, err = self:_post(verb, first, second)
+    if not sequence then return nil, err end
+    return read_answer(self._replies, sequence)
 end
 
 local function read_facts(self)

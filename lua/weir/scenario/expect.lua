@@ -184,7 +184,7 @@ function words.server(name, figure, phase)
         phase and (" in phase %q"):format(phase) or "")
     return measure.new(spot, noun, function(figures)
         return server_value(figures, name, figure, phase)
-    end, wording.number, { phase = phase, server = name })
+    end, wording.number, { phase = phase, server = name, figure = figure })
 end
 
 -- ---- the breaker

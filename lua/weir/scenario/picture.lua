@@ -230,7 +230,10 @@ end
 
 local SERVERS_MAX = 4
 
+-- Of a simulated server its queue; of a real one what is known, its sessions.
 local function server_rows(add, plan, figures, columns, style)
+    local key = figures.live and "sessions" or "waiting"
+    local one, many = figures.live and "sessions" or "db queue", figures.live and " s" or " q"
     local names = {}
     for _, server in ipairs(plan.servers) do
         if figures.samples and figures.samples[server.name] and #names < SERVERS_MAX then
@@ -239,9 +242,9 @@ local function server_rows(add, plan, figures, columns, style)
     end
     for _, name in ipairs(names) do
         local queue = values_of(columns, function(c)
-            return peak_of(figures.samples[name], c.from, c.to, "waiting")
+            return peak_of(figures.samples[name], c.from, c.to, key)
         end)
-        local label = (#names == 1 and "db queue" or name:sub(1, LABEL - 3) .. " q")
+        local label = (#names == 1 and one or name:sub(1, LABEL - 3) .. many)
         add(row(label, bars(queue, largest(queue), style), "max " .. wording.count(largest(queue))))
     end
 end

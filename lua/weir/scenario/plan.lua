@@ -4,7 +4,7 @@
 --     plan = { name, where, policy, policy_where, servers = { { name, options, answers, where } },
 --              server_names, engines, arrivals, calls, caller_retries, caller_pause, load_where,
 --              phases = { { name, from, to } }, phase_names, timeline, trouble_from, trouble_to, duration,
---              drain, expect }
+--              drain, setup (SQL for real servers), expect }
 
 local arrivals = require "weir.scenario.arrivals"
 local check = require "weir.scenario.check"
@@ -18,7 +18,7 @@ local ENGINES_MAX, CALLS_MAX, DURATION_MAX = 64, 64, 1e6
 
 local scenario_keys = {
     policy = true, servers = true, engines = true, load = true, phases = true, faults = true, duration = true,
-    drain = true, expect = true,
+    drain = true, expect = true, setup = true,
 }
 
 -- ---- servers
@@ -295,6 +295,8 @@ function plan.read(spot, name, given)
     out.servers, out.server_names = read_servers(spot:at "servers", given.servers or { primary = {} })
     add_backends(out.server_names, out.policy)
     read_load(spot:at "load", given.load, out)
+    if given.setup ~= nil then check.type(spot:at "setup", given.setup, "string", "SQL, as text") end
+    out.setup = given.setup
     out.drain = check.number(spot:at "drain", given.drain or default_drain(out), 0, DURATION_MAX)
     local events = read_events(spot:at "faults", given.faults)
     out.timeline = faults.timeline(events, out.duration, out.drain, out.server_names)

@@ -53,7 +53,7 @@ local function note_arrival(self)
     seen.connects_in_a_second_max = math.max(seen.connects_in_a_second_max, self._in_second)
 end
 
---- A session tells that its client is no cancel request.
+--- A session tells that it is more than a cancel request, and has come through.
 function Proxy:_arrived()
     note_arrival(self)
 end
@@ -247,8 +247,8 @@ function Proxy:connections()
     return self._count
 end
 
---- What was seen so far: accepted (connections, cancel requests left out), refused, struck (resets),
--- most_connections, connects_in_a_second_max.
+--- What was seen so far: accepted (connections that reached the server or were refused with a SQLSTATE; cancel
+-- requests left out), connects_in_a_second_max (of those), refused, struck (resets), most_connections.
 function Proxy:stats()
     local copy = {}
     for name, value in pairs(self._seen) do copy[name] = value end

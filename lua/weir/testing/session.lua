@@ -280,6 +280,7 @@ local reasons = {
 }
 
 local function refuse(self, sqlstate)
+    self.proxy:_arrived()
     self.proxy._seen.refused = self.proxy._seen.refused + 1
     self.client:send(messages.fatal(sqlstate, reasons[sqlstate] or "the connection was refused"))
     self:finish(false)
@@ -302,13 +303,12 @@ end
 local function open(self)
     local kind, text, length = read_opening(self)
     if not kind then return self:finish(true) end
-    if kind == "startup" then
-        self.proxy:_arrived()
-        if self.proxy._refusal then return refuse(self, self.proxy._refusal) end
-    end
+    if self.proxy._refusal == "-" then return self:finish(true) end
+    if kind == "startup" and self.proxy._refusal then return refuse(self, self.proxy._refusal) end
     pass(self)
     self.server = connect(self.proxy._target)
     if not self.server then return self:finish(true) end
+    if kind == "startup" then self.proxy:_arrived() end
     start_ways(self, kind == "cancel")
     push(self, self.up, text:sub(1, length))
     if #text > length then self.up.take(self, text:sub(length + 1)) end
