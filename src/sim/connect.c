@@ -19,7 +19,7 @@ static void leave_gate(struct wr_sim_job *job)
     open_gate(gate);
 }
 
-static void tell(struct wr_sim_instance *instance, void *owner, struct wr_link *link,
+static void tell(struct wr_sim_instance *instance, void *owner, struct wr_link *link, uint64_t begun_at,
                  const struct wr_fault *fault)
 {
     struct wr_greeting greeting = {0};
@@ -28,9 +28,10 @@ static void tell(struct wr_sim_instance *instance, void *owner, struct wr_link *
         greeting = (struct wr_greeting){.system_id = server->system_id,
                                         .timeline = server->timeline,
                                         .life = server->life,
-                                        .in_recovery = server->follows != NULL,
+                                        .in_recovery = server->read_only,
                                         .server_version = 150018,
-                                        .backend_pid = link->pid};
+                                        .backend_pid = link->pid,
+                                        .connect_ns = server->sim->now - begun_at};
     }
     instance->env.connected(owner, link, link == NULL ? NULL : &greeting, fault);
 }
@@ -44,7 +45,7 @@ static void gave_up(void *arg)
     void *owner = job->owner;
     struct wr_fault fault = {.lost = true, .unreachable = true, .message = "timeout: no connection in time"};
     leave_gate(job);
-    tell(instance, owner, NULL, &fault);
+    tell(instance, owner, NULL, 0, &fault);
 }
 
 static void patience_ended(struct wr_timer *timer)
@@ -60,6 +61,7 @@ static void start(struct wr_sim_gate *gate, struct wr_sim_job *job)
     wr_list_remove(&job->node);
     gate->under_way++;
     job->server = address->leads_to;
+    job->begun_at = sim->now;
     job->limit.fire = patience_ended;
     wr_sim_arm(sim, &job->limit, sim->now + job->timeout_ns);
     job->timeout_ns = 0; /* the server has none of its own */
@@ -191,6 +193,7 @@ static void connected(void *arg)
     struct wr_fault fault = {.lost = true};
     struct wr_link *link = NULL;
     void *owner = job->owner;
+    uint64_t begun_at = job->begun_at;
     wr_text_copy(fault.sqlstate, sizeof fault.sqlstate, job->sqlstate);
     wr_text_copy(fault.message, sizeof fault.message, job->message);
     fault.unreachable = job->failed && job->sqlstate[0] == '\0';
@@ -209,7 +212,7 @@ static void connected(void *arg)
     wr_sim_trace(server->sim, WR_SIM_CONNECTED, server, job->id, link == NULL ? 0 : link->pid);
     leave_gate(job);
     wr_sim_job_free(job);
-    tell(instance, owner, link, link == NULL ? &fault : NULL);
+    tell(instance, owner, link, begun_at, link == NULL ? &fault : NULL);
 }
 
 void wr_sim_connect_answer(struct wr_sim_job *job)

@@ -31,14 +31,22 @@ static bool forbidden(struct wr_sim_job *job, const struct wr_sim_op *op)
 static bool recovers(struct wr_sim_job *job, const struct wr_sim_op *op)
 {
     struct wr_sim_session *session = job->session;
-    if (session->transaction != 'E') return true;
-    if (op->verb == 'R' && session->savepoint_count > 0) {
-        wr_sim_session_rollback_to(session);
-        return true;
-    }
+    if (session->transaction != 'E' || op->verb == 'R') return true;
     wr_sim_fail(job, "25P02",
                 "current transaction is aborted, commands ignored until end of transaction block");
     return false;
+}
+
+/* SAVEPOINT, ROLLBACK TO, RELEASE; anything else is none of its business. */
+static bool mind_savepoints(struct wr_sim_job *job, const struct wr_sim_op *op)
+{
+    struct wr_sim_session *session = job->session;
+    bool known = true;
+    if (op->verb == 'S') wr_sim_session_savepoint(session, op->savepoint);
+    if (op->verb == 'R') known = wr_sim_session_rollback_to(session, op->savepoint);
+    if (op->verb == 'L') known = wr_sim_session_release(session, op->savepoint);
+    if (!known) wr_sim_fail(job, "3B001", "savepoint does not exist");
+    return known;
 }
 
 static bool run_statement(struct wr_sim_job *job, const struct wr_sim_op *op)
@@ -50,8 +58,7 @@ static bool run_statement(struct wr_sim_job *job, const struct wr_sim_op *op)
         wr_sim_fail(job, op->sqlstate, "made to fail by the simulation");
         return false;
     }
-    if (op->verb == 'S') wr_sim_session_savepoint(session);
-    if (op->verb == 'R' && session->transaction == 'T') wr_sim_session_rollback_to(session);
+    if (!mind_savepoints(job, op)) return false;
     struct weir_result *result = &job->results[job->result_count];
     if (!wr_sim_op_result(job, op, result)) return false;
     job->result_count++;

@@ -59,6 +59,8 @@ static int check(const weir_sim_server *server, const weir_sim_fault *fault, cha
             return WEIR_OK;
         return bad(why, "sqlstate must be five characters like 53300, or - for nobody listening", 0);
     case WEIR_SIM_ERRORS:
+        if (fault->text != NULL && strlen(fault->text) >= sizeof server->trouble->text)
+            return bad(why, "text is %g characters long; 95 are the most", (double)strlen(fault->text));
         if (!is_sqlstate(fault->sqlstate)) return bad(why, "sqlstate must be five characters, like 40001", 0);
         return is_rate(fault->rate) ? WEIR_OK : bad(why, "rate is %g; it must be 0 to 1", fault->rate);
     case WEIR_SIM_RESET:
@@ -81,8 +83,11 @@ static void end_fired(struct wr_timer *timer)
     weir_sim_heal(trouble->server, trouble->fault.kind);
 }
 
+static void fall_fired(struct wr_timer *timer);
+
 void wr_sim_faults_init(weir_sim_server *server)
 {
+    server->fall.fire = fall_fired;
     for (size_t i = 0; i < WEIR_SIM_FAULTS; i++) {
         server->trouble[i].server = server;
         server->trouble[i].end.fire = end_fired;
@@ -102,24 +107,41 @@ static void keep(struct wr_sim_trouble *trouble, const weir_sim_fault *fault)
     trouble->fault.text = fault->text == NULL ? NULL : trouble->text;
     trouble->fault.to = NULL;
     trouble->left = fault->count;
+    trouble->begun_at = trouble->server->sim->now;
 }
 
+/* In the middle of a statement that began it, the statement's own session would die under its hands. */
 static void take_down(weir_sim_server *server, const weir_sim_fault *fault)
 {
+    if (server->asking > 0) {
+        wr_sim_arm(server->sim, &server->fall, server->sim->now);
+        return;
+    }
     wr_sim_server_down(server, fault->kind == WEIR_SIM_RESTART ? "57P01" : "");
     if (fault->after_ns > 0) wr_sim_server_boot(server, fault->after_ns, fault->recovery_ns);
+}
+
+static void fall_fired(struct wr_timer *timer)
+{
+    weir_sim_server *server = WR_CONTAINER(timer, struct weir_sim_server, fall);
+    const struct wr_sim_trouble *crash = &server->trouble[WEIR_SIM_CRASH],
+                                *restart = &server->trouble[WEIR_SIM_RESTART];
+    if (crash->active) {
+        take_down(server, &crash->fault);
+    } else if (restart->active) {
+        take_down(server, &restart->fault);
+    }
 }
 
 static void fail_over(weir_sim_server *server, const weir_sim_fault *fault)
 {
     weir_sim_server *to = weir_sim_server_named(server->sim, fault->to);
     server->trouble[WEIR_SIM_FAILOVER].to = to;
-    server->read_only = true;
+    server->read_only = server->demoted = true;
     wr_sim_promote(to);
     wr_sim_arm(server->sim, &server->move, server->sim->now + fault->after_ns);
 }
 
-/* The network forgets the connections there are: packets of theirs will never arrive again. */
 static void begin_effect(weir_sim_server *server, const weir_sim_fault *fault)
 {
     switch (fault->kind) {
@@ -169,11 +191,7 @@ static void thaw(weir_sim_server *server)
 {
     struct wr_list *node, inbox;
     wr_sim_work_thaw(server);
-    for (struct wr_list *n = server->sessions.next, *next = n->next; n != &server->sessions;
-         n = next, next = n->next) {
-        struct wr_sim_session *session = WR_CONTAINER(n, struct wr_sim_session, node);
-        if (session->link != NULL) wr_sim_cancel_thawed(session->link);
-    }
+    wr_sim_cancels_thawed(server);
     wr_list_init(&inbox);
     while ((node = wr_list_first(&server->inbox)) != NULL) {
         wr_list_remove(node);
@@ -186,7 +204,7 @@ static void thaw(weir_sim_server *server)
     notice_hangups(server);
 }
 
-/* The connections there were are forgotten by a middlebox: what was under way on them is lost without a word. */
+/* What was under way on connections that are forgotten is lost without a word, and so is the news of their end. */
 static void forget_limbo(weir_sim_server *server)
 {
     for (struct wr_list *n = server->limbo.next, *next = n->next; n != &server->limbo;
@@ -197,12 +215,17 @@ static void forget_limbo(weir_sim_server *server)
         if (job->link != NULL) job->link->job = NULL;
         wr_sim_job_free(job);
     }
+    for (struct wr_list *n = server->sessions.next; n != &server->sessions; n = n->next)
+        WR_CONTAINER(n, struct wr_sim_session, node)->hangup = false;
 }
 
 static void network_is_back(weir_sim_server *server)
 {
-    if (server->trouble[WEIR_SIM_VANISH].fault.forgotten) forget_limbo(server);
+    bool forgotten = server->trouble[WEIR_SIM_VANISH].fault.forgotten;
+    if (forgotten) wr_sim_links_sever(server);
+    if (forgotten) forget_limbo(server);
     wr_sim_travel_again(server);
+    wr_sim_links_hear_again(server);
     notice_hangups(server);
 }
 
@@ -211,10 +234,9 @@ void weir_sim_heal(weir_sim_server *server, weir_sim_fault_kind kind)
     weir_sim *sim = server->sim;
     if ((unsigned)kind >= WEIR_SIM_FAULTS) return;
     struct wr_sim_trouble *trouble = &server->trouble[kind];
-    if (!trouble->active) return;
+    if (!trouble->active || kind == WEIR_SIM_FAILOVER) return; /* a promoted replica stays promoted */
     wr_sim_disarm(sim, &trouble->end);
     wr_sim_trace(sim, WR_SIM_FAULT_ENDS, server, (uint64_t)kind, 0);
-    if (kind == WEIR_SIM_FAILOVER) return; /* a promoted replica stays promoted */
     trouble->active = false;
     if (kind == WEIR_SIM_CRASH || kind == WEIR_SIM_RESTART) {
         wr_sim_server_boot(server, 0, trouble->fault.recovery_ns);

@@ -3,6 +3,7 @@
 #include "sim/simresult.h"
 #include "sim/world.h"
 
+#include "base/sqltext.h"
 #include "base/text.h"
 
 #include <ctype.h>
@@ -56,7 +57,7 @@ static char verb_of(const char *sql)
     case 'm':
         return begins(sql, "merge") ? 'u' : '-';
     case 'r':
-        return begins(sql, "rollback") ? 'R' : '-';
+        return begins(sql, "release") ? 'L' : begins(sql, "rollback") ? 'R' : '-';
     case 's':
         return begins(sql, "select") ? 's' : begins(sql, "savepoint") ? 'S' : '-';
     case 'w':
@@ -81,9 +82,22 @@ uint64_t wr_sim_number_of(const char *text)
     size_t digits = 0;
     for (; text[digits] >= '0' && text[digits] <= '9' && digits < 18; digits++)
         number = number * 10 + (uint64_t)(text[digits] - '0');
-    if (text[digits] == '\0' && digits > 0) return number;
+    if (text[digits] == '\0' && number > 0) return number;
     for (; *text != '\0'; text++) hash = (hash ^ (unsigned char)*text) * UINT64_C(1099511628211);
     return hash | UINT64_C(1) << 63;
+}
+
+/* The last word of SAVEPOINT a, RELEASE SAVEPOINT a, ROLLBACK TO a. */
+static uint64_t savepoint_of(const char *sql)
+{
+    const char *end = sql + strlen(sql);
+    while (end > sql && (isspace((unsigned char)end[-1]) || end[-1] == ';')) end--;
+    const char *word = end;
+    while (word > sql && !isspace((unsigned char)word[-1])) word--;
+    uint64_t hash = UINT64_C(1469598103934665603);
+    for (; word < end; word++)
+        hash = (hash ^ (uint64_t)tolower((unsigned char)*word)) * UINT64_C(1099511628211);
+    return hash;
 }
 
 /* ---- reading a segment --------------------------------------------------------------------------------------------- */
@@ -152,6 +166,8 @@ static int read_statement(struct wr_sim_job *job, const struct wr_segment *segme
     *op = (struct wr_sim_op){.rule = rule_for(server, statement->sql), .verb = verb_of(statement->sql)};
     op->writes = op->verb == 'i' || op->verb == 'u' || op->verb == 'd';
     if (op->rule != NULL && op->rule->writes >= 0) op->writes = op->rule->writes > 0;
+    if (op->verb == 'S' || op->verb == 'R' || op->verb == 'L') op->savepoint = savepoint_of(statement->sql);
+    job->dirty = job->dirty || wr_sql_may_dirty(statement->sql);
     if (op->writes && statement->count > 0) op->number = wr_sim_number_of(statement->values[0]);
     if (errors_strike(server, statement->sql))
         memcpy(op->sqlstate, server->trouble[WEIR_SIM_ERRORS].sqlstate, sizeof op->sqlstate);
@@ -199,17 +215,35 @@ void wr_sim_ops_release(struct wr_sim_job *job)
 uint64_t wr_sim_op_service(weir_sim_server *server, const struct wr_sim_op *op)
 {
     if (op->rule != NULL && op->rule->timed) return wr_dist_draw(&op->rule->service, &server->rng);
-    if (op->verb == 'S' || op->verb == 'R' || op->verb == '-') return 0;
+    if (strchr("SRL-", op->verb) != NULL) return 0;
     return wr_dist_draw(&server->options.service, &server->rng);
 }
 
+bool wr_sim_op_fails(const struct wr_sim_op *op)
+{
+    return op->sqlstate[0] != '\0' || (op->rule != NULL && op->rule->fails);
+}
+
 /* ---- answering ------------------------------------------------------------------------------------------------------- */
+
+/* The rule's own rows; without any, one row affected by a write and none by a read. */
+static struct weir_sim_answer usual_answer(const struct wr_sim_op *op)
+{
+    const struct wr_sim_rows *rows = op->rule->rows;
+    if (rows == NULL) return (struct weir_sim_answer){.affected = op->writes ? 1 : 0};
+    return (struct weir_sim_answer){.names = (const char *const *)rows->names,
+                                    .types = rows->types,
+                                    .columns = rows->columns,
+                                    .rows = rows->rows,
+                                    .values = (const char *const *)rows->values,
+                                    .affected = rows->affected};
+}
 
 static bool ask(struct wr_sim_job *job, const struct wr_sim_op *op, struct weir_result *out)
 {
     weir_sim_server *server = job->server;
     const struct wr_sim_copy *copy = op->copy;
-    struct weir_sim_answer answer = {0};
+    struct weir_sim_answer answer = usual_answer(op);
     struct weir_sim_asked asked = {.sql = copy->sql,
                                    .claims = copy->claims,
                                    .role = copy->role,
@@ -218,7 +252,9 @@ static bool ask(struct wr_sim_job *job, const struct wr_sim_op *op, struct weir_
                                    .at_ns = server->sim->now,
                                    .seen_until_ns = wr_sim_seen_until(server),
                                    .in_transaction = job->kind != WR_SEGMENT_SINGLE};
+    server->asking++;
     op->rule->answer(op->rule->ctx, &asked, &answer);
+    server->asking--;
     if (answer.sqlstate != NULL) {
         wr_sim_fail(job, answer.sqlstate, answer.message == NULL ? "refused by the rule" : answer.message);
         return false;

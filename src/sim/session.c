@@ -93,19 +93,44 @@ void wr_sim_session_finish(struct wr_sim_session *session, bool commit)
     session->transaction = 'I';
 }
 
-/* Savepoints are a stack without names: ROLLBACK TO goes back to the last one set. */
-void wr_sim_session_savepoint(struct wr_sim_session *session)
+/* The outermost of too many is forgotten, which is the one least likely to be asked for. */
+void wr_sim_session_savepoint(struct wr_sim_session *session, uint64_t name)
 {
-    if (session->savepoint_count == WR_SIM_SAVEPOINTS) session->savepoint_count--;
-    session->savepoints[session->savepoint_count++] = session->pending_count;
+    struct wr_sim_savepoint *all = session->savepoints;
+    if (session->savepoint_count == WR_SIM_SAVEPOINTS) {
+        session->savepoint_count--;
+        memmove(all, all + 1, session->savepoint_count * sizeof *all);
+    }
+    all[session->savepoint_count++] =
+        (struct wr_sim_savepoint){name, session->pending_count, session->writes};
 }
 
-void wr_sim_session_rollback_to(struct wr_sim_session *session)
+static struct wr_sim_savepoint *find_savepoint(struct wr_sim_session *session, uint64_t name)
 {
-    if (session->savepoint_count == 0) return;
-    size_t kept = session->savepoints[session->savepoint_count - 1];
-    if (kept < session->pending_count) drop_from(session, kept);
+    for (size_t i = session->savepoint_count; i > 0; i--) {
+        if (session->savepoints[i - 1].name == name) return &session->savepoints[i - 1];
+    }
+    return NULL;
+}
+
+/* The savepoint itself stays, those set after it go. */
+bool wr_sim_session_rollback_to(struct wr_sim_session *session, uint64_t name)
+{
+    const struct wr_sim_savepoint *to = find_savepoint(session, name);
+    if (to == NULL) return false;
+    session->savepoint_count = (size_t)(to - session->savepoints) + 1;
+    session->writes = to->writes;
+    drop_from(session, to->pending_count);
     session->transaction = 'T';
+    return true;
+}
+
+bool wr_sim_session_release(struct wr_sim_session *session, uint64_t name)
+{
+    const struct wr_sim_savepoint *to = find_savepoint(session, name);
+    if (to == NULL) return false;
+    session->savepoint_count = (size_t)(to - session->savepoints);
+    return true;
 }
 
 /* ---- its end ------------------------------------------------------------------------------------------------------- */
@@ -115,9 +140,9 @@ void wr_sim_session_end(struct wr_sim_session *session, const char *farewell)
     struct wr_link *link = session->link;
     struct wr_sim_job *job = session->job;
     wr_sim_session_finish(session, false);
-    if (job != NULL) {
-        session->job = NULL;
-        job->session = NULL;
+    session->job = NULL;
+    if (job != NULL) job->session = NULL; /* a connect's answer goes on, and says so */
+    if (job != NULL && !job->connect) {
         if (job->link != NULL) job->link->job = NULL;
         if (job->stage == WR_SIM_WAITING || job->stage == WR_SIM_RUNNING) wr_sim_work_leave(job);
         wr_sim_job_free(job);
@@ -134,7 +159,7 @@ void wr_sim_session_hangup(struct wr_sim_session *session)
 {
     weir_sim_server *server = session->server;
     session->link = NULL;
-    session->hangup = true;
+    session->hangup = true; /* and it ends when it next has nothing to do */
     if (session->job != NULL || wr_sim_active(server, WEIR_SIM_FREEZE) || !wr_sim_reachable(server)) return;
     wr_sim_session_end(session, "");
 }

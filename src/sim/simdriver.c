@@ -128,7 +128,7 @@ static void driver_forget(void *of, void *owner)
 /* A dead client end shows; one whose server is frozen or out of reach does not. */
 static bool driver_peek(struct wr_link *link)
 {
-    return !link->broken;
+    return !link->broken && !link->rung;
 }
 
 static uint32_t driver_pid(const struct wr_link *link)

@@ -6,8 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define MS 1000000ull
+
+/* As src/pg does: a cancel that found nothing to end is repeated, each time later. */
+enum { CANCEL_AGAIN = 6, CANCEL_AGAIN_MS = 5, CANCEL_LOSSES = 7 };
+
 static void hangup_fired(struct wr_timer *timer);
-static void cancel_fired(struct wr_timer *timer);
+static void request_cancel(struct wr_link *link);
 
 struct wr_link *wr_sim_link_new(struct wr_sim_instance *instance, void *owner, struct wr_sim_session *session,
                                 const char *user)
@@ -34,10 +39,19 @@ struct wr_link *wr_sim_link_new(struct wr_sim_instance *instance, void *owner, s
     link->session = session;
     link->pid = session->pid;
     link->hangup.fire = hangup_fired;
-    link->cancel.fire = cancel_fired;
     wr_text_copy(link->user, sizeof link->user, user);
+    wr_list_append(&link->server->links, &link->node);
     session->link = link;
     return link;
+}
+
+void wr_sim_link_free(struct wr_link *link)
+{
+    weir_sim *sim = link->server->sim;
+    wr_sim_disarm(sim, &link->hangup);
+    wr_sim_disarm(sim, &link->cancel);
+    wr_list_remove(&link->node);
+    wr_list_append(&sim->spare_links, &link->node);
 }
 
 /* ---- sending --------------------------------------------------------------------------------------------------------- */
@@ -113,6 +127,11 @@ int wr_sim_link_send(struct wr_link *link, const struct wr_segment *segment, str
     wr_sim_trace(server->sim, WR_SIM_SENT, server, job->id, (uint64_t)segment->kind);
     link->busy = true;
     link->answered = false;
+    link->cancels = 0;
+    if (link->severed) { /* and nobody will ever say so */
+        wr_sim_job_free(job);
+        return WEIR_OK;
+    }
     link->job = job;
     if (link->session != NULL) {
         keep_identity(link->session, segment);
@@ -140,6 +159,7 @@ static void settled(void *arg)
                              .committed = job->committed,
                              .xid = job->xid,
                              .xid_asked = job->xid_asked,
+                             .dirty = job->dirty,
                              .xact = job->xact};
     if (job->failed) {
         reply.count = 0;
@@ -150,6 +170,7 @@ static void settled(void *arg)
     link->busy = link->answered = false;
     link->job = NULL;
     job->link = NULL;
+    if (link->rung) wr_sim_arm(link->server->sim, &link->hangup, link->server->sim->now);
     wr_sim_trace(link->server->sim, WR_SIM_ANSWERED, link->server, job->id, job->failed);
     link->instance->env.settled(link->owner, &reply); /* may close the link */
     wr_sim_job_free(job);
@@ -160,7 +181,13 @@ void wr_sim_link_answer(struct wr_sim_job *job)
     struct wr_link *link = job->link;
     if (link == NULL) {
         wr_sim_job_free(job);
-    } else if (link->cancelling) {
+        return;
+    }
+    if (link->cancel_stage == WR_SIM_CANCEL_WAITS) {
+        wr_sim_disarm(link->server->sim, &link->cancel);
+        link->cancel_stage = WR_SIM_CANCEL_NONE;
+    }
+    if (link->cancel_stage != WR_SIM_CANCEL_NONE) {
         link->answered = true; /* settled once the cancel cannot hit the next segment any more */
     } else {
         wr_sim_deliver(link->instance, &job->timer, settled, link);
@@ -185,14 +212,11 @@ static void lost(void *arg)
     bool busy = link->busy;
     fill_farewell(link, &reply.fault);
     link->broken = true;
-    link->busy = link->cancelling = link->answered = false;
+    link->busy = false;
     link->job = NULL;
+    link->cancel_stage = WR_SIM_CANCEL_NONE;
     wr_sim_disarm(link->server->sim, &link->cancel);
-    if (job != NULL) {
-        bool at_client = job->stage == WR_SIM_RETURNING && !wr_timer_armed(&job->timer);
-        job->link = NULL;
-        if (at_client) wr_sim_job_free(job);
-    }
+    if (job != NULL) job->link = NULL;
     wr_sim_trace(link->server->sim, WR_SIM_LINK_RESET, link->server, link->id, busy);
     if (busy) {
         link->instance->env.settled(link->owner, &reply);
@@ -201,18 +225,64 @@ static void lost(void *arg)
     }
 }
 
+/* An answer that waits for the confirmation of a cancel is known, and is told first. */
 static void hangup_fired(struct wr_timer *timer)
 {
     struct wr_link *link = WR_CONTAINER(timer, struct wr_link, hangup);
-    wr_sim_deliver(link->instance, timer, lost, link);
+    if (!wr_sim_reachable(link->server) && !link->rung) {
+        link->unheard = true;
+        return;
+    }
+    link->rung = true;
+    if (!link->answered) wr_sim_deliver(link->instance, timer, lost, link);
+}
+
+/* Never before the answer that was sent before it: both travel on one connection. */
+static uint64_t behind_the_answer(const struct wr_link *link, uint64_t at)
+{
+    const struct wr_sim_job *job = link->job;
+    bool under_way = job != NULL && job->stage == WR_SIM_RETURNING && wr_timer_armed(&job->timer);
+    return under_way && job->timer.at_ns > at ? job->timer.at_ns : at;
 }
 
 void wr_sim_link_hung_up(struct wr_link *link, const char *farewell)
 {
     weir_sim_server *server = link->server;
-    if (link->broken || wr_timer_armed(&link->hangup) || !wr_sim_reachable(server)) return;
+    if (link->broken || link->rung || link->unheard || wr_timer_armed(&link->hangup)) return;
     wr_text_copy(link->farewell, sizeof link->farewell, farewell);
-    wr_sim_arm(server->sim, &link->hangup, server->sim->now + wr_sim_latency(server));
+    if (!wr_sim_reachable(server)) {
+        link->unheard = true;
+        return;
+    }
+    uint64_t at = server->sim->now + wr_sim_latency(server);
+    wr_sim_arm(server->sim, &link->hangup, behind_the_answer(link, at));
+}
+
+void wr_sim_links_hear_again(weir_sim_server *server)
+{
+    uint64_t now = server->sim->now;
+    for (struct wr_list *n = server->links.next; n != &server->links; n = n->next) {
+        struct wr_link *link = WR_CONTAINER(n, struct wr_link, node);
+        if (!link->unheard || link->severed || link->closed) continue;
+        link->unheard = false;
+        uint64_t next = wr_sim_next_try(server->trouble[WEIR_SIM_VANISH].begun_at, 200 * MS, now);
+        wr_sim_arm(server->sim, &link->hangup, behind_the_answer(link, next + wr_sim_latency(server)));
+    }
+}
+
+void wr_sim_links_sever(weir_sim_server *server)
+{
+    for (struct wr_list *n = server->links.next; n != &server->links; n = n->next) {
+        struct wr_link *link = WR_CONTAINER(n, struct wr_link, node);
+        link->severed = true;
+        if (!link->rung) wr_sim_disarm(server->sim, &link->hangup);
+        if (link->job != NULL && !link->answered) {
+            link->job->link = NULL;
+            link->job = NULL;
+        }
+        if (link->session != NULL) link->session->link = NULL;
+        link->session = NULL;
+    }
 }
 
 /* ---- cancelling ------------------------------------------------------------------------------------------------------- */
@@ -220,8 +290,8 @@ void wr_sim_link_hung_up(struct wr_link *link, const char *farewell)
 static void cancel_confirmed(void *arg)
 {
     struct wr_link *link = arg;
-    link->cancelling = false;
-    if (link->answered) settled(link);
+    link->cancel_stage = WR_SIM_CANCEL_NONE;
+    settled(link);
 }
 
 static void confirmed_fired(struct wr_timer *timer)
@@ -229,23 +299,41 @@ static void confirmed_fired(struct wr_timer *timer)
     struct wr_link *link = WR_CONTAINER(timer, struct wr_link, cancel);
     if (link->answered) {
         wr_sim_deliver(link->instance, timer, cancel_confirmed, link);
-    } else {
-        link->cancelling = false;
+        return;
     }
+    link->cancel_stage = WR_SIM_CANCEL_NONE;
+    if (link->busy && link->cancels <= CANCEL_AGAIN) request_cancel(link);
 }
 
 static void confirm(struct wr_link *link)
 {
     weir_sim_server *server = link->server;
-    link->cancel_arrived = false;
+    if (link->closed) {
+        wr_sim_link_free(link);
+        return;
+    }
+    link->cancel_stage = WR_SIM_CANCEL_CONFIRMED;
     link->cancel.fire = confirmed_fired;
     wr_sim_arm(server->sim, &link->cancel, server->sim->now + wr_sim_latency(server));
+}
+
+/* A cancel names a process, not a connection. */
+static struct wr_sim_session *session_of(const struct wr_link *link)
+{
+    weir_sim_server *server = link->server;
+    if (link->session != NULL) return link->session;
+    for (struct wr_list *n = server->sessions.next; n != &server->sessions; n = n->next) {
+        struct wr_sim_session *session = WR_CONTAINER(n, struct wr_sim_session, node);
+        if (session->pid == link->pid) return session;
+    }
+    return NULL;
 }
 
 static void take_effect(struct wr_link *link)
 {
     weir_sim_server *server = link->server;
-    struct wr_sim_job *job = link->job;
+    struct wr_sim_session *session = session_of(link);
+    struct wr_sim_job *job = session == NULL ? NULL : session->job;
     server->stats.cancels++;
     bool at_work = job != NULL && (job->stage == WR_SIM_WAITING || job->stage == WR_SIM_RUNNING);
     if (at_work && !server->options.ignores_cancel)
@@ -253,46 +341,75 @@ static void take_effect(struct wr_link *link)
     confirm(link);
 }
 
-/* One that gets lost is never confirmed: the link stays as it is until its owner gives it up. */
+/* It comes on a connection of its own, whose first packet is sent again and again before the client gives up. */
 static void cancel_fired(struct wr_timer *timer)
 {
     struct wr_link *link = WR_CONTAINER(timer, struct wr_link, cancel);
     weir_sim_server *server = link->server;
-    if (!wr_sim_reachable(server)) return;
-    if (server->down) {
+    if (!wr_sim_reachable(server) && link->cancel_losses < CANCEL_LOSSES) {
+        wr_sim_arm(server->sim, timer, server->sim->now + (1000 * MS << link->cancel_losses));
+        link->cancel_losses++;
+    } else if (!wr_sim_reachable(server) || server->down) {
         confirm(link);
     } else if (wr_sim_active(server, WEIR_SIM_FREEZE)) {
-        link->cancel_arrived = true;
+        link->cancel_stage = WR_SIM_CANCEL_INBOX;
     } else {
         take_effect(link);
     }
 }
 
-void wr_sim_link_cancel(struct wr_link *link)
+static void cancel_departs(struct wr_timer *timer)
 {
+    struct wr_link *link = WR_CONTAINER(timer, struct wr_link, cancel);
     weir_sim_server *server = link->server;
-    if (!link->busy || link->cancelling || link->broken) return;
-    link->cancelling = true;
+    link->cancel_stage = WR_SIM_CANCEL_UNDERWAY;
+    link->cancel_losses = 0;
     link->cancel.fire = cancel_fired;
     wr_sim_trace(server->sim, WR_SIM_CANCEL, server, link->id, 0);
     uint64_t there = wr_sim_latency(server) * 3; /* a connection of its own: its handshake comes first */
     wr_sim_arm(server->sim, &link->cancel, server->sim->now + there);
 }
 
-void wr_sim_cancel_thawed(struct wr_link *link)
+static void request_cancel(struct wr_link *link)
 {
-    if (link->cancel_arrived) take_effect(link);
+    weir_sim *sim = link->server->sim;
+    uint64_t wait = link->cancels == 0 ? 0 : CANCEL_AGAIN_MS * MS << link->cancels;
+    link->cancels++;
+    if (wait == 0) {
+        cancel_departs(&link->cancel);
+        return;
+    }
+    link->cancel_stage = WR_SIM_CANCEL_WAITS;
+    link->cancel.fire = cancel_departs;
+    wr_sim_arm(sim, &link->cancel, sim->now + wait);
+}
+
+void wr_sim_link_cancel(struct wr_link *link)
+{
+    if (!link->busy || link->answered || link->broken || link->cancel_stage != WR_SIM_CANCEL_NONE) return;
+    link->cancels = 0;
+    request_cancel(link);
+}
+
+void wr_sim_cancels_thawed(weir_sim_server *server)
+{
+    for (struct wr_list *n = server->links.next, *next = n->next; n != &server->links;
+         n = next, next = n->next) {
+        struct wr_link *link = WR_CONTAINER(n, struct wr_link, node);
+        if (link->cancel_stage == WR_SIM_CANCEL_INBOX) take_effect(link);
+    }
 }
 
 /* ---- closing ------------------------------------------------------------------------------------------------------------ */
 
+/* A cancel that has been asked for is sent all the same: the statement would else run on. */
 void wr_sim_link_close(struct wr_link *link)
 {
     weir_sim_server *server = link->server;
-    weir_sim *sim = server->sim;
-    wr_sim_trace(sim, WR_SIM_LINK_CLOSED, server, link->id, 0);
-    wr_sim_disarm(sim, &link->hangup);
-    wr_sim_disarm(sim, &link->cancel);
+    bool cancel_left = link->cancel_stage != WR_SIM_CANCEL_NONE &&
+                       link->cancel_stage != WR_SIM_CANCEL_CONFIRMED && !link->answered && !link->broken;
+    wr_sim_trace(server->sim, WR_SIM_LINK_CLOSED, server, link->id, 0);
+    wr_sim_disarm(server->sim, &link->hangup);
     if (link->job != NULL) {
         struct wr_sim_job *job = link->job;
         job->link = NULL;
@@ -303,5 +420,9 @@ void wr_sim_link_close(struct wr_link *link)
         link->session = NULL;
         wr_sim_session_hangup(session);
     }
-    wr_list_append(&sim->spare_links, &link->node);
+    link->closed = true;
+    link->job = NULL;
+    link->busy = link->answered = false;
+    link->owner = link->instance = NULL;
+    if (!cancel_left) wr_sim_link_free(link);
 }

@@ -136,6 +136,7 @@ struct wr_sim_rows *wr_sim_rows_usual(char verb)
     static struct wr_sim_rows delete_ = {.tag = "DELETE 1", .affected = 1};
     static struct wr_sim_rows savepoint = {.tag = "SAVEPOINT"};
     static struct wr_sim_rows rollback = {.tag = "ROLLBACK"};
+    static struct wr_sim_rows release = {.tag = "RELEASE"};
     static struct wr_sim_rows set = {.tag = "SET"};
     switch (verb) {
     case 'i':
@@ -148,6 +149,8 @@ struct wr_sim_rows *wr_sim_rows_usual(char verb)
         return &savepoint;
     case 'R':
         return &rollback;
+    case 'L':
+        return &release;
     case '-':
         return &set;
     default:

@@ -65,7 +65,7 @@ static int check_options(const weir_sim_server *server, const weir_sim_options *
 static int follow(weir_sim_server *server, const char *primary, char *why)
 {
     if (primary == NULL) {
-        if (server->follows != NULL) server->read_only = false;
+        if (server->follows != NULL) server->read_only = server->demoted = false;
         server->follows = NULL;
         return WEIR_OK;
     }
@@ -131,7 +131,7 @@ static void move_fired(struct wr_timer *timer);
 static weir_sim_server *server_new(weir_sim *sim, const char *name)
 {
     weir_sim_server *server = calloc(1, sizeof *server);
-    if (server == NULL || wr_sim_reserve(sim, 3 + WEIR_SIM_FAULTS) != WEIR_OK) {
+    if (server == NULL || wr_sim_reserve(sim, 4 + WEIR_SIM_FAULTS) != WEIR_OK) {
         free(server);
         return NULL;
     }
@@ -148,6 +148,7 @@ static weir_sim_server *server_new(weir_sim *sim, const char *name)
     server->next_xid = server->first_xid = 1000;
     server->boot.fire = boot_fired;
     server->move.fire = move_fired;
+    wr_list_init(&server->links);
     wr_list_init(&server->sessions);
     wr_list_init(&server->limbo);
     wr_list_init(&server->inbox);
@@ -173,7 +174,11 @@ weir_sim_server *weir_sim_server_named(weir_sim *sim, const char *name)
 static void free_jobs(struct wr_list *list)
 {
     struct wr_list *node;
-    while ((node = wr_list_first(list)) != NULL) wr_sim_job_free(WR_CONTAINER(node, struct wr_sim_job, node));
+    while ((node = wr_list_first(list)) != NULL) {
+        struct wr_sim_job *job = WR_CONTAINER(node, struct wr_sim_job, node);
+        if (job->stage == WR_SIM_WAITING || job->stage == WR_SIM_RUNNING) wr_sim_work_leave(job);
+        wr_sim_job_free(job);
+    }
 }
 
 /* Engines are gone, so nobody is left to be told. Jobs on their way are found through the heap. */
@@ -198,14 +203,17 @@ void wr_sim_server_free(weir_sim_server *server)
     while ((node = wr_list_first(&server->sessions)) != NULL) {
         wr_sim_session_end(WR_CONTAINER(node, struct wr_sim_session, node), "");
     }
+    while ((node = wr_list_first(&server->links)) != NULL)
+        wr_sim_link_free(WR_CONTAINER(node, struct wr_link, node)); /* a cancel of theirs is on its way */
     free_jobs(&server->limbo);
     free_jobs(&server->inbox);
-    wr_heap_release(&server->shared);
     free_jobs(&server->waiting);
     free_jobs(&server->running);
+    wr_heap_release(&server->shared);
     free_travellers(server);
     wr_sim_disarm(sim, &server->boot);
     wr_sim_disarm(sim, &server->move);
+    wr_sim_disarm(sim, &server->fall);
     wr_sim_disarm(sim, &server->shared_next);
     for (size_t i = 0; i < WEIR_SIM_FAULTS; i++) wr_sim_disarm(sim, &server->trouble[i].end);
     wr_sim_rules_free(server);
@@ -241,7 +249,8 @@ enum { COMMITS_MOST = 1 << 20 }; /* a longer lag forgets the oldest */
 
 void wr_sim_log_commit(weir_sim_server *server, uint64_t number)
 {
-    if (!server->followed) return;
+    if (server->demoted) wr_ledger_lost_effect(&server->sim->ledger, number);
+    if (!server->followed || server->demoted) return;
     if (server->commit_count == server->commit_room && server->commit_room < COMMITS_MOST) {
         size_t room = server->commit_room == 0 ? 1024 : server->commit_room * 2;
         struct wr_sim_commit *grown = calloc(room, sizeof *grown);
@@ -265,7 +274,9 @@ uint64_t wr_sim_seen_until(weir_sim_server *server)
 {
     if (server->follows == NULL) return server->sim->now;
     uint64_t lag = wr_dist_draw(&server->options.lag, &server->rng);
-    return server->sim->now - (lag < server->sim->now ? lag : server->sim->now);
+    uint64_t until = server->sim->now - (lag < server->sim->now ? lag : server->sim->now);
+    if (until > server->seen_until) server->seen_until = until; /* what it has seen it does not unsee */
+    return server->seen_until;
 }
 
 static void lose_commits_after(weir_sim_server *server, uint64_t seen_until)
@@ -284,7 +295,7 @@ void wr_sim_promote(weir_sim_server *server)
     if (old == NULL) return;
     lose_commits_after(old, wr_sim_seen_until(server));
     server->follows = NULL;
-    server->read_only = false;
+    server->read_only = server->demoted = false;
     server->timeline = old->timeline + 1;
     server->next_xid = server->first_xid = old->next_xid;
     server->followed = false;
@@ -292,10 +303,15 @@ void wr_sim_promote(weir_sim_server *server)
     wr_sim_trace(server->sim, WR_SIM_UP, server, server->timeline, 0);
 }
 
+/* All addresses that led here, by this failover or an earlier one; it may be back to where it began. */
 static void move_fired(struct wr_timer *timer)
 {
     weir_sim_server *server = WR_CONTAINER(timer, struct weir_sim_server, move);
-    server->leads_to = server->trouble[WEIR_SIM_FAILOVER].to;
+    weir_sim *sim = server->sim;
+    for (struct wr_list *n = sim->servers.next; n != &sim->servers; n = n->next) {
+        weir_sim_server *address = WR_CONTAINER(n, struct weir_sim_server, node);
+        if (address->leads_to == server) address->leads_to = server->trouble[WEIR_SIM_FAILOVER].to;
+    }
 }
 
 /* ---- down and up -------------------------------------------------------------------------------------------------------- */

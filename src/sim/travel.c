@@ -99,11 +99,9 @@ void wr_sim_arrive(struct wr_sim_job *job)
     }
 }
 
-/* When TCP tries again for the first time at or after `now`: the waits double, from 1 s for a connect and 200 ms for
- * data, up to two minutes. */
-static uint64_t next_try(const struct wr_sim_job *job, uint64_t now)
+uint64_t wr_sim_next_try(uint64_t sent_at, uint64_t wait_ns, uint64_t now)
 {
-    uint64_t wait = job->connect ? 1000 * MS : 200 * MS, at = job->sent_at + wait;
+    uint64_t wait = wait_ns, at = sent_at + wait;
     while (at < now) {
         wait = wait * 2 > 120000 * MS ? 120000 * MS : wait * 2;
         at += wait;
@@ -111,13 +109,25 @@ static uint64_t next_try(const struct wr_sim_job *job, uint64_t now)
     return at;
 }
 
+/* A connect whose client has closed the socket meanwhile is not tried again; data is, for the kernel sends on what it
+ * was given. */
+static bool is_tried_no_more(const struct wr_sim_job *job)
+{
+    return job->connect && job->owner == NULL && job->stage == WR_SIM_LIMBO;
+}
+
 void wr_sim_travel_again(weir_sim_server *server)
 {
     struct wr_list *node;
     while ((node = wr_list_first(&server->limbo)) != NULL) {
         struct wr_sim_job *job = WR_CONTAINER(node, struct wr_sim_job, node);
+        if (is_tried_no_more(job)) {
+            wr_sim_job_free(job);
+            continue;
+        }
         wr_list_remove(node);
         job->stage = job->stage == WR_SIM_LIMBO ? WR_SIM_UNDERWAY : WR_SIM_RETURNING;
-        wr_sim_arm(server->sim, &job->timer, next_try(job, server->sim->now) + wr_sim_latency(server));
+        uint64_t next = wr_sim_next_try(job->sent_at, job->connect ? 1000 * MS : 200 * MS, server->sim->now);
+        wr_sim_arm(server->sim, &job->timer, next + wr_sim_latency(server));
     }
 }

@@ -47,7 +47,7 @@ void wr_sim_job_free(struct wr_sim_job *job)
     job->link = NULL;
     job->gate = NULL;
     job->owner = NULL;
-    job->connect = job->failed = job->lost = job->committed = job->xid_asked = false;
+    job->connect = job->failed = job->committed = job->xid_asked = job->dirty = false;
     job->timed_out = job->reset_after = job->role = job->readonly = job->want_xid = false;
     job->sqlstate[0] = job->message[0] = '\0';
     job->xid = job->asked_xid = job->timeout_ns = 0;
@@ -58,15 +58,6 @@ void wr_sim_job_free(struct wr_sim_job *job)
 /* ---- the end of a job's work ------------------------------------------------------------------------------------- */
 
 static void start_waiting(weir_sim_server *server);
-
-static void account(struct wr_sim_job *job)
-{
-    weir_sim_stats *stats = &job->server->stats;
-    uint64_t spent = job->server->sim->now - job->started_at;
-    if (job->server->options.queue == WEIR_SIM_SHARED || spent > job->service_ns) spent = job->service_ns;
-    stats->busy_ns += spent;
-    if (job->link == NULL && !job->connect) stats->wasted_ns += spent;
-}
 
 static void answered(struct wr_sim_job *job, bool direct)
 {
@@ -80,7 +71,7 @@ static void answered(struct wr_sim_job *job, bool direct)
         return;
     }
     job->transaction = session->transaction;
-    if (session->link == NULL) wr_sim_session_end(session, "");
+    if (session->hangup && wr_sim_reachable(session->server)) wr_sim_session_end(session, "");
     wr_sim_return(job, direct);
 }
 
@@ -88,7 +79,6 @@ static void finish(struct wr_sim_job *job)
 {
     weir_sim_server *server = job->server;
     wr_sim_trace(server->sim, WR_SIM_FINISHED, server, job->id, job->timed_out);
-    account(job);
     wr_sim_work_leave(job);
     start_waiting(server); /* before the client hears: he may send on at once */
     if (job->connect) {
@@ -107,7 +97,6 @@ void wr_sim_work_interrupt(struct wr_sim_job *job, const char *sqlstate, const c
 {
     weir_sim_server *server = job->server;
     wr_sim_trace(server->sim, WR_SIM_INTERRUPTED, server, job->id, 0);
-    if (job->stage == WR_SIM_RUNNING) account(job);
     wr_sim_work_leave(job);
     start_waiting(server);
     wr_sim_fail(job, sqlstate, message);
@@ -176,6 +165,7 @@ static void run_alone(struct wr_sim_job *job)
     weir_sim_server *server = job->server;
     uint64_t now = server->sim->now, end = now + job->service_ns;
     if (!job->connect) wr_sim_disarm(server->sim, &job->limit); /* a connect's is the client's patience */
+    job->ends_at = end;
     job->timed_out = job->limit_at < end;
     if (job->timed_out) end = job->limit_at;
     job->timer.fire = work_fired;
@@ -190,7 +180,6 @@ static void start(struct wr_sim_job *job)
 {
     weir_sim_server *server = job->server;
     job->stage = WR_SIM_RUNNING;
-    job->started_at = server->sim->now;
     wr_sim_trace(server->sim, WR_SIM_STARTED, server, job->id, job->service_ns);
     if (server->options.queue == WEIR_SIM_SHARED) {
         share_in(job);
@@ -231,14 +220,17 @@ static uint64_t service_of(struct wr_sim_job *job)
 {
     weir_sim_server *server = job->server;
     uint64_t service = 0;
-    bool writes = false;
+    bool writes = false, fails = false; /* what follows a failure is not run */
     if (job->connect) return wr_dist_draw(&server->options.connect, &server->rng);
     if (job->kind == WR_SEGMENT_PROBE) return 0;
-    for (size_t i = 0; i < job->op_count; i++) {
-        service += wr_sim_op_service(server, &job->ops[i]);
-        writes = writes || job->ops[i].writes;
+    for (size_t i = 0; i < job->op_count && !fails; i++) {
+        const struct wr_sim_op *op = &job->ops[i];
+        if (job->session->transaction == 'E' && op->verb != 'R') break; /* refused at once */
+        service += wr_sim_op_service(server, op);
+        writes = writes || op->writes;
+        fails = wr_sim_op_fails(op);
     }
-    bool commits = job->kind == WR_SEGMENT_COMMIT || (job->kind == WR_SEGMENT_SINGLE && writes);
+    bool commits = job->kind == WR_SEGMENT_COMMIT || (job->kind == WR_SEGMENT_SINGLE && writes && !fails);
     if (commits) service += wr_dist_draw(&server->options.commit, &server->rng);
     if (!wr_sim_active(server, WEIR_SIM_SLOW)) return service;
     return (uint64_t)((double)service * server->trouble[WEIR_SIM_SLOW].fault.factor);
@@ -270,12 +262,31 @@ void wr_sim_work_begin(struct wr_sim_job *job)
     if (server->waiting_count > server->stats.waiting_max) server->stats.waiting_max = server->waiting_count;
 }
 
+/* Of a running job's service, what is still to do. */
+static uint64_t left_of(const struct wr_sim_job *job)
+{
+    const weir_sim_server *server = job->server;
+    if (server->options.queue == WEIR_SIM_SHARED)
+        return job->timer.at_ns > server->virtual_ns ? job->timer.at_ns - server->virtual_ns : 0;
+    if (wr_sim_active(server, WEIR_SIM_FREEZE)) return job->left_ns;
+    return job->ends_at > server->sim->now ? job->ends_at - server->sim->now : 0;
+}
+
+static void account(struct wr_sim_job *job)
+{
+    weir_sim_stats *stats = &job->server->stats;
+    uint64_t left = left_of(job), spent = job->service_ns > left ? job->service_ns - left : 0;
+    stats->busy_ns += spent;
+    if (job->link == NULL && !job->connect) stats->wasted_ns += spent;
+}
+
 void wr_sim_work_leave(struct wr_sim_job *job)
 {
     weir_sim_server *server = job->server;
+    if (server->options.queue == WEIR_SIM_SHARED) advance(server);
+    if (job->stage == WR_SIM_RUNNING) account(job);
     if (job->stage == WR_SIM_RUNNING && server->shared.count > 0 &&
         server->options.queue == WEIR_SIM_SHARED) {
-        advance(server);
         wr_heap_disarm(&server->shared, &job->timer);
     } else {
         wr_sim_disarm(server->sim, &job->timer);
@@ -314,8 +325,7 @@ void wr_sim_work_freeze(weir_sim_server *server)
     if (server->options.queue == WEIR_SIM_SHARED) return;
     for (struct wr_list *n = server->running.next; n != &server->running; n = n->next) {
         struct wr_sim_job *job = WR_CONTAINER(n, struct wr_sim_job, node);
-        job->left_ns = job->timed_out ? job->started_at + job->service_ns - server->sim->now
-                                      : job->timer.at_ns - server->sim->now;
+        job->left_ns = left_of(job);
         wr_sim_disarm(server->sim, &job->timer);
     }
 }
@@ -323,6 +333,7 @@ void wr_sim_work_freeze(weir_sim_server *server)
 static void go_on(struct wr_sim_job *job)
 {
     uint64_t now = job->server->sim->now, end = now + job->left_ns;
+    job->ends_at = end;
     job->timed_out = job->limit_at < end;
     if (job->timed_out) end = job->limit_at > now ? job->limit_at : now;
     wr_sim_arm(job->server->sim, &job->timer, end);

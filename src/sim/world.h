@@ -96,8 +96,16 @@ struct wr_target {
     char user[64];
 };
 
+enum wr_sim_cancel { /* where a link's cancel is */
+                     WR_SIM_CANCEL_NONE = 0,
+                     WR_SIM_CANCEL_WAITS, /* repeated a little later, and withdrawn if the answer comes first */
+                     WR_SIM_CANCEL_UNDERWAY, /* to the server; from here on it can hit */
+                     WR_SIM_CANCEL_INBOX,    /* it lies at a server that is frozen */
+                     WR_SIM_CANCEL_CONFIRMED /* has done what it could; the confirmation is on its way */
+};
+
 struct wr_link {
-    struct wr_list node; /* spare */
+    struct wr_list node; /* of its server's links; or spare */
     uint64_t id;
     struct wr_sim_instance *instance;
     void *owner;
@@ -106,10 +114,15 @@ struct wr_link {
     struct wr_sim_job *job;         /* the segment that has not been settled; may be lost already */
     bool busy;                      /* a segment is under way */
     bool broken;                    /* the client has seen the end of it */
-    bool cancelling;                /* a cancel is on its way and not confirmed */
-    bool cancel_arrived;            /* ... and lies at a server that is frozen */
-    bool answered;                  /* the answer is here and waits for that confirmation */
-    char farewell[6];               /* what the server said as it hung up; "" nothing */
+    bool rung;                      /* the end of it is here, and the client has not looked yet */
+    bool unheard;                   /* the end of it was told into a black hole */
+    bool severed;                   /* a middlebox has forgotten it: neither end hears the other again */
+    bool closed;                    /* the client has gone; only its cancel is left */
+    bool answered;                  /* the answer is here and waits for the confirmation of a cancel */
+    enum wr_sim_cancel cancel_stage;
+    unsigned cancels;       /* sent for this segment */
+    unsigned cancel_losses; /* of the one that is on its way, by a black hole */
+    char farewell[6];       /* what the server said as it hung up; "" nothing */
     uint32_t pid;
     char user[64];
     struct wr_timer hangup; /* when the end of it reaches the client */
@@ -130,9 +143,10 @@ enum wr_sim_stage {
 
 struct wr_sim_op { /* one statement, as far as it outlives its text */
     const struct wr_sim_rule *rule;
-    uint64_t number; /* of the write; 0: none */
+    uint64_t number;    /* of the write; 0: none */
+    uint64_t savepoint; /* stands for its name */
     bool writes;
-    char verb;                /* 'i'nsert 'u'pdate 'd'elete 's'elect, 'S'avepoint, 'R'ollback to, '-' other */
+    char verb; /* 'i'nsert 'u'pdate 'd'elete 's'elect, 'S'avepoint, 'R'ollback to, 'L' release, '-' other */
     char sqlstate[6];         /* fails so */
     struct wr_sim_copy *copy; /* of text and values, for a rule that is asked; NULL otherwise */
 };
@@ -144,28 +158,30 @@ struct wr_sim_job {
     uint64_t id;
     enum wr_sim_stage stage;
     weir_sim_server *server;
-    struct wr_sim_session *session; /* NULL: a connect, or its session has gone */
-    struct wr_link *link;           /* NULL: nobody waits for the answer */
-    struct wr_timer timer;          /* the end of its stage */
-    struct wr_timer limit;          /* statement_timeout; connect: the client's patience */
-    uint64_t sent_at, service_ns, started_at, limit_at; /* limit_at: UINT64_MAX none */
-    uint64_t left_ns;
+    struct wr_sim_session *session;         /* NULL: a connect, or its session has gone */
+    struct wr_link *link;                   /* NULL: nobody waits for the answer */
+    struct wr_timer timer;                  /* the end of its stage */
+    struct wr_timer limit;                  /* statement_timeout; connect: the client's patience */
+    uint64_t sent_at, service_ns, limit_at; /* limit_at: UINT64_MAX none */
+    uint64_t ends_at;                       /* FIFO: when all of the service is done */
+    uint64_t left_ns;                       /* FIFO, frozen: of the service */
 
     /* a connect */
     bool connect;
     struct wr_sim_gate *gate;
     char user[64];
-    void *owner; /* NULL: the client has given up, or it is no connect */
+    void *owner;       /* NULL: the client has given up, or it is no connect */
+    uint64_t begun_at; /* when it got its turn */
 
     /* a segment */
     enum wr_segment_kind kind;
-    bool readonly, want_xid, role, timed_out, reset_after;
+    bool readonly, want_xid, role, timed_out, reset_after, dirty;
     uint64_t timeout_ns, asked_xid;
     struct wr_sim_op *ops, few[WR_SIM_OPS];
     size_t op_count, op_room;
 
     /* the answer */
-    bool failed, lost, committed, xid_asked;
+    bool failed, committed, xid_asked;
     char sqlstate[6];
     char message[128];
     char transaction;
@@ -183,14 +199,20 @@ struct wr_sim_session {
     struct wr_link *link;   /* NULL: the client has gone */
     struct wr_sim_job *job; /* at the server */
     uint32_t pid;
-    bool hangup; /* the client has gone and the server has not heard of it */
+    bool
+        hangup; /* the client has gone and the server may not have heard of it; without, and without a link: it
+                  * never will */
     char transaction;
     uint64_t xid;
     char *claims, *role; /* of the transaction, for rules that are asked; NULL none */
     uint64_t *pending;   /* numbers of the writes of the open transaction */
     size_t pending_count, pending_room;
     uint32_t writes; /* of the open transaction, numbered or not */
-    size_t savepoints[WR_SIM_SAVEPOINTS];
+    struct wr_sim_savepoint {
+        uint64_t name;
+        size_t pending_count;
+        uint32_t writes;
+    } savepoints[WR_SIM_SAVEPOINTS];
     size_t savepoint_count;
 };
 
@@ -205,6 +227,7 @@ struct wr_sim_trouble { /* one kind of fault */
     char sqlstate[6], text[96];
     weir_sim_server *to;
     uint32_t left; /* of `count` */
+    uint64_t begun_at;
     struct wr_timer end;
 };
 
@@ -220,20 +243,23 @@ struct weir_sim_server {
     weir_sim_server *follows;  /* NULL: a primary */
 
     bool down, recovering, read_only;
+    bool demoted; /* it was the primary until a failover: what still commits here is lost with the rest */
     uint32_t timeline;
     uint64_t system_id, life;
     struct wr_timer boot; /* up again, or out of recovery */
     uint64_t recovery_ns;
     struct wr_timer move; /* a failed-over address */
+    unsigned asking;      /* a rule is being asked: what it does to the server waits until it has answered */
+    struct wr_timer fall; /* ... namely its end */
     struct wr_sim_trouble trouble[WEIR_SIM_FAULTS];
 
+    struct wr_list links;    /* the clients' ends */
     struct wr_list sessions; /* of clients; connects under way count in session_count too */
     uint32_t session_count;
     uint32_t last_pid;
     struct wr_list limbo, inbox, waiting, running;
     uint32_t waiting_count, running_count;
     struct wr_heap shared; /* SHARED: running jobs by the virtual service at which they end */
-    size_t shared_made;
     struct wr_timer shared_next;
     uint64_t virtual_at, virtual_ns; /* virtual service done by then, per job */
 
@@ -242,6 +268,7 @@ struct weir_sim_server {
     struct wr_sim_commit *commits; /* a ring, kept only while somebody follows */
     size_t commit_first, commit_count, commit_room;
     bool followed;
+    uint64_t seen_until; /* a replica: what it has seen once it has seen for good */
 
     struct wr_list rules, old_rules;
     weir_sim_stats stats;
@@ -272,9 +299,13 @@ void wr_sim_link_cancel(struct wr_link *link);
 void wr_sim_link_close(struct wr_link *link);
 struct wr_link *wr_sim_link_new(struct wr_sim_instance *instance, void *owner, struct wr_sim_session *session,
                                 const char *user); /* NULL: out of memory */
-void wr_sim_cancel_thawed(struct wr_link *link);   /* its cancel lay at a frozen server */
+void wr_sim_link_free(struct wr_link *link);
+void wr_sim_cancels_thawed(weir_sim_server *server); /* those that lay at a frozen server */
 /* The session behind it has gone; the client hears of it as soon as a packet gets through. */
 void wr_sim_link_hung_up(struct wr_link *link, const char *farewell);
+void wr_sim_links_hear_again(weir_sim_server *server); /* the network is back */
+void wr_sim_links_sever(
+    weir_sim_server *server); /* it is back, and has forgotten the connections there were */
 void wr_sim_link_answer(struct wr_sim_job *job); /* has arrived at the client; from its own timer only */
 
 /* connect.c */
@@ -290,7 +321,9 @@ void wr_sim_send(struct wr_sim_job *job); /* to the server */
 /* To the client. direct: this is the job's own event, so without latency the client may hear of it at once. */
 void wr_sim_return(struct wr_sim_job *job, bool direct);
 void wr_sim_travel_again(weir_sim_server *server); /* what had vanished is sent again */
-void wr_sim_arrive(struct wr_sim_job *job);        /* at the server */
+/* When TCP tries again for the first time at or after `now`: the waits double, from `wait_ns` up to two minutes. */
+uint64_t wr_sim_next_try(uint64_t sent_at, uint64_t wait_ns, uint64_t now);
+void wr_sim_arrive(struct wr_sim_job *job); /* at the server */
 struct wr_sim_job *
 wr_sim_travelling(struct wr_timer *timer); /* the job if it is the timer of one on its way */
 uint64_t wr_sim_latency(weir_sim_server *server);
@@ -320,8 +353,10 @@ void wr_sim_session_hangup(struct wr_sim_session *session); /* the client has go
 void wr_sim_session_free(struct wr_sim_session *session);
 bool wr_sim_session_write(struct wr_sim_session *session, uint64_t number); /* false: out of memory */
 void wr_sim_session_finish(struct wr_sim_session *session, bool commit);
-void wr_sim_session_savepoint(struct wr_sim_session *session);
-void wr_sim_session_rollback_to(struct wr_sim_session *session);
+void wr_sim_session_savepoint(struct wr_sim_session *session, uint64_t name);
+/* False: there is no such savepoint. */
+bool wr_sim_session_rollback_to(struct wr_sim_session *session, uint64_t name);
+bool wr_sim_session_release(struct wr_sim_session *session, uint64_t name);
 
 /* rules.c */
 struct wr_sim_rule;
@@ -330,6 +365,7 @@ int wr_sim_read_statements(struct wr_sim_job *job, const struct wr_segment *segm
 uint64_t wr_sim_number_of(const char *text); /* of a write whose first value this is; 0: none */
 void wr_sim_ops_release(struct wr_sim_job *job);
 uint64_t wr_sim_op_service(weir_sim_server *server, const struct wr_sim_op *op);
+bool wr_sim_op_fails(const struct wr_sim_op *op); /* as is known before it runs */
 /* The statement's result; false when its rule says that it fails (job's sqlstate and message are set). */
 bool wr_sim_op_result(struct wr_sim_job *job, const struct wr_sim_op *op, struct weir_result *out);
 void wr_sim_rules_free(weir_sim_server *server);
