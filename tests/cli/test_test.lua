@@ -766,7 +766,8 @@ function TestVirtualTime:test_a_failure_shows_line_sentence_and_picture_in_each_
         lu.assertNil(out:find "[\128-\255]")
     end
     local _, xml = shell [[LC_ALL=C.UTF-8 "$weir" test --format junit t.lua]]
-    local failure = parse_xml(xml)[1][2][1]
+    local properties, failure = table.unpack(parse_xml(xml)[1][2])
+    lu.assertStrMatches(properties[2].attributes.value, "%x+")
     lu.assertStrContains(plain(failure.text), sentence)
     lu.assertStrMatches(failure.text, ".*\nbreaker    [CHO]+ .*")
     lu.assertNotNil(failure.text:find "\226\150\136")
@@ -892,7 +893,9 @@ end
 function TestFormats:test_junit_has_the_picture_in_the_failure()
     with_stand_ins()
     local _, out = run(FAILING_SCENARIO, "--format junit")
-    local failure = parse_xml(out)[1][1][1]
+    local properties, failure = table.unpack(parse_xml(out)[1][1])
+    lu.assertEquals(properties[1].attributes, { name = "seed", value = "1" })
+    lu.assertEquals(properties[2].attributes, { name = "hash", value = "0123456789abcdef" })
     lu.assertEquals(failure.attributes.message,
         "t.lua:9: goodput before: at least 0.99 was expected, 0.5 seen at 20 s")
     lu.assertStrContains(failure.text, "\ngoodput |##..##|\n        0  90\n")
