@@ -103,7 +103,7 @@ function Text:finish(summary)
         summary.skipped > 0 and (", %d skipped"):format(summary.skipped) or ""))
 end
 
--- ---- TAP 13, with the escapes of TAP 14, which name what every reader does already -------------------------
+-- ---- TAP 13, with the escapes of TAP 14, which name what every reader does already ------------------------
 
 local Tap = {}
 Tap.__index = Tap
