@@ -4,6 +4,7 @@
 --     lab:situation("down").opened_after
 
 local errors = require "weir.errors"
+local loop = require "weir.loop"
 local sim = require "weir.sim"
 local surroundings = require "weir.surroundings"
 local trial = require "weir.trial"
@@ -29,7 +30,7 @@ function Lab.new(what, policy, about)
     if sim.running() then
         errors.misusef("%s: it runs simulations of its own and cannot be called inside one", what)
     end
-    local self = setmetatable({ setting = surroundings.read(what, policy, about), kept = {} }, Lab)
+    local self = setmetatable({ setting = surroundings.read(what, policy, about), kept = {}, order = {} }, Lab)
     self:try_open()
     return self
 end
@@ -55,7 +56,7 @@ function Lab:try_open()
     end)
     if not ok then error(found, 0) end
     if found.wrong then errors.misusef("%s: %s", setting.what, (found.wrong:gsub("^open: ", ""))) end
-    self.max, self.timeout, self.pools = found.max, found.timeout, found.pools
+    self.max, self.timeout, self.pools = found.max, found.timeout or self:knob "timeout", found.pools
 end
 
 function Lab:knob(name)
@@ -64,7 +65,10 @@ end
 
 -- Figures of `name`, made by make(self, ...) the first time.
 function Lab:once(name, make, ...)
-    if not self.kept[name] then self.kept[name] = make(self, ...) end
+    if not self.kept[name] then
+        self.kept[name] = make(self, ...)
+        self.order[#self.order + 1] = name
+    end
     return self.kept[name]
 end
 
@@ -248,6 +252,13 @@ local function ended_badly(buckets, from, to)
     return count
 end
 
+local function let_in_in_vain(seen, opened, back)
+    local first, last = seen.samples[sample_before(seen.samples, opened + 1)], seen.samples[sample_before(seen.samples, back)]
+    local again = first_move(seen.moves, "HALF_OPEN", opened)
+    if not again or again >= back then return 0 end
+    return math.max(0, last.admitted_badly - first.admitted_badly)
+end
+
 local function enough_after(back, patience)
     return function(samples, last)
         if last.at < back + STEADY + 1 then return false end
@@ -276,11 +287,25 @@ local function read_situation(self, kind, seen, from, back)
         statements_in_a_second = most_in_a_second(seen.samples, "statements", back),
         attempts_per_second = most_in_a_second(seen.samples, "attempts", from),
         waiting = most_waiting(seen.samples, from, back),
-        guinea_pigs = first_move(seen.moves, "HALF_OPEN", from),
+        breaker_calls = seen.extra.breaker_calls,
+        -- Calls that were let in to find out that the trouble was not over.
+        guinea_pigs = opened and let_in_in_vain(seen, opened, back),
     }
 end
 
-local function situation(self, kind, lasts)
+-- What the breakers saw at most of each while the trouble lasted.
+local function look_at_breakers(run, last)
+    run.extra.breaker_calls = run.extra.breaker_calls or 0
+    if last.at < run.spec.phases[2].from + 1 or last.at > run.spec.phases[2].to then return end
+    if last.at % 1 > 0.01 then return end -- once a second: it is read as text
+    for _, engine in ipairs(run.engines) do
+        for _, pool in ipairs(engine:stats().pools) do
+            run.extra.breaker_calls = math.max(run.extra.breaker_calls, pool.breaker.calls)
+        end
+    end
+end
+
+local function situation(self, kind, lasts, look)
     local from = self:warmth()
     local back = from + lasts
     local seen = trial.run(self.setting, {
@@ -290,6 +315,7 @@ local function situation(self, kind, lasts)
             { name = "before", from = 0, to = from }, { name = "during", from = from, to = back },
             { name = "after", from = back, to = back + PATIENCE },
         },
+        look = look,
         enough = enough_after(back, PATIENCE),
     })
     return read_situation(self, kind, seen, from, back)
@@ -298,7 +324,7 @@ end
 --- The load goes on while the servers are: down (crashed, and come back), frozen (they accept and do not answer),
 -- slow (they can do half of what is asked), refusing (every session is gone, and there is no place for a new one).
 function Lab:situation(kind)
-    return self:once(kind, situation, kind, self:trouble())
+    return self:once(kind, situation, kind, self:trouble(), kind == "down" and look_at_breakers or nil)
 end
 
 local function lengths(self)
@@ -346,6 +372,114 @@ end
 --- That share of all statements fails with an error that may be repeated (53200, out of memory).
 function Lab:brownout(share)
     return self:once(("brownout %g"):format(share), brownout, share)
+end
+
+-- ---- what lint asks besides -------------------------------------------------------------------------------
+
+local function probe(self)
+    local setting = self.setting
+    return trial.world(setting, trial.no_time, function(world)
+        trial.each_server(world, setting, function(server) server:fault("freeze") end)
+        local engine = trial.open(setting, setting.about.seed)
+        local handle = engine:client(setting.client, setting.claims)
+        local task = loop.spawn(function() return handle:query("weir trial", "select 1") end)
+        local seconds
+        while not seconds and world.clock() < 300 do
+            loop.sleep(0.1)
+            local events = trial.pool_stats({ engine }).events
+            if events.connect_failed + events.probes_failed > 0 then seconds = world.clock() end
+        end
+        task:cancel()
+        task:wait()
+        engine:close()
+        return { seconds = seconds or 300 }
+    end)
+end
+
+--- How long it takes to find out that a frozen server does not answer: `seconds`.
+function Lab:probe()
+    return self:once("probe", probe)
+end
+
+local function look_at_half_open(run)
+    local extra = run.extra
+    extra.waiting = extra.waiting or 0
+    for _, engine in ipairs(run.engines) do
+        for _, pool in ipairs(engine:stats().pools) do
+            local busy = pool.connections.connecting == 0 and pool.connections.busy >= pool.connections.max
+            if pool.breaker.state == "HALF_OPEN" then
+                extra.seen = true
+                if busy then extra.waiting = math.max(extra.waiting, pool.connections.waiting) end
+            end
+        end
+    end
+end
+
+local function half_open(self)
+    local seen = trial.run(self.setting, {
+        seconds = 40, step = 0.1, users = 3 * math.max(self:knob "breaker.half_open.permits", self.max), think = 0.05,
+        server = { service = math.min(0.5, self.timeout / 8), workers = 100000 },
+        faults = { { at = 2, kind = "crash", options = { after = 8 } } },
+        look = look_at_half_open,
+        enough = function(_, last)
+            return last.at > 20
+        end,
+    })
+    return { waiting = seen.extra.waiting, met = seen.extra.seen or false, pools = seen.pools }
+end
+
+--- More callers than permits stand before a breaker that is half-open: how many of those it let in found every
+-- connection of the pool taken (`waiting`).
+function Lab:half_open()
+    return self:once("half open", half_open)
+end
+
+--- The most connections that all engines together may hold on one server.
+function Lab:connections_wanted()
+    local of, most = {}, 0
+    for _, pool in ipairs(self.pools) do
+        local backend = pool.name:match "@(.*)$"
+        of[backend] = (of[backend] or 0) + pool.max
+        most = math.max(most, of[backend])
+    end
+    return most * self.setting.about.engines
+end
+
+local function full_house(self)
+    local setting, calls = self.setting, {}
+    for i, name in ipairs(setting.clients) do
+        local client = setting.given.clients[name]
+        calls[i] = {
+            client = name, context = "weir trial", sql = "select weir_trial()", weight = 1,
+            claims = client.role ~= nil and '{"sub":"weir"}' or nil,
+        }
+    end
+    local service = math.min(1, self.timeout / 4)
+    local wanted = self:connections_wanted()
+    local seen = trial.run(setting, {
+        seconds = 8 * service, calls = calls, users = math.ceil(wanted / setting.about.engines) * 3 * #calls,
+        server = { service = service, workers = 100000 },
+    })
+    return { refused = seen.servers.connects_refused, wanted = wanted }
+end
+
+--- Every pool of every engine is as full as it can be: `refused` connects, of `wanted` connections.
+function Lab:full_house()
+    return self:once("full house", full_house)
+end
+
+local function crawl(self)
+    local seen = trial.run(self.setting, {
+        seconds = self.timeout * 2, users = self.max,
+        server = { service = self.timeout * 0.9, workers = 100000 },
+        enough = function(_, last) return last.ok >= 3 * self.max end,
+    })
+    return { slow = seen.pools.slow, calls = seen.counts.calls, longest = seen.counts.latency_max }
+end
+
+--- Every call takes nine tenths of the timeout: how many of them the breaker took for slow ones.
+function Lab:crawl()
+    return self:once("crawl", crawl)
 end
 
 return Lab

@@ -8,7 +8,10 @@ local surroundings = {}
 
 -- ---- about ------------------------------------------------------------------------------------------------
 
-local defaults = { rate = 100, service = 0.01, workers = 8, connections = 100, engines = 1, outage = 30, seed = 1 }
+local defaults = {
+    rate = 100, service = 0.01, workers = 8, connections = 100, engines = 1, outage = 30, seed = 1,
+    caller_retries = 0,
+}
 
 local limits = { -- least, most, whole
     rate = { 0.01, 100000 },
@@ -18,11 +21,13 @@ local limits = { -- least, most, whole
     outage = { 1, 3600 },
     seed = { 0, 2 ^ 52, true },
     caller_timeout = { 0.001, 86400 },
+    caller_retries = { 0, 100, true },
 }
 
 -- In the order in which they are told of.
 local keys = {
     "rate", "service", "workers", "connections", "engines", "outage", "seed", "client", "caller_timeout",
+    "caller_retries",
 }
 
 local function check_known(what, about)

@@ -86,6 +86,7 @@ local function start_load(run, engine, index)
         calls = spec.calls or default_calls(setting),
         upto = spec.seconds,
         seed = setting.about.seed * 64 + index,
+        caller_retries = setting.about.caller_retries,
     }
     if spec.users then
         options.users = spec.users
@@ -120,7 +121,7 @@ local function sample(run)
     for _, engine in ipairs(run.engines) do waiting = waiting + engine.core:held().waiting end
     local taken = {
         at = run.world.clock(), arrived = counts.arrived, ok = counts.ok, failed = counts.failed,
-        attempts = counts.attempts, statements = stats.statements, connects = stats.connects,
+        attempts = counts.attempts, admitted_badly = counts.failed - counts.refused, statements = stats.statements, connects = stats.connects,
         sessions = stats.sessions, waiting = waiting,
     }
     run.samples[#run.samples + 1] = taken
@@ -154,6 +155,17 @@ function trial.pool_stats(engines)
     return sums
 end
 
+-- On what evidence a breaker first opened.
+local function opened_why(engines)
+    for _, engine in ipairs(engines) do
+        for _, event in ipairs(engine:events()) do
+            local why = event.kind == "breaker" and event.text:match "%-> OPEN: (.*)$"
+            if why then return why end
+        end
+    end
+    return "no evidence was kept"
+end
+
 local function phase_figures(run)
     local figures = {}
     for _, phase in ipairs(run.spec.phases or {}) do
@@ -173,6 +185,7 @@ local function conclude(run)
         buckets = run.tally:buckets(),
         phases = phase_figures(run),
         pools = trial.pool_stats(run.engines),
+        opened_why = opened_why(run.engines),
         servers = trial.server_stats(run.world, run.setting),
         samples = run.samples,
         ended = run.world.clock(),
@@ -186,7 +199,8 @@ end
 -- ---- the course of a run ----------------------------------------------------------------------------------
 
 local function next_moment(run, now)
-    local due = (math.floor(now / STEP + 1e-9) + 1) * STEP
+    local step = run.spec.step or STEP
+    local due = (math.floor(now / step + 1e-9) + 1) * step
     local fault = run.faults[run.next_fault]
     if fault and fault.at < due then due = fault.at end
     return due
@@ -211,8 +225,8 @@ end
 
 --- Runs the policy under a load. `spec`: seconds (of arrivals); rate, or users (of each engine; with think);
 -- calls (as core.load takes them; one kind of read if absent); server (changes to it); phases; faults, a list in
--- order of { at, kind, options }, which strike all servers; look(run, last), called four times a second, which may
--- keep something in run.extra; enough(samples, last), asked as often whether the run may end. It ends when arrivals
+-- order of { at, kind, options }, which strike all servers; look(run, last), called each `step` (0.25) seconds, which
+-- may keep something in run.extra; enough(samples, last), asked as often whether the run may end. It ends when arrivals
 -- have ended and every call has.
 function trial.run(setting, spec)
     return trial.world(setting, spec.server, function(world)
