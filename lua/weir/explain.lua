@@ -22,7 +22,8 @@ end
 local function healthy(lab)
     local calm = lab:calm()
     return {
-        good = calm.good, p99 = calm.p99, busy = calm.busy, statements_per_second = calm.statements_per_second,
+        good = calm.good, p99 = calm.p99, busy = calm.busy,
+        statements_per_second = calm.statements_per_second,
         breaker_opened_after = calm.opened,
     }
 end
@@ -31,13 +32,15 @@ local function one_situation(lab, kind)
     local s = lab:situation(kind)
     local ended = s.ended_as
     return {
-        lasts = s.lasts, longest = s.longest, opened_after = s.opened_after, failed_before = s.failed_before_opening,
+        lasts = s.lasts, longest = s.longest, opened_after = s.opened_after,
+        failed_before = s.failed_before_opening,
         good = share(s.ok, s.arrived),
         refused_by_breaker = share(ended.breaker_open or 0, s.arrived),
         refused_by_queue = share(ended.queue_full or 0, s.arrived),
         waited_in_vain = share(s.pools.refused.acquire, s.arrived),
         timed_out = share(ended.timeout or 0, s.arrived),
-        waiting = s.waiting, let_in_after = s.let_in_after, recovered_after = s.recovered_after, watched = s.watched,
+        waiting = s.waiting, let_in_after = s.let_in_after, recovered_after = s.recovered_after,
+        watched = s.watched,
     }
 end
 
@@ -96,7 +99,8 @@ local function brownouts(lab)
         local b = lab:brownout(part)
         list[i] = {
             share = part, good = b.good, amplification = b.amplification, peak_per_second = b.peak_per_second,
-            opened_after = b.opened_after, of_normal = share(b.statements_per_second, lab:calm().statements_per_second),
+            opened_after = b.opened_after,
+            of_normal = share(b.statements_per_second, lab:calm().statements_per_second),
         }
     end
     return list
@@ -148,10 +152,12 @@ end
 
 local function say_healthy(lines, f)
     local about, h = f.about, f.healthy
-    paragraph(lines, "Surroundings", ("%s a second by client %s, whose pool has %s, in %s; a server with %s that takes " ..
-        "%s for a statement."):format(count(about.rate, "call"), f.client, count(f.pool, "connection"),
+    paragraph(lines, "Surroundings", ("%s a second by client %s, whose pool has %s, in %s; a server " ..
+        "with %s that takes %s for a statement."):format(
+        count(about.rate, "call"), f.client, count(f.pool, "connection"),
         count(about.engines, "engine"), count(about.workers, "worker"), service_text(about)))
-    paragraph(lines, "Healthy", ("%s of the calls end well, 99 of 100 within %s; the server is busy to %s.%s"):format(
+    paragraph(lines, "Healthy", ("%s of the calls end well, 99 of 100 within %s; the server " ..
+        "is busy to %s.%s"):format(
         percent(h.good), seconds(h.p99), percent(h.busy),
         h.breaker_opened_after and " The breaker opens with nothing wrong!" or ""))
 end
@@ -161,7 +167,8 @@ local function say_longest(lines, f)
     for _, kind in ipairs(Lab.kinds) do
         parts[#parts + 1] = ("%s %s"):format(kind, seconds(f.situations[kind].longest))
     end
-    paragraph(lines, "Longest call", ("%s, with the server %s. By situation: %s."):format(seconds(f.worst_call.seconds),
+    paragraph(lines, "Longest call", ("%s, with the server %s. By situation: %s."):format(
+        seconds(f.worst_call.seconds),
         f.worst_call.situation, table.concat(parts, ", ")))
 end
 
@@ -177,20 +184,23 @@ local function say_attempts(lines, f)
     for _, fault in ipairs(faults) do
         local cells = {}
         for i, call in ipairs(calls) do cells[i] = range(f.attempts[call][fault], number) end
-        lines[#lines + 1] = ((" "):rep(MARGIN) .. row):format(fault_words[fault], cells[1], cells[2], cells[3])
+        local format = (" "):rep(MARGIN) .. row
+        lines[#lines + 1] = format:format(fault_words[fault], cells[1], cells[2], cells[3])
     end
 end
 
 local function say_pauses(lines, f)
     local parts = {}
     for i, pause in ipairs(f.pauses) do
-        if i <= 6 then parts[i] = ("%d. %s (half below %s)"):format(i, range(pause, seconds), seconds(pause.median)) end
+        if i > 6 then break end
+        parts[i] = ("%d. %s (half below %s)"):format(i, range(pause, seconds), seconds(pause.median))
     end
     if #f.pauses > 6 then
         local last = f.pauses[#f.pauses]
         parts[7] = ("... %d. %s"):format(#f.pauses, range(last, seconds))
     end
-    paragraph(lines, "Pauses", #parts > 0 and table.concat(parts, ", ") .. "." or "none: nothing is tried again.")
+    paragraph(lines, "Pauses", #parts > 0 and table.concat(parts, ", ") .. "." or
+        "none: nothing is tried again.")
 end
 
 local function say_breaker(lines, f)
@@ -211,7 +221,8 @@ local function say_coming_back(lines, f)
     local c = f.coming_back
     local text = ("after outages of %s "):format(range(c.outages, seconds))
     if c.let_in_after then
-        text = text .. ("the breaker lets calls in %s after the server is back. "):format(range(c.let_in_after, seconds))
+        text = text .. ("the breaker lets calls in %s after the server is back. "):format(
+            range(c.let_in_after, seconds))
     else
         text = text .. "no breaker has to let anybody in. "
     end
@@ -230,8 +241,9 @@ end
 
 local function say_brownouts(lines, f)
     for i, b in ipairs(f.brownouts) do
-        paragraph(lines, i == 1 and "Brown-out" or "", ("%s of the statements fail: %s of the calls end well, with %s " ..
-            "statements for each call; %s."):format(percent(b.share), percent(b.good), ("%.2f"):format(b.amplification),
+        paragraph(lines, i == 1 and "Brown-out" or "", ("%s of the statements fail: %s of the calls end " ..
+            "well, with %s statements for each call; %s."):format(percent(b.share), percent(b.good),
+            ("%.2f"):format(b.amplification),
             b.opened_after and ("the breaker opens after %s"):format(seconds(b.opened_after)) or
             "the breaker stays closed"))
     end
@@ -239,9 +251,11 @@ end
 
 local function say_queue(lines, f)
     local slow = f.situations.slow
-    paragraph(lines, "Queue", ("at a server that can do half of what is asked, %s of the calls end well; %s are refused " ..
-        "since the queue is full (at most %s waiting), %s by the breaker, %s wait in vain for a connection."):format(
-        percent(slow.good), percent(slow.refused_by_queue), number(slow.waiting), percent(slow.refused_by_breaker),
+    paragraph(lines, "Queue", ("at a server that can do half of what is asked, %s of the calls end " ..
+        "well; %s are refused since the queue is full (at most %s waiting), %s by the breaker, %s wait " ..
+        "in vain for a connection."):format(
+        percent(slow.good), percent(slow.refused_by_queue), number(slow.waiting),
+        percent(slow.refused_by_breaker),
         percent(slow.waited_in_vain)))
 end
 
@@ -249,18 +263,20 @@ end
 function Explanation:__tostring()
     local lines = {}
     for _, say in ipairs {
-        say_healthy, say_longest, say_attempts, say_pauses, say_breaker, say_coming_back, say_brownouts, say_queue,
+        say_healthy, say_longest, say_attempts, say_pauses, say_breaker, say_coming_back, say_brownouts,
+        say_queue,
     } do
         say(lines, self)
     end
     return table.concat(lines, "\n")
 end
 
---- What the policy does, as figures; tostring gives them in words. `policy` is the table that weir.open takes,
--- without backends and clients if need be, or a function that makes it; it is run as it is, but for area and
--- health.checks, which reach out into the real world. `about`, all optional: rate (calls a second), service (of a
--- statement: seconds or a distribution), workers and connections (of the server), engines (programs that share the
--- rate), outage (seconds), client (whose calls), caller_timeout, caller_retries, seed.
+--- What the policy does, as figures; tostring gives them in words. `policy` is the table that weir.open
+-- takes, without backends and clients if need be, or a function that makes it; it is run as it is, but
+-- for area and health.checks, which reach out into the real world. `about`, all optional: rate (calls a
+-- second), service (of a statement: seconds or a distribution), workers and connections (of the server),
+-- engines (programs that share the rate), outage (seconds), client (whose calls), caller_timeout,
+-- caller_retries, seed.
 return function(policy, about)
     return setmetatable(measure(Lab.new("explain", policy, about)), Explanation)
 end

@@ -30,13 +30,14 @@ function Lab.new(what, policy, about)
     if sim.running() then
         errors.misusef("%s: it runs simulations of its own and cannot be called inside one", what)
     end
-    local self = setmetatable({ setting = surroundings.read(what, policy, about), kept = {}, order = {} }, Lab)
+    local self = setmetatable({ setting = surroundings.read(what, policy, about), kept = {}, order = {} },
+        Lab)
     self:try_open()
     return self
 end
 
--- The policy is opened once; what weir.open finds wrong with it is told here, at the caller's line. The rest is
--- what an open engine tells of itself.
+-- The policy is opened once; what weir.open finds wrong with it is told here, at the caller's line. The
+-- rest is what an open engine tells of itself.
 function Lab:try_open()
     local setting = self.setting
     local ok, found = pcall(trial.world, setting, trial.no_time, function()
@@ -164,8 +165,8 @@ local function lone(self, call, fault)
     }
 end
 
---- Single calls on engines that have done nothing else. call: read, write, idempotent; fault: lost (the answer
--- is, with the connection), serialization (40001), timeout (the server freezes), unreachable, silent.
+--- Single calls on engines that have done nothing else. call: read, write, idempotent; fault: lost (the
+-- answer is, with the connection), serialization (40001), timeout (the server freezes), unreachable, silent.
 function Lab:lone(call, fault)
     return self:once(call .. " " .. fault, lone, call, fault)
 end
@@ -204,7 +205,8 @@ local function recovered_at(samples, back)
         if not last then return nil end
         local arrived = last.arrived - samples[i].arrived
         local well = last.ok - samples[i].ok
-        if arrived > 0 and well >= GOOD * arrived and last.failed - samples[i].failed <= (1 - GOOD) * arrived + 1 then
+        if arrived > 0 and well >= GOOD * arrived and
+            last.failed - samples[i].failed <= (1 - GOOD) * arrived + 1 then
             return samples[i].at
         end
     end
@@ -253,7 +255,8 @@ local function ended_badly(buckets, from, to)
 end
 
 local function let_in_in_vain(seen, opened, back)
-    local first, last = seen.samples[sample_before(seen.samples, opened + 1)], seen.samples[sample_before(seen.samples, back)]
+    local first = seen.samples[sample_before(seen.samples, opened + 1)]
+    local last = seen.samples[sample_before(seen.samples, back)]
     local again = first_move(seen.moves, "HALF_OPEN", opened)
     if not again or again >= back then return 0 end
     return math.max(0, last.admitted_badly - first.admitted_badly)
@@ -266,7 +269,7 @@ local function enough_after(back, patience)
     end
 end
 
-local function read_situation(self, kind, seen, from, back)
+local function read_situation(kind, seen, from, back)
     local opened = first_move(seen.moves, "OPEN", from)
     local during = seen.phases.during
     local let_in = opened and first_move(seen.moves, "HALF_OPEN", back)
@@ -318,11 +321,12 @@ local function situation(self, kind, lasts, look)
         look = look,
         enough = enough_after(back, PATIENCE),
     })
-    return read_situation(self, kind, seen, from, back)
+    return read_situation(kind, seen, from, back)
 end
 
---- The load goes on while the servers are: down (crashed, and come back), frozen (they accept and do not answer),
--- slow (they can do half of what is asked), refusing (every session is gone, and there is no place for a new one).
+--- The load goes on while the servers are: down (crashed, and come back), frozen (they accept and do not
+-- answer), slow (they can do half of what is asked), refusing (every session is gone, and there is no
+-- place for a new one).
 function Lab:situation(kind)
     return self:once(kind, situation, kind, self:trouble(), kind == "down" and look_at_breakers or nil)
 end
@@ -335,7 +339,8 @@ local function lengths(self)
     return list
 end
 
---- Outages of one length to twice that, so that the server comes back at different moments between two probes.
+--- Outages of one length to twice that, so that the server comes back at different moments between two
+-- probes.
 function Lab:outages()
     return self:once("outages", lengths)
 end
@@ -417,7 +422,8 @@ end
 
 local function half_open(self)
     local seen = trial.run(self.setting, {
-        seconds = 40, step = 0.1, users = 3 * math.max(self:knob "breaker.half_open.permits", self.max), think = 0.05,
+        seconds = 40, step = 0.1, users = 3 * math.max(self:knob "breaker.half_open.permits", self.max),
+        think = 0.05,
         server = { service = math.min(0.5, self.timeout / 8), workers = 100000 },
         faults = { { at = 2, kind = "crash", options = { after = 8 } } },
         look = look_at_half_open,
@@ -428,8 +434,8 @@ local function half_open(self)
     return { waiting = seen.extra.waiting, met = seen.extra.seen or false, pools = seen.pools }
 end
 
---- More callers than permits stand before a breaker that is half-open: how many of those it let in found every
--- connection of the pool taken (`waiting`).
+--- More callers than permits stand before a breaker that is half-open: how many of those it let in found
+-- every connection of the pool taken (`waiting`).
 function Lab:half_open()
     return self:once("half open", half_open)
 end

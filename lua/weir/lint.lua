@@ -1,5 +1,6 @@
---- weir.lint(policy [, about]): what in a policy does not do what it seems to say, each finding with the figure
--- that was measured by running it (weir.lab). What stands in the policy only decides which run is made.
+--- weir.lint(policy [, about]): what in a policy does not do what it seems to say, each finding with the
+-- figure that was measured by running it (weir.lab). What stands in the policy only decides which run is
+-- made.
 
 local Lab = require "weir.lab"
 local unpack = require("weir.compat").unpack
@@ -50,8 +51,9 @@ local function add_unwell(lab, add, calm)
     local code, knob, value = unpack(blamed[usual] or { "fails_when_healthy", "policy" })
     add(code, "error", {
         knob = knob, value = value, measured = calm.good,
-        message = ("%s%s: with nothing wrong only %s of %g calls a second ended well, most others with %s, while the " ..
-            "server was busy to %s"):format(knob, value and (" is %g"):format(value) or "", percent(calm.good),
+        message = ("%s%s: with nothing wrong only %s of %g calls a second ended well, most others with " ..
+            "%s, while the server was busy to %s"):format(
+            knob, value and (" is %g"):format(value) or "", percent(calm.good),
             lab.setting.about.rate, usual, percent(calm.busy)),
     })
 end
@@ -68,8 +70,9 @@ local function check_calm(lab, add)
     if calm.good < 0.99 and calm.busy > 0.9 then
         add("overloaded", "error", {
             knob = "rate", value = about.rate, limit = about.capacity, measured = calm.good,
-            message = ("%g calls a second are more than the server can do, about %.4g: with nothing wrong only %s " ..
-                "of the calls ended well"):format(about.rate, about.capacity, percent(calm.good)),
+            message = ("%g calls a second are more than the server can do, about %.4g: with nothing " ..
+                "wrong only %s of the calls ended well"):format(
+                about.rate, about.capacity, percent(calm.good)),
         })
         return
     end
@@ -83,8 +86,9 @@ local function check_reuse(lab, add)
     local knob = closed.lifetime > closed.idle and "lifetime" or "idle_timeout"
     add("connects_for_each_call", "warning", {
         knob = knob, value = lab:knob(knob), measured = calm.connects_per_call,
-        message = ("%s is %s: %.2g connects were made for each call at %g calls a second; connections are hardly " ..
-            "used twice"):format(knob, seconds(lab:knob(knob) or 0), calm.connects_per_call, lab.setting.about.rate),
+        message = ("%s is %s: %.2g connects were made for each call at %g calls a second; connections " ..
+            "are hardly used twice"):format(
+            knob, seconds(lab:knob(knob) or 0), calm.connects_per_call, lab.setting.about.rate),
     })
 end
 
@@ -109,15 +113,16 @@ local function check_opens(lab, add)
     if measured > 0 and measured < min_calls then
         add("min_calls_unreachable", "error", {
             knob = "breaker.min_calls", value = min_calls, limit = measured, measured = measured,
-            message = ("breaker.min_calls is %d; at %g calls a second the breaker saw at most %d in its window, and " ..
-                "never opened though the server was down for %s"):format(min_calls, about.rate, measured,
+            message = ("breaker.min_calls is %d; at %g calls a second the breaker saw at most %d in its " ..
+                "window, and never opened though the server was down for %s"):format(
+                min_calls, about.rate, measured,
                 seconds(down.lasts)),
         })
     else
         add("never_opens", "warning", {
             knob = "breaker", measured = down.lasts,
-            message = ("the server was down for %s at %g calls a second, and the breaker never opened; it saw %d " ..
-                "calls in its window"):format(seconds(down.lasts), about.rate, measured),
+            message = ("the server was down for %s at %g calls a second, and the breaker never opened; " ..
+                "it saw %d calls in its window"):format(seconds(down.lasts), about.rate, measured),
         })
     end
 end
@@ -127,8 +132,9 @@ local function check_opens_when_frozen(lab, add)
     if frozen.opened_after or not lab:situation("down").opened_after then return end
     add("blind_to_a_freeze", "warning", {
         knob = "timeout", value = lab.timeout, measured = frozen.lasts,
-        message = ("timeout is %s; a server that accepted and never answered for %s did not open the breaker: too " ..
-            "few calls end within its window of %s"):format(seconds(lab.timeout), seconds(frozen.lasts),
+        message = ("timeout is %s; a server that accepted and never answered for %s did not open the " ..
+            "breaker: too few calls end within its window of %s"):format(
+            seconds(lab.timeout), seconds(frozen.lasts),
             seconds(lab:knob "breaker.window")),
     })
 end
@@ -143,8 +149,9 @@ local function check_window(lab, add)
     if span <= window then return end
     add("window_below_retry_span", "warning", {
         knob = "breaker.window", value = window, limit = span, measured = span,
-        message = ("breaker.window is %s; from the first to the last attempt of one call %s passed: the breaker has " ..
-            "forgotten a call's first failures when it meets its last"):format(seconds(window), seconds(span)),
+        message = ("breaker.window is %s; from the first to the last attempt of one call %s passed: the " ..
+            "breaker has forgotten a call's first failures when it meets its last"):format(
+            seconds(window), seconds(span)),
     })
 end
 
@@ -157,8 +164,9 @@ local function check_probe(lab, add)
     local frozen = lab:situation "frozen"
     add("open_for_below_probe", "warning", {
         knob = "breaker.open_for", value = open_for, limit = probe, measured = probe,
-        message = ("breaker.open_for is %s; to find out that a frozen server does not answer took %s, so calls are " ..
-            "let in before the probe can tell: %s went in and failed in a freeze of %s"):format(seconds(open_for),
+        message = ("breaker.open_for is %s; to find out that a frozen server does not answer took %s, " ..
+            "so calls are let in before the probe can tell: %s went in and failed in a freeze of " ..
+            "%s"):format(seconds(open_for),
             seconds(probe), count(frozen.guinea_pigs or 0, "call"), seconds(frozen.lasts)),
     })
 end
@@ -170,8 +178,9 @@ local function check_permits(lab, add)
     if not half_open.met or half_open.waiting == 0 then return end
     add("permits_above_pool", "warning", {
         knob = "breaker.half_open.permits", value = permits, limit = lab.max, measured = half_open.waiting,
-        message = ("breaker.half_open.permits is %d and the pool of %s has %d connections: half-open, %s let in waited " ..
-            "behind the others, and the verdict with them"):format(permits, lab.setting.client, lab.max,
+        message = ("breaker.half_open.permits is %d and the pool of %s has %d connections: half-open, " ..
+            "%s let in waited behind the others, and the verdict with them"):format(
+            permits, lab.setting.client, lab.max,
             count(half_open.waiting, "call")),
     })
 end
@@ -186,8 +195,9 @@ local function check_recovery(lab, add)
             local arrived, ok = last.arrived - first.arrived, last.ok - first.ok
             add("no_recovery", "error", {
                 knob = "policy", measured = arrived > 0 and ok / arrived or 0,
-                message = ("the server was %s for %s; %s after that was over still only %s of the calls ended " ..
-                    "well: the policy keeps it from coming back"):format(kind, seconds(s.lasts), seconds(s.watched),
+                message = ("the server was %s for %s; %s after that was over still only %s of the calls " ..
+                    "ended well: the policy keeps it from coming back"):format(
+                    kind, seconds(s.lasts), seconds(s.watched),
                     percent(ok, arrived)),
             })
             return
@@ -221,9 +231,11 @@ local function check_overload(lab, add)
         local b = lab:brownout(share)
         if b.statements_per_second > about.capacity then
             add("amplified_above_capacity", "error", {
-                knob = "budget", value = b.amplification, limit = about.capacity, measured = b.statements_per_second,
-                message = ("while %s of the statements failed, %g calls a second became %.4g statements a second; the " ..
-                    "server can do %.4g. %s"):format(percent(share), about.rate, b.statements_per_second,
+                knob = "budget", value = b.amplification, limit = about.capacity,
+                measured = b.statements_per_second,
+                message = ("while %s of the statements failed, %g calls a second became %.4g statements " ..
+                    "a second; the server can do %.4g. %s"):format(
+                    percent(share), about.rate, b.statements_per_second,
                     about.capacity, comes_back(lab)),
             })
             return
@@ -239,8 +251,8 @@ local function check_fit(lab, add)
     add("retries_do_not_fit", "warning", {
         knob = wanted and "retries" or "retry", value = wanted, limit = lone.attempts.median - 1,
         measured = lone.attempts.median,
-        message = ("%s; in a timeout of %s a call that always failed made %d attempts, and in %d of %d calls the next " ..
-            "pause would have been longer than the time left"):format(
+        message = ("%s; in a timeout of %s a call that always failed made %d attempts, and in %d of %d " ..
+            "calls the next pause would have been longer than the time left"):format(
             wanted and ("retries is %d"):format(wanted) or "the retry function wants more attempts",
             seconds(lab.timeout), lone.attempts.median, denied, lone.count),
     })
@@ -256,8 +268,8 @@ local function check_cap(lab, add)
     if longest >= cap then return end
     add("backoff_never_capped", "warning", {
         knob = "backoff.cap", value = cap, limit = lab.timeout, measured = longest,
-        message = ("backoff.cap is %s; calls end after %s, and the longest pause any call made was %s: the cap is " ..
-            "never reached"):format(seconds(cap), seconds(lab.timeout), seconds(longest)),
+        message = ("backoff.cap is %s; calls end after %s, and the longest pause any call made was %s: " ..
+            "the cap is never reached"):format(seconds(cap), seconds(lab.timeout), seconds(longest)),
     })
 end
 
@@ -266,8 +278,8 @@ local function check_jitter(lab, add)
     if not pause or pause.most - pause.least > pause.most / 1000 then return end
     add("no_jitter", "warning", {
         knob = "backoff.kind", measured = pause.most,
-        message = ("%d calls that failed at one moment all came back after %s: what fails together is sent again " ..
-            "together"):format(lab:lone("read", "serialization").count, seconds(pause.most)),
+        message = ("%d calls that failed at one moment all came back after %s: what fails together is " ..
+            "sent again together"):format(lab:lone("read", "serialization").count, seconds(pause.most)),
     })
 end
 
@@ -278,8 +290,8 @@ local function check_budget_for_one(lab, add)
     local floor = lab:knob "budget.floor"
     add("budget_below_one_call", "warning", {
         knob = "budget.floor", value = floor, limit = lone.attempts.most, measured = lone.attempts.median,
-        message = ("budget.floor is %g; a single call, with nothing else going on, got no further than %s, for the " ..
-            "budget was empty"):format(floor, count(lone.attempts.median, "attempt")),
+        message = ("budget.floor is %g; a single call, with nothing else going on, got no further than " ..
+            "%s, for the budget was empty"):format(floor, count(lone.attempts.median, "attempt")),
     })
 end
 
@@ -289,7 +301,7 @@ local function check_never_gives_up(lab, add)
     if denied == 0 then return end
     add("never_gives_up", "warning", {
         knob = "retry", measured = lone.attempts.most, limit = lone.attempts.most - 1,
-        message = ("after %s of one call the retry function still asked for another; retries_max ended it"):format(
+        message = ("after %s the retry function still asked for another; retries_max ended it"):format(
             count(lone.attempts.most, "attempt")),
     })
 end
@@ -300,8 +312,9 @@ local function check_unknown(lab, add)
     if denied == 0 then return end
     add("repeats_unknown", "warning", {
         knob = "retry", measured = denied,
-        message = ("of %d writes whose answer was lost the retry function asked to repeat %d; each may have been " ..
-            "committed, so the engine refused. Look at failure.safe, or failure.idempotent"):format(lone.count,
+        message = ("of %d writes whose answer was lost the retry function asked to repeat %d; each may " ..
+            "have been committed, so the engine refused. Look at failure.safe, or " ..
+            "failure.idempotent"):format(lone.count,
             denied),
     })
 end
@@ -315,8 +328,8 @@ local function check_connect_timeout(lab, add)
     if lone.attempts.most > 1 then return end
     add("connect_timeout_above_timeout", "warning", {
         knob = "connect_timeout", value = connect_timeout, limit = lab.timeout, measured = lone.seconds.most,
-        message = ("connect_timeout is %s; one connect that nobody answered took all of the call's %s, and no second " ..
-            "one was tried"):format(seconds(connect_timeout), seconds(lone.seconds.most)),
+        message = ("connect_timeout is %s; one connect that nobody answered took all of the call's %s, " ..
+            "and no second one was tried"):format(seconds(connect_timeout), seconds(lone.seconds.most)),
     })
 end
 
@@ -329,8 +342,9 @@ local function check_queue(lab, add)
     local most = client.queue_max or 10 * lab.max
     add("queue_outlasts_timeout", "warning", {
         knob = knob, value = most, limit = slow.waiting, measured = waited,
-        message = ("%s is %d; at a server that could do half of what was asked, %d of %d calls waited out their " ..
-            "timeout of %s for a connection they never got"):format(knob, most, waited, slow.arrived,
+        message = ("%s is %d; at a server that could do half of what was asked, %d of %d calls waited " ..
+            "out their timeout of %s for a connection they never got"):format(
+            knob, most, waited, slow.arrived,
             seconds(lab.timeout)),
     })
 end
@@ -342,8 +356,9 @@ local function check_slow_call(lab, add)
     if crawl.slow > 0 then return end
     add("slow_call_above_timeout", "warning", {
         knob = "breaker.slow_call", value = slow_call, limit = lab.timeout, measured = crawl.longest,
-        message = ("breaker.slow_call is %s and timeout %s: %d calls of up to %s were made, and none counted as " ..
-            "slow"):format(seconds(slow_call), seconds(lab.timeout), crawl.calls, seconds(crawl.longest)),
+        message = ("breaker.slow_call is %s and timeout %s: %d calls of up to %s were made, and none " ..
+            "counted as slow"):format(
+            seconds(slow_call), seconds(lab.timeout), crawl.calls, seconds(crawl.longest)),
     })
 end
 
@@ -358,8 +373,9 @@ local function check_caller(lab, add)
     if longest <= limit then return end
     add("timeout_above_caller", "warning", {
         knob = "timeout", value = lab.timeout, limit = limit, measured = longest,
-        message = ("timeout is %s; with the server %s a call took %s, and its caller waits only %s: nobody hears the " ..
-            "answer, and what was done for it is lost"):format(seconds(lab.timeout), worst, seconds(longest),
+        message = ("timeout is %s; with the server %s a call took %s, and its caller waits only %s: " ..
+            "nobody hears the answer, and what was done for it is lost"):format(
+            seconds(lab.timeout), worst, seconds(longest),
             seconds(limit)),
     })
 end
@@ -373,7 +389,8 @@ local function check_connections(lab, add)
     if refused == 0 then return end
     add("connections_above_server", "error", {
         knob = "clients.*.max", value = wanted, limit = about.connections, measured = refused,
-        message = ("the pools of %s may hold %d connections and the server has %d: with all of them busy %s refused")
+        message = ("the pools of %s may hold %d connections and the server has %d: with all of them " ..
+            "busy %s refused")
             :format(count(about.engines, "engine"), wanted, about.connections,
             refused == 1 and "1 connect was" or refused .. " connects were"),
     })

@@ -1,5 +1,5 @@
---- What weir.explain and weir.lint are given: the policy, made ready to be run in a world of its own, and what
--- stands around it there (the calls, the server, the other programs).
+--- What weir.explain and weir.lint are given: the policy, made ready to be run in a world of its own,
+-- and what stands around it there (the calls, the server, the other programs).
 
 local core = require "weir.core"
 local errors = require "weir.errors"
@@ -44,7 +44,8 @@ end
 
 local function check_number(what, key, value)
     local least, most, whole = limits[key][1], limits[key][2], limits[key][3]
-    local fine = type(value) == "number" and value >= least and value <= most and (not whole or value % 1 == 0)
+    local fine = type(value) == "number" and value >= least and value <= most and
+        (not whole or value % 1 == 0)
     if fine then return value end
     errors.misusef("%s: %s is %s; it must be a %s from %.14g to %.14g", what, key,
         type(value) == "number" and ("%.14g"):format(value) or "a " .. type(value),
@@ -59,7 +60,7 @@ local function check_service(what, value)
     end
     local mean, why = core.dist({ service = value }, "service")
     if not mean then errors.misusef("%s: %s", what, why) end
-    if not (mean > 0) then errors.misusef("%s: service is %g on average; it must be more than 0", what, mean) end
+    if mean <= 0 then errors.misusef("%s: service is %g on average; it must be more than 0", what, mean) end
     return mean
 end
 
@@ -100,15 +101,18 @@ end
 local function evaluated(what, policy)
     if type(policy) == "function" then
         local ok, made = pcall(policy)
-        if not ok then errors.misusef("%s: the function that makes the policy failed: %s", what, tostring(made)) end
+        if not ok then
+            errors.misusef("%s: the function that makes the policy failed: %s", what, tostring(made))
+        end
         if type(made) ~= "table" then
-            errors.misusef("%s: the function that makes the policy returned a %s; it must return a table", what,
-                type(made))
+            errors.misusef("%s: the function that makes the policy returned a %s; it must return a " ..
+                "table", what, type(made))
         end
         return made
     end
     if type(policy) == "table" then return policy end
-    errors.misusef("%s: the policy is a %s; it must be the table that weir.open takes, or a function that makes it",
+    errors.misusef("%s: the policy is a %s; it must be the table that weir.open takes, or a function " ..
+        "that makes it",
         what, type(policy))
 end
 
@@ -160,7 +164,8 @@ local function client_of(what, wanted, clients)
 end
 
 --- Checks both arguments; `what` is the function they were given to. Returns
--- { about, make(seed) -> a fresh policy, given (the policy once evaluated), client, claims, backends, clients }.
+-- { about, make(seed) -> a fresh policy, given (the policy once evaluated), client, claims, backends,
+-- clients }.
 function surroundings.read(what, policy, about)
     about = read_about(what, about)
     local given = ready(evaluated(what, policy))
@@ -190,7 +195,8 @@ local knob_defaults = {
 }
 
 --- What the policy says under a name like "breaker.half_open.permits", or what weir.open takes if it says
--- nothing. Second: whether the policy itself says it. Figures come from runs; this is what their sentences name.
+-- nothing. Second: whether the policy itself says it. Figures come from runs; this is what their
+-- sentences name.
 function surroundings.knob(setting, name)
     local value = setting.given
     for key in name:gmatch "[^.]+" do

@@ -1,8 +1,9 @@
---- One short run of a policy in a simulated world: engines with that policy, servers, a load, and something that
--- goes wrong. weir.explain and weir.lint say nothing that was not seen in one.
+--- One short run of a policy in a simulated world: engines with that policy, servers, a load, and
+-- something that goes wrong. weir.explain and weir.lint say nothing that was not seen in one.
 --
 --     local setting = surroundings.read("explain", policy, about)
---     local seen = trial.run(setting, { seconds = 30, faults = { { at = 5, kind = "crash", options = { after = 10 } } } })
+--     local crash = { at = 5, kind = "crash", options = { after = 10 } }
+--     local seen = trial.run(setting, { seconds = 30, faults = { crash } })
 
 local core = require "weir.core"
 local db = require "weir.db"
@@ -31,7 +32,8 @@ end
 
 --- The servers' figures added up.
 function trial.server_stats(world, setting)
-    local sums = { connects = 0, connects_refused = 0, statements = 0, busy = 0, sessions = 0, running = 0, waiting = 0 }
+    local sums = { connects = 0, connects_refused = 0, statements = 0, busy = 0, sessions = 0, running = 0,
+        waiting = 0 }
     trial.each_server(world, setting, function(server)
         local stats = server:stats()
         for key, sum in pairs(sums) do sums[key] = sum + stats[key] end
@@ -121,8 +123,8 @@ local function sample(run)
     for _, engine in ipairs(run.engines) do waiting = waiting + engine.core:held().waiting end
     local taken = {
         at = run.world.clock(), arrived = counts.arrived, ok = counts.ok, failed = counts.failed,
-        attempts = counts.attempts, admitted_badly = counts.failed - counts.refused, statements = stats.statements, connects = stats.connects,
-        sessions = stats.sessions, waiting = waiting,
+        attempts = counts.attempts, admitted_badly = counts.failed - counts.refused,
+        statements = stats.statements, connects = stats.connects, waiting = waiting,
     }
     run.samples[#run.samples + 1] = taken
     return taken
@@ -224,10 +226,10 @@ local function drive(run)
 end
 
 --- Runs the policy under a load. `spec`: seconds (of arrivals); rate, or users (of each engine; with think);
--- calls (as core.load takes them; one kind of read if absent); server (changes to it); phases; faults, a list in
--- order of { at, kind, options }, which strike all servers; look(run, last), called each `step` (0.25) seconds, which
--- may keep something in run.extra; enough(samples, last), asked as often whether the run may end. It ends when arrivals
--- have ended and every call has.
+-- calls (as core.load takes them; one kind of read if absent); server (changes to it); phases; faults, a
+-- list in order of { at, kind, options }, which strike all servers; look(run, last), called each `step`
+-- (0.25) seconds, which may keep something in run.extra; enough(samples, last), asked as often whether
+-- the run may end. It ends when arrivals have ended and every call has.
 function trial.run(setting, spec)
     return trial.world(setting, spec.server, function(world)
         local run = {
@@ -272,7 +274,8 @@ local function one_call(run, number)
     local key = tostring(number)
     run.executions[key] = {}
     local started = run.world.clock()
-    local _, err = handle:with { readonly = how.readonly, idempotent = how.idempotent }:query("weir trial", how.sql, key)
+    handle = handle:with { readonly = how.readonly, idempotent = how.idempotent }
+    local _, err = handle:query("weir trial", how.sql, key)
     local call = {
         seconds = run.world.clock() - started, attempts = err and err.attempts or 1,
         code = err and err.code or "ok", outcome = err and err.outcome, executions = run.executions[key],
@@ -299,9 +302,10 @@ local function lone_calls(world, setting, spec)
 end
 
 --- Some calls, each on an engine of its own, against servers on which something is always wrong: `kind` and
--- `options` of a fault, or the sqlstate that every statement ends with. `call`: read, write or idempotent; `cold`:
--- no connection is there yet; `count`: how many. Returns { calls = list of { seconds, attempts, code, outcome,
--- executions }, pools }; executions are the moments at which the server did it.
+-- `options` of a fault, or the sqlstate that every statement ends with. `call`: read, write or
+-- idempotent; `cold`: no connection is there yet; `count`: how many. Returns { calls = list of {
+-- seconds, attempts, code, outcome, executions }, pools }; executions are the moments at which the
+-- server did it.
 function trial.lone(setting, spec)
     return trial.world(setting, trial.no_time, function(world)
         return lone_calls(world, setting, spec)
