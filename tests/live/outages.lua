@@ -58,7 +58,8 @@ outage("packets vanish", { s.between(1, 2.5, s.vanish "primary") }, {
 
 outage("a slow server", { s.between(1, 3, s.slow "primary" { factor = 60 }) }, {
     s.latency("before", 0.5):at_most(0.03), s.latency("during", 0.9):at_least(0.15), s.recovers { within = 2 },
-    s.longest_call():at_most(1.3),
+    s.longest_call():at_most(1.3), s.server("primary", "waiting", "before"):at_most(4),
+    s.server("primary", "running", "during"):between(4, 8),
 })
 
 outage("a slow network", { s.between(1, 3, s.delay "primary" { seconds = 0.03 }) }, {

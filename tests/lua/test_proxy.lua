@@ -103,7 +103,8 @@ function TestPassing.test_a_server_on_tcp_is_reached_too()
     local second = assert(testing.proxy { to = pg })
     local other = assert(weir.open { backends = { primary = second:url() }, clients = {
         service = { user = "postgres", bypass_rls = true } }, health = { interval = 0 } })
-    lu.assertEquals(other:service():query("who", "select inet_server_addr()::text as at")[1].at, "127.0.0.1/32")
+    local rows = other:service():query("who", "select inet_server_addr()::text as at")
+    lu.assertEquals(rows, { { at = "127.0.0.1/32" } })
     other:close()
     second:close()
     pg:close()
@@ -117,6 +118,99 @@ function TestPassing.test_a_server_that_is_gone_is_a_reset()
     lu.assertStrContains(tostring(err), "service@primary")
     other:close()
     third:close()
+end
+
+-- ---- a client of a few bytes ------------------------------------------------------------------------------
+
+local function message(kind, body)
+    local length = #body + 4
+    return kind .. string.char(0, 0, (length - length % 256) / 256, length % 256) .. body
+end
+
+local function raw_client()
+    local client = require("socket").tcp()
+    assert(client:connect("127.0.0.1", proxy.port))
+    client:settimeout(0)
+    local told = ""
+    local self = { socket = client }
+    -- Sends it, and waits for so many ReadyForQuery; what came since the last time.
+    function self.ask(bytes, answers)
+        client:send(bytes)
+        told = ""
+        while answers > 0 do
+            if not weir.poll(client, "r", 5) then return told end
+            local some, why, part = client:receive(65536)
+            told = told .. (some or part)
+            answers = answers - select(2, (some or part):gsub("Z%z%z%z\5", ""))
+            if why == "closed" then return told, "closed" end
+        end
+        return told
+    end
+    self.ask(message("", "\0\3\0\0user\0app_service\0database\0postgres\0\0"), 1)
+    return self
+end
+
+function TestPassing.test_a_client_that_does_not_read_is_not_read_for()
+    local client = raw_client()
+    collectgarbage()
+    local before = collectgarbage "count"
+    client.ask(message("Q", "select repeat('x', 1000) from generate_series(1, 60000)\0"), 0)
+    weir.sleep(0.5)
+    lu.assertTrue(collectgarbage "count" - before < 20000, "of 60 MB")
+    local bytes = 0
+    while weir.poll(client.socket, "r", 0.5) do
+        local some, _, part = client.socket:receive(1048576)
+        bytes = bytes + #(some or part)
+    end
+    lu.assertTrue(bytes > 60000 * 1000 and bytes < 61000 * 1050, bytes)
+    client.socket:close()
+end
+
+function TestPassing.test_messages_in_pieces_are_put_together()
+    local client = raw_client()
+    client.ask(message("Q", "begin\0"), 1)
+    proxy:reset "after_commit"
+    local bytes = message("Q", "insert into log values ('pieces')\0") .. message("Q", "\n COMMIT\0")
+    for at = 1, #bytes do
+        client.socket:send(bytes:sub(at, at))
+        weir.sleep(0.001)
+    end
+    local told, why = client.ask("", 2)
+    lu.assertStrContains(told, "INSERT 0 1")
+    lu.assertNotStrContains(told, "COMMIT")
+    lu.assertEquals(why, "closed")
+    lu.assertEquals(lines_of "pieces", "1")
+end
+
+function TestPassing.test_a_commit_prepared_by_name_is_known_again()
+    local client = raw_client()
+    client.ask(message("P", "done\0commit\0\0\0") .. message("S", ""), 1)
+    client.ask(message("Q", "begin; insert into log values ('named')\0"), 1)
+    proxy:reset "at_commit"
+    local _, why = client.ask(message("B", "\0done\0\0\0\0\0\0\0") .. message("E", "\0\0\0\0\0")
+        .. message("S", ""), 1)
+    lu.assertEquals(why, "closed")
+    lu.assertEquals(lines_of "named", "0")
+end
+
+function TestPassing.test_who_asks_for_tls_is_told_that_there_is_none()
+    local client = require("socket").tcp()
+    assert(client:connect("127.0.0.1", proxy.port))
+    client:settimeout(0)
+    client:send "\0\0\0\8\4\210\22\47"
+    lu.assertEquals(weir.poll(client, "r", 5), "r")
+    lu.assertEquals(client:receive(1), "N")
+    client:close()
+end
+
+function TestPassing.test_what_is_no_postgresql_is_reset()
+    local client = require("socket").tcp()
+    assert(client:connect("127.0.0.1", proxy.port))
+    client:settimeout(0)
+    client:send "GET / HTTP/1.0\r\n\r\n"
+    lu.assertEquals(weir.poll(client, "r", 5), "r")
+    lu.assertEquals({ client:receive(1) }, { nil, "closed", "" })
+    client:close()
 end
 
 TestFaults = { setUp = set_up, tearDown = tear_down }
@@ -288,7 +382,8 @@ function TestMisuse.test_without_luasocket_a_sentence_says_so()
     local none, why = testing.proxy { to = { host = "127.0.0.1", port = 1 } }
     package.loaded.socket, package.path, package.cpath = loaded, path, cpath
     lu.assertNil(none)
-    lu.assertStrContains(why, "it needs LuaSocket, which is not installed (Debian: apt-get install lua-socket)")
+    lu.assertStrContains(why, "it needs LuaSocket, which is not installed (Debian: apt-get install "
+        .. "lua-socket)")
 end
 
 os.exit(lu.LuaUnit.run())

@@ -82,15 +82,16 @@ end
 
 -- ---- what can be measured ---------------------------------------------------------------------------------
 
--- Of a real server only its proxy's figures are known.
+-- Of a real server its proxy's figures are known, and how many statements are in the clutch.
 local measured = { connects = true, sessions = true, connects_in_a_second = true }
+local measured_of_clutch = { running = true, waiting = true }
 
 -- The plan without expectations of which nothing is known here, and sentences on those.
 local function measurable(plan)
-    local kept, notes = {}, {}
+    local kept, notes, clutch = {}, {}, needs_clutch(plan)
     for _, one in ipairs(plan.expect) do
         local figure = one.needs and one.needs.figure
-        if figure and not measured[figure] then
+        if figure and not measured[figure] and not (clutch and measured_of_clutch[figure]) then
             notes[#notes + 1] = one.where:say("%s of a real server is not measured; not checked",
                 figure:gsub("_", " "))
         else
@@ -101,8 +102,10 @@ local function measurable(plan)
 end
 
 local function server_stats(server)
-    local seen = server.proxy:stats()
+    local seen, queue = server.proxy:stats(), server.queue or {}
     return {
+        running = queue.running, waiting = queue.waiting, running_max = queue.running_max,
+        waiting_max = queue.waiting_max,
         connects = seen.accepted, sessions = server.proxy:connections(),
         sessions_max = seen.most_connections, connects_in_a_second_max = seen.connects_in_a_second_max,
     }
@@ -129,6 +132,7 @@ local function set_the_pace(run)
         server.service = options.service or DEFAULT_SERVICE
         if run.plan.paced then
             run.stage:steer(name, stagesql.pace(server.workers, server.service))
+            run.stage:watch_queue(name, run.step)
         end
     end
 end
@@ -188,7 +192,7 @@ local function measure(run)
     return figures.read(run.plan, run.tally, {
         seed = run.seed, ended = run.clock(), open = run.traffic:open(), oldest = run.traffic:oldest(),
         stuck = run.traffic:stuck(), faults_of_work = list, faults_of_work_seen = seen,
-        servers = stats, samples = run.samples, live = true,
+        servers = stats, samples = run.samples, live = true, queues = run.plan.paced,
     })
 end
 

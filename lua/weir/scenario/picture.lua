@@ -236,10 +236,11 @@ end
 
 local SERVERS_MAX = 4
 
--- Of a simulated server its queue; of a real one what is known, its sessions.
+-- Of a server its queue; of a real one where nobody knows that, its sessions.
 local function server_rows(add, plan, figures, columns, style)
-    local key = figures.live and "sessions" or "waiting"
-    local one, many = figures.live and "sessions" or "db queue", figures.live and " s" or " q"
+    local unknown = figures.live and not figures.queues
+    local key = unknown and "sessions" or "waiting"
+    local one, many = unknown and "sessions" or "db queue", unknown and " s" or " q"
     local names = {}
     for _, server in ipairs(plan.servers) do
         if figures.samples and figures.samples[server.name] and #names < SERVERS_MAX then

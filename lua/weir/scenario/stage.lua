@@ -146,6 +146,24 @@ function stage.build(plan, policy, scram)
     error(why, 0)
 end
 
+--- Looks at the queue of a server every `step` seconds, as long as it answers; what it sees goes to
+-- server.queue: { running, waiting, running_max, waiting_max }.
+function Stage:watch_queue(name, step)
+    local server = self.servers[name]
+    local seen = { running = 0, waiting = 0, running_max = 0, waiting_max = 0 }
+    server.queue = seen
+    return loop.spawn_daemon(function()
+        while not self.closed do
+            local rows = server.wire:service():with({ timeout = 1 }):query("watch", stagesql.queue)
+            for _, key in ipairs { "running", "waiting" } do
+                seen[key] = rows and rows[1][key] or 0
+                seen[key .. "_max"] = math.max(seen[key .. "_max"], seen[key])
+            end
+            loop.sleep(step)
+        end
+    end)
+end
+
 --- Ends all trouble, so that the books can be read: every server is up, thawed and reachable, and nobody of
 -- the load works there any more. Nil and a sentence if a server does not come back.
 function Stage:settle(seconds)

@@ -172,7 +172,11 @@ end
 stagesql.ledger = "insert into weir_scenario.ledger values ($1, %d)"
 stagesql.tick = "select * from weir_scenario.tick_%d"
 
--- Sessions of the load that are still there, and those of them that work.
+-- Statements of the load that have a worker's lock, and those that wait for one.
+stagesql.queue = ("select count(*) filter (where granted) as running, count(*) filter (where not granted) as "
+    .. "waiting from pg_locks where locktype = 'advisory' and classid = %d"):format(LOCKS)
+
+-- Sessions of the load that are still there.
 stagesql.sessions = "select count(*) as n from pg_stat_activity where usename <> 'postgres' "
     .. "and backend_type = 'client backend'"
 stagesql.terminate = "select pg_terminate_backend(pid) from pg_stat_activity where usename <> 'postgres' "

@@ -63,8 +63,8 @@ is_base() {
     [ ${#1} -le 60 ] && [ -d "$1" ] && [ -w "$1" ] && [ -x "$1" ]
 }
 
-# Files in memory are ten times as quick to make as on disk, and none of them is to last. But a gigabyte has to
-# be free, both there and in the machine.
+# Files in memory are ten times as quick to make as on disk, and none of them is to last. But a gigabyte has
+# to be free, both there and in the machine.
 is_roomy() {
     is_base "$1" && [ "$(df -Pk "$1" | awk 'NR == 2 { print $4 }')" -ge 1048576 ] &&
         [ "$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)" -ge 1048576 ]

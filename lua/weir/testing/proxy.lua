@@ -247,8 +247,8 @@ function Proxy:connections()
     return self._count
 end
 
---- What was seen so far: accepted (connections that reached the server or were refused with a SQLSTATE; cancel
--- requests left out), connects_in_a_second_max (of those), refused, struck (resets), most_connections.
+--- What was seen so far: accepted (connections that reached the server or were refused with a SQLSTATE, no
+-- cancel requests), connects_in_a_second_max (of those), refused, struck (resets), most_connections.
 function Proxy:stats()
     local copy = {}
     for name, value in pairs(self._seen) do copy[name] = value end

@@ -106,7 +106,8 @@ local END = {} -- queued behind the last bytes
 
 local function new_way(from, to)
     return {
-        from = from, to = to, first = 1, last = 0, bytes = 0, more = {}, room = {}, stream = messages.stream(),
+        from = from, to = to, first = 1, last = 0, bytes = 0, more = {}, room = {},
+        stream = messages.stream(),
     }
 end
 
