@@ -119,7 +119,7 @@ TestArrivals = {}
 
 local function shares(arrival, parts)
     local list = {}
-    arrival:fit(60)
+    arrival = arrival:fit(60)
     for index = 1, parts do list[index] = arrival:share(parts, index, 60) end
     return list
 end
@@ -137,6 +137,20 @@ end
 function TestArrivals.test_arrivals_may_be_limited_to_a_part_of_the_time()
     local share = shares(scenario.constant(10, { from = 20, to = 100 }), 1)[1]
     lu.assertEquals({ share.from, share.upto, share.poisson }, { 20, 60, false })
+end
+
+function TestArrivals.test_scenarios_may_share_arrivals_and_expectations()
+    scenario.registered(true)
+    local burst, opens = scenario.burst { at = 1, requests = 1, every = 1 }, scenario.opens { within = 1 }
+    local function plan_of(name, duration, moment)
+        return scenario.scenario(name) {
+            duration = duration, load = { arrivals = burst }, expect = { opens },
+            faults = { scenario.at(moment, scenario.crash "primary") },
+        }.plan
+    end
+    local short, long = plan_of("short", 3, 1), plan_of("long", 5, 2)
+    lu.assertEquals({ #short.arrivals[1].all_bursts, #long.arrivals[1].all_bursts }, { 2, 4 })
+    lu.assertEquals({ short.expect[1].trouble_from, long.expect[1].trouble_from }, { 1, 2 })
 end
 
 TestMistakes = {}
@@ -320,6 +334,17 @@ function TestMistakes.test_an_expectation_is_complete_and_names_what_there_is()
             "6: s.opens: after is 95, and the load ends at 90 s" },
         { 'expect = { 0.99 },',
             "6: expect[1] is 0.99; it must be an expectation, such as s.goodput(\"after\"):at_least(0.99)" },
+    }
+end
+
+function TestMistakes.test_a_nil_in_a_list_does_not_hide_what_follows()
+    assert_sentences {
+        {
+            "expect = { nil, s.goodput():at_least(1) },",
+            "6: expect[1] is nil; it must be an expectation, such as s.goodput(\"after\"):at_least(0.99)",
+        },
+        { "faults = { [2] = s.at(1, s.stall(1)) },", "6: faults[1] is nil; it must be s.at(20, ...) or " ..
+            "s.between(20, 50, ...)" },
     }
 end
 
