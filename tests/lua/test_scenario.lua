@@ -373,6 +373,11 @@ function TestMistakes.test_two_scenarios_of_one_file_have_different_names()
         "outage.lua:3: there is a scenario of that name in line 2")
 end
 
+function TestMistakes.test_a_scenario_without_its_table_is_told()
+    lu.assertEquals(scenariofile.load 'local s = require "weir.scenario"\ns.scenario "one"\n',
+        'outage.lua:2: s.scenario takes a name and then a table: s.scenario "name" { ... }')
+end
+
 function TestMistakes.test_a_run_knows_its_options()
     local made = scenariofile.load(scenariofile.text(base))
     lu.assertErrorMsgContains("seed is 1.5; it must be a whole number", made.run, made, { seed = 1.5 })

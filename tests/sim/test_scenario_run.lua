@@ -352,6 +352,17 @@ function TestTrouble.test_a_function_on_the_timeline_that_fails_ends_the_run()
     lu.assertEquals(told, "outage.lua:7: its function failed: outage.lua:7: no")
 end
 
+function TestTrouble.test_what_the_load_refuses_is_told_at_its_call()
+    local told = scenariofile.with(scenariofile.text([[
+  duration = 5,
+  load = { arrivals = s.constant(10), calls = {
+    { "read", sql = "select 1" },
+    { "write", sql = "insert into orders values ($1)", unit = true,
+      isolation = "sometimes" },
+  } },]]), function(made) return made:run() end)
+    lu.assertStrContains(tostring(told), "outage.lua:8: load: calls[2].isolation is 'sometimes'; it must be one of")
+end
+
 function TestTrouble.test_a_call_that_the_engine_refuses_as_misuse_is_told()
     local told = scenariofile.with(scenariofile.text([[
   duration = 5,
