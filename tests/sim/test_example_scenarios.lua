@@ -8,7 +8,8 @@ local SEEDS = 5
 TestExampleScenarios = {}
 
 local function all_files()
-    local pipe = assert(io.popen("ls '" .. assert(os.getenv "WEIR_SOURCE_DIR") .. "'/examples/scenarios/*.lua"))
+    local folder = assert(os.getenv "WEIR_SOURCE_DIR") .. "/examples/scenarios"
+    local pipe = assert(io.popen("ls '" .. folder .. "'/*.lua"))
     local files = {}
     for path in pipe:lines() do files[#files + 1] = path end
     pipe:close()
