@@ -360,7 +360,7 @@ function TestTrouble.test_what_the_load_refuses_is_told_at_its_call()
     { "write", sql = "insert into orders values ($1)", unit = true,
       isolation = "sometimes" },
   } },]]), function(made) return made:run() end)
-    lu.assertStrContains(tostring(told), "outage.lua:8: load: calls[2].isolation is 'sometimes'; it must be one of")
+    lu.assertStrContains(tostring(told), "outage.lua:8: load: calls[2].isolation is 'sometimes'; it must be ")
 end
 
 function TestTrouble.test_a_call_that_the_engine_refuses_as_misuse_is_told()
