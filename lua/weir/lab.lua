@@ -278,7 +278,7 @@ local function read_situation(kind, seen, from, back)
     return {
         kind = kind, seen = seen, lasts = back - from,
         longest = math.max(during.latency_max, seen.phases.before.latency_max),
-        p99 = during.p99,
+        usual = during.usual, -- half of those that end well take no longer
         opened_after = opened and opened - from,
         failed_before_opening = opened and ended_badly(seen.buckets, from, opened),
         arrived = during.arrived, ok = during.ok, ended_as = during.ended_as, pools = seen.pools,
@@ -288,7 +288,6 @@ local function read_situation(kind, seen, from, back)
         watched = seen.ended - back,
         connects_in_a_second = most_in_a_second(seen.samples, "connects", back),
         statements_in_a_second = most_in_a_second(seen.samples, "statements", back),
-        attempts_per_second = most_in_a_second(seen.samples, "attempts", from),
         waiting = most_waiting(seen.samples, from, back),
         breaker_calls = seen.extra.breaker_calls,
         -- Calls that were let in to find out that the trouble was not over.
@@ -296,10 +295,12 @@ local function read_situation(kind, seen, from, back)
     }
 end
 
--- What the breakers saw at most of each while the trouble lasted.
+-- The most calls that a breaker has in its window while the trouble lasts, and what was before it is forgotten.
 local function look_at_breakers(run, last)
+    local from, to = run.spec.phases[2].from, run.spec.phases[2].to
+    local window = run.spec.phases[1].to -- the time to warm up
     run.extra.breaker_calls = run.extra.breaker_calls or 0
-    if last.at < run.spec.phases[2].from + 1 or last.at > run.spec.phases[2].to then return end
+    if last.at < math.min(from + window, to - 1) or last.at > to then return end
     if last.at % 1 > 0.01 then return end -- once a second: it is read as text
     for _, engine in ipairs(run.engines) do
         for _, pool in ipairs(engine:stats().pools) do
@@ -328,7 +329,7 @@ end
 -- answer), slow (they can do half of what is asked), refusing (every session is gone, and there is no
 -- place for a new one).
 function Lab:situation(kind)
-    return self:once(kind, situation, kind, self:trouble(), kind == "down" and look_at_breakers or nil)
+    return self:once(kind, situation, kind, self:trouble(), look_at_breakers)
 end
 
 local function lengths(self)

@@ -130,12 +130,12 @@ end
 local function check_opens_when_frozen(lab, add)
     local frozen = lab:situation "frozen"
     if frozen.opened_after or not lab:situation("down").opened_after then return end
+    local min_calls, measured = lab:knob "breaker.min_calls", frozen.breaker_calls
     add("blind_to_a_freeze", "warning", {
-        knob = "timeout", value = lab.timeout, measured = frozen.lasts,
-        message = ("timeout is %s; a server that accepted and never answered for %s did not open the " ..
-            "breaker: too few calls end within its window of %s"):format(
-            seconds(lab.timeout), seconds(frozen.lasts),
-            seconds(lab:knob "breaker.window")),
+        knob = "breaker.min_calls", value = min_calls, limit = measured, measured = measured,
+        message = ("breaker.min_calls is %d; a server that accepted and never answered for %s did not open " ..
+            "the breaker, which saw at most %d calls in its window: each ends only after its timeout of " ..
+            "%s"):format(min_calls, seconds(frozen.lasts), measured, seconds(lab.timeout)),
     })
 end
 
@@ -333,19 +333,22 @@ local function check_connect_timeout(lab, add)
     })
 end
 
+-- Where weir.open chose the length, those who wait in vain are those who could not have been served anyway,
+-- unless the ones who are served have waited long too.
 local function check_queue(lab, add)
     local slow = lab:situation "slow"
     local waited = math.min(slow.pools.refused.acquire, slow.ended_as.timeout or 0)
-    if waited <= slow.arrived / 100 then return end
+    local said = lab.setting.given.clients[lab.setting.client].queue_max ~= nil
+    if waited <= slow.arrived / 100 or not said and slow.usual < lab.timeout / 2 then return end
     local knob = ("clients.%s.queue_max"):format(lab.setting.client)
     local client = lab.setting.given.clients[lab.setting.client]
     local most = client.queue_max or 10 * lab.max
     add("queue_outlasts_timeout", "warning", {
         knob = knob, value = most, limit = slow.waiting, measured = waited,
         message = ("%s is %d; at a server that could do half of what was asked, %d of %d calls waited " ..
-            "out their timeout of %s for a connection they never got"):format(
-            knob, most, waited, slow.arrived,
-            seconds(lab.timeout)),
+            "out their timeout of %s for a connection they never got, and half of those that ended well " ..
+            "took more than %s"):format(knob, most, waited, slow.arrived, seconds(lab.timeout),
+            seconds(slow.usual)),
     })
 end
 

@@ -173,6 +173,7 @@ local function phase_figures(run)
     for _, phase in ipairs(run.spec.phases or {}) do
         figures[phase.name] = run.tally:counts(phase.name)
         figures[phase.name].ended_as = run.tally:ended_as(phase.name)
+        figures[phase.name].usual = run.tally:quantile(phase.name, 0.5, true)
         figures[phase.name].p99 = run.tally:quantile(phase.name, 0.99, false)
     end
     return figures
