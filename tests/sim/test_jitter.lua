@@ -106,19 +106,19 @@ end
 
 TestJitter = {}
 
-function TestJitter:test_full_jitter_as_published()
+function TestJitter.test_full_jitter_as_published()
     reproduces "full"
 end
 
-function TestJitter:test_equal_jitter_as_published()
+function TestJitter.test_equal_jitter_as_published()
     reproduces "equal"
 end
 
-function TestJitter:test_decorrelated_jitter_as_published()
+function TestJitter.test_decorrelated_jitter_as_published()
     reproduces "decorrelated"
 end
 
-function TestJitter:test_exponential_backoff_without_jitter_as_published()
+function TestJitter.test_exponential_backoff_without_jitter_as_published()
     reproduces "exponential"
 end
 
