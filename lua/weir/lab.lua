@@ -21,7 +21,7 @@ local STEADY = 3
 -- As good as before: this share of what arrives ends well.
 local GOOD = 0.95
 -- Of how many lengths outages are tried, to meet the breaker's probe at different moments.
-local LENGTHS = 8
+local LENGTHS = 10
 
 Lab.kinds = { "down", "frozen", "slow", "refusing" }
 
@@ -96,17 +96,14 @@ local function calm(self)
     local counts = seen.counts
     return {
         seen = seen,
-        seconds = seconds,
         arrived = counts.arrived,
         good = counts.arrived == 0 and 1 or counts.ok / counts.arrived,
         refused = counts.refused,
-        longest = counts.latency_max,
         p99 = seen.p99,
         statements_per_second = seen.servers.statements / seconds,
         connects_per_call = counts.arrived == 0 and 0 or seen.servers.connects / counts.arrived,
         busy = seen.servers.busy / (seconds * self.setting.about.workers * #self.setting.backends),
         opened = seen.moves[1] and seen.moves[1].at,
-        attempts_per_call = counts.calls == 0 and 0 or counts.attempts / counts.calls,
     }
 end
 
@@ -125,13 +122,8 @@ local lone_faults = {
     silent = { kind = "freeze", options = {}, cold = true }, -- no connection is there yet
 }
 
-local function sorted(list)
-    table.sort(list)
-    return list
-end
-
 local function spread(list)
-    sorted(list)
+    table.sort(list)
     return { least = list[1], median = list[math.floor((#list + 1) / 2)], most = list[#list] }
 end
 
@@ -154,14 +146,12 @@ local function lone(self, call, fault)
     local spec = { call = call, count = LONE }
     for key, value in pairs(lone_faults[fault]) do spec[key] = value end
     local result = trial.lone(self.setting, spec)
-    local attempts, seconds, codes = {}, {}, {}
-    for i, one in ipairs(result.calls) do
-        attempts[i], seconds[i], codes[i] = one.attempts, one.seconds, one.code
-    end
+    local attempts, seconds = {}, {}
+    for i, one in ipairs(result.calls) do attempts[i], seconds[i] = one.attempts, one.seconds end
     local pauses, span = pauses_of(result.calls)
     return {
-        attempts = spread(attempts), seconds = spread(seconds), code = sorted(codes)[1], pauses = pauses,
-        span = span, pools = result.pools, count = #result.calls, calls = result.calls,
+        attempts = spread(attempts), seconds = spread(seconds), pauses = pauses, span = span,
+        pools = result.pools, count = #result.calls,
     }
 end
 
@@ -295,7 +285,7 @@ local function read_situation(kind, seen, from, back)
     }
 end
 
--- The most calls that a breaker has in its window while the trouble lasts, and what was before it is forgotten.
+-- The most calls that a breaker has in its window while the trouble lasts, and what was before is forgotten.
 local function look_at_breakers(run, last)
     local from, to = run.spec.phases[2].from, run.spec.phases[2].to
     local window = run.spec.phases[1].to -- the time to warm up
@@ -365,13 +355,12 @@ local function brownout(self, share)
     local statements = last.statements - first.statements
     local opened = first_move(seen.moves, "OPEN", from)
     return {
-        share = share, seconds = lasts, seen = seen, arrived = during.arrived, ok = during.ok,
+        seen = seen,
         good = during.arrived == 0 and 1 or during.ok / during.arrived,
         statements_per_second = statements / lasts,
         peak_per_second = most_in_a_second(seen.samples, "statements", from),
         amplification = during.arrived == 0 and 0 or statements / during.arrived,
         opened_after = opened and opened - from,
-        denied_budget = seen.pools.attempts.denied_budget,
     }
 end
 

@@ -133,9 +133,9 @@ local function check_opens_when_frozen(lab, add)
     local min_calls, measured = lab:knob "breaker.min_calls", frozen.breaker_calls
     add("blind_to_a_freeze", "warning", {
         knob = "breaker.min_calls", value = min_calls, limit = measured, measured = measured,
-        message = ("breaker.min_calls is %d; a server that accepted and never answered for %s did not open " ..
-            "the breaker, which saw at most %d calls in its window: each ends only after its timeout of " ..
-            "%s"):format(min_calls, seconds(frozen.lasts), measured, seconds(lab.timeout)),
+        message = ("breaker.min_calls is %d; a server that accepted and never answered for %s did not " ..
+            "open the breaker, which saw at most %d calls in its window: each ends only after its timeout " ..
+            "of %s"):format(min_calls, seconds(frozen.lasts), measured, seconds(lab.timeout)),
     })
 end
 

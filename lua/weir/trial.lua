@@ -143,7 +143,6 @@ local function add_pool(sums, pool)
         for name, count in pairs(pool[group]) do sums[group][name] = (sums[group][name] or 0) + count end
     end
     sums.slow = (sums.slow or 0) + pool.breaker.slow
-    sums.wait_max = math.max(sums.wait_max or 0, pool.wait_ms.max / 1000)
 end
 
 --- The counters of all pools of some engines; `off` is why a policy was replaced, if one was.
@@ -174,7 +173,6 @@ local function phase_figures(run)
         figures[phase.name] = run.tally:counts(phase.name)
         figures[phase.name].ended_as = run.tally:ended_as(phase.name)
         figures[phase.name].usual = run.tally:quantile(phase.name, 0.5, true)
-        figures[phase.name].p99 = run.tally:quantile(phase.name, 0.99, false)
     end
     return figures
 end
@@ -279,7 +277,7 @@ local function one_call(run, number)
     local _, err = handle:query("weir trial", how.sql, key)
     local call = {
         seconds = run.world.clock() - started, attempts = err and err.attempts or 1,
-        code = err and err.code or "ok", outcome = err and err.outcome, executions = run.executions[key],
+        executions = run.executions[key],
     }
     run.engines[number] = engine
     run.calls[number] = call
@@ -304,9 +302,8 @@ end
 
 --- Some calls, each on an engine of its own, against servers on which something is always wrong: `kind` and
 -- `options` of a fault, or the sqlstate that every statement ends with. `call`: read, write or
--- idempotent; `cold`: no connection is there yet; `count`: how many. Returns { calls = list of {
--- seconds, attempts, code, outcome, executions }, pools }; executions are the moments at which the
--- server did it.
+-- idempotent; `cold`: no connection is there yet; `count`: how many. Returns { calls = list of { seconds,
+-- attempts, executions }, pools }; executions are the moments at which the server did it.
 function trial.lone(setting, spec)
     return trial.world(setting, trial.no_time, function(world)
         return lone_calls(world, setting, spec)

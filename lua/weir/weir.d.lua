@@ -407,6 +407,20 @@ function weir.run(main, ...) end
 ---@return number seconds Monotonic.
 function weir.now() end
 
+-- ---- what a policy does (see explain.d.lua) --------------------------------------------------------------
+
+---Runs the policy in simulations and tells what it does; tostring gives it in words.
+---@param policy weir.policy|fun(): weir.policy
+---@param about? weir.surroundings
+---@return weir.explanation
+function weir.explain(policy, about) end
+
+---Runs the policy in simulations and tells what in it does not do what it seems to say; empty if nothing.
+---@param policy weir.policy|fun(): weir.policy
+---@param about? weir.surroundings
+---@return weir.finding[]
+function weir.lint(policy, about) end
+
 -- ---- guards alone ---------------------------------------------------------------------------------------
 
 ---@class weir.refusal: weir.error

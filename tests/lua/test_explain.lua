@@ -56,7 +56,7 @@ end
 
 function TestExplain.test_it_tells_when_calls_are_let_in_again_at_best_and_at_worst()
     local back = weir.explain({}).coming_back
-    lu.assertEquals(back.outages.count, 8)
+    lu.assertEquals(back.outages.count, 10)
     lu.assertEquals(back.never, 0)
     lu.assertTrue(back.let_in_after.least < 2)
     lu.assertTrue(back.let_in_after.most > 5 and back.let_in_after.most <= 30)

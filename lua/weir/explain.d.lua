@@ -1,0 +1,111 @@
+---@meta weir.explain
+-- What weir.explain and weir.lint take and give, for the Lua language server. Never loaded.
+
+---What weir.open takes. Backends and clients may be left out; area and health.checks are not used.
+---@alias weir.policy weir.options|table
+
+---@class weir.surroundings
+---@field rate? number Calls a second, of all engines together; 100.
+---@field service? number|table Of a statement: seconds (0.01), or a distribution such as weir.sim.exponential(0.01).
+---@field workers? integer How many statements the server works on at a time; 8.
+---@field connections? integer How many the server takes; 100.
+---@field engines? integer Programs with this policy that share the rate; 1.
+---@field outage? number Seconds; 30. Longer if a call can take longer.
+---@field client? string Whose calls; an ANON client if there is one.
+---@field caller_timeout? number Seconds after which whoever waits for a call has gone.
+---@field caller_retries? integer How often a caller himself tries again after an error; 0.
+---@field seed? integer
+
+---@alias weir.situation_name "down"|"frozen"|"slow"|"refusing"
+
+---@class weir.extent
+---@field least number
+---@field most number
+---@field median? number
+
+---Seconds, and shares of 1. A moment that never came is nil.
+---@class weir.explanation
+---@field about weir.surroundings
+---@field client string
+---@field pool integer Its connections.
+---@field timeout number
+---@field healthy { good: number, p99: number, busy: number, statements_per_second: number }
+---@field worst_call { seconds: number, situation: weir.situation_name }
+---@field situations table<weir.situation_name, weir.situation>
+---@field attempts table<"read"|"write"|"idempotent", table<string, weir.extent>> By what went wrong.
+---@field pauses weir.extent[] Before the second attempt, before the third, ...
+---@field coming_back weir.coming_back
+---@field brownouts weir.brownout[] A tenth, a half, all of the statements fail.
+
+---@class weir.situation
+---@field lasts number
+---@field longest number The longest call.
+---@field opened_after? number
+---@field failed_before? integer Calls that failed before the breaker opened.
+---@field good number
+---@field refused_by_breaker number
+---@field refused_by_queue number
+---@field waited_in_vain number
+---@field timed_out number
+---@field waiting integer At most, for a connection.
+---@field let_in_after? number After the end of the trouble.
+---@field recovered_after? number
+---@field watched number For how long after the end of the trouble.
+
+---@class weir.coming_back
+---@field outages { least: number, most: number, count: integer }
+---@field let_in_after? weir.extent
+---@field recovered_after? weir.extent
+---@field never integer After how many outages calls did not end well again.
+---@field watched number
+---@field connects_in_a_second integer
+---@field statements_in_a_second integer
+---@field of_normal number That many times what is normal.
+
+---@class weir.brownout
+---@field share number Of the statements fail.
+---@field good number Of the calls end well.
+---@field amplification number Statements for each call.
+---@field of_normal number
+---@field peak_per_second integer
+---@field opened_after? number
+
+---What lint found; tostring gives it in one line.
+---@class weir.finding
+---@field code weir.finding_code
+---@field severity "warning"|"error"
+---@field knob string Like "breaker.min_calls".
+---@field value? number What it is.
+---@field limit? number What it should keep to.
+---@field measured number What was seen in a run.
+---@field message string
+
+---@alias weir.finding_code
+---| "opens_when_healthy"
+---| "refuses_when_healthy"
+---| "fails_when_healthy"
+---| "overloaded"
+---| "pool_too_small"
+---| "timeout_too_short"
+---| "connects_for_each_call"
+---| "trips_on_noise"
+---| "min_calls_unreachable"
+---| "never_opens"
+---| "blind_to_a_freeze"
+---| "window_below_retry_span"
+---| "open_for_below_probe"
+---| "permits_above_pool"
+---| "amplified_above_capacity"
+---| "no_recovery"
+---| "retries_do_not_fit"
+---| "backoff_never_capped"
+---| "no_jitter"
+---| "budget_below_one_call"
+---| "never_gives_up"
+---| "repeats_unknown"
+---| "connect_timeout_above_timeout"
+---| "queue_outlasts_timeout"
+---| "slow_call_above_timeout"
+---| "timeout_above_caller"
+---| "connections_above_server"
+---| "policy_fails"
