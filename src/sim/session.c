@@ -38,6 +38,7 @@ void wr_sim_session_free(struct wr_sim_session *session)
     free(session->claims);
     free(session->role);
     session->claims = session->role = NULL;
+    session->pid = 0; /* its memory outlives it: links remember whom their cancel names */
     wr_list_append(&server->sim->spare_sessions, &session->node);
 }
 

@@ -36,7 +36,7 @@ struct wr_link *wr_sim_link_new(struct wr_sim_instance *instance, void *owner, s
     link->instance = instance;
     link->owner = owner;
     link->server = session->server;
-    link->session = session;
+    link->session = link->backend = session;
     link->pid = session->pid;
     link->hangup.fire = hangup_fired;
     wr_text_copy(link->user, sizeof link->user, user);
@@ -317,16 +317,11 @@ static void confirm(struct wr_link *link)
     wr_sim_arm(server->sim, &link->cancel, server->sim->now + wr_sim_latency(server));
 }
 
-/* A cancel names a process, not a connection. */
+/* A cancel names a process, not a connection: it hits one whose client has gone, but not its successor. */
 static struct wr_sim_session *session_of(const struct wr_link *link)
 {
-    weir_sim_server *server = link->server;
-    if (link->session != NULL) return link->session;
-    for (struct wr_list *n = server->sessions.next; n != &server->sessions; n = n->next) {
-        struct wr_sim_session *session = WR_CONTAINER(n, struct wr_sim_session, node);
-        if (session->pid == link->pid) return session;
-    }
-    return NULL;
+    struct wr_sim_session *backend = link->backend;
+    return backend->server == link->server && backend->pid == link->pid ? backend : NULL;
 }
 
 static void take_effect(struct wr_link *link)

@@ -111,14 +111,16 @@ struct wr_link {
     void *owner;
     weir_sim_server *server;
     struct wr_sim_session *session; /* NULL: the server's end has gone */
-    struct wr_sim_job *job;         /* the segment that has not been settled; may be lost already */
-    bool busy;                      /* a segment is under way */
-    bool broken;                    /* the client has seen the end of it */
-    bool rung;                      /* the end of it is here, and the client has not looked yet */
-    bool unheard;                   /* the end of it was told into a black hole */
-    bool severed;                   /* a middlebox has forgotten it: neither end hears the other again */
-    bool closed;                    /* the client has gone; only its cancel is left */
-    bool answered;                  /* the answer is here and waits for the confirmation of a cancel */
+    struct wr_sim_session
+        *backend;           /* what a cancel names; somebody else's when its pid is no longer the link's */
+    struct wr_sim_job *job; /* the segment that has not been settled; may be lost already */
+    bool busy;              /* a segment is under way */
+    bool broken;            /* the client has seen the end of it */
+    bool rung;              /* the end of it is here, and the client has not looked yet */
+    bool unheard;           /* the end of it was told into a black hole */
+    bool severed;           /* a middlebox has forgotten it: neither end hears the other again */
+    bool closed;            /* the client has gone; only its cancel is left */
+    bool answered;          /* the answer is here and waits for the confirmation of a cancel */
     enum wr_sim_cancel cancel_stage;
     unsigned cancels;       /* sent for this segment */
     unsigned cancel_losses; /* of the one that is on its way, by a black hole */
@@ -312,9 +314,9 @@ void wr_sim_link_answer(struct wr_sim_job *job); /* has arrived at the client; f
 int wr_sim_connect(struct wr_sim_instance *instance, struct wr_target *target, uint64_t timeout_ns,
                    void *owner);
 void wr_sim_connect_forget(struct wr_sim_instance *instance, void *owner);
-void wr_sim_connect_arrived(struct wr_sim_job *job);  /* at a server that reads it */
+void wr_sim_connect_arrived(struct wr_sim_job *job);               /* at a server that reads it */
 void wr_sim_connect_finished(struct wr_sim_job *job, bool direct); /* the session is made */
-void wr_sim_connect_answer(struct wr_sim_job *job);   /* at the client */
+void wr_sim_connect_answer(struct wr_sim_job *job);                /* at the client */
 
 /* travel.c: packets */
 void wr_sim_send(struct wr_sim_job *job); /* to the server */
