@@ -33,6 +33,12 @@ local function checked(done, why)
     if not done then errors.misuse(why) end
 end
 
+local function check_type(what, value, wanted)
+    if type(value) ~= wanted then
+        errors.misusef("%s is a %s; it must be a %s", what, type(value), wanted)
+    end
+end
+
 local function table_or_nothing(what, value)
     if value ~= nil and type(value) ~= "table" then
         errors.misusef("%s: the options are a %s; they must be a table", what, type(value))
@@ -57,18 +63,16 @@ end
 
 --- What statements that contain `text` (letters of any case) do; the first rule that fits rules. `does` is a table:
 -- service (duration), writes (whether it has an effect), error (a SQLSTATE) and message, rows and columns; or a
--- function(asked) giving rows, a number of affected rows, or nil, a SQLSTATE and a message. It is called at the
--- moment of execution, with { sql, params, claims, role, user, now, seen_until, in_transaction }, and must not wait.
+-- function(asked) giving rows, a number of affected rows, nothing (the usual answer), or nil, a SQLSTATE and a
+-- message. It is called at the moment of execution, with { sql, params, claims, role, user, now, seen_until, in_transaction }, and must not wait.
 function Server:on(text, does)
-    if type(text) ~= "string" then
-        errors.misusef("on: the first argument is a %s; it must be a part of the statements meant", type(text))
-    end
+    check_type("on: the part of the statements meant", text, "string")
     local rule = {}
     if type(does) == "function" then
         rule.answer = with_claims(does)
     else
         for key, value in pairs(table_or_nothing("on", does)) do rule[key] = value end
-        if rule.answer then rule.answer = with_claims(rule.answer) end
+        if type(rule.answer) == "function" then rule.answer = with_claims(rule.answer) end
     end
     rule.text = text
     checked(self.sim.core:rule(self.name, rule))
@@ -79,12 +83,14 @@ end
 -- "failover", "role_lost", "rotate". Options: lasts (seconds; without, until heal), and by kind after, recovery,
 -- factor, rate, seconds, sqlstate, text, to, phase, count, forgotten.
 function Server:fault(kind, options)
+    check_type("fault: the kind", kind, "string")
     checked(self.sim.core:fault(self.name, kind, table_or_nothing("fault", options)))
     return self
 end
 
 --- Ends a fault; a server that is down comes up.
 function Server:heal(kind)
+    check_type("heal: the kind", kind, "string")
     checked(self.sim.core:heal(self.name, kind))
     return self
 end
@@ -124,9 +130,7 @@ end
 
 --- The server of that name; made with the defaults when first named.
 function Sim:server(name)
-    if type(name) ~= "string" then
-        errors.misusef("server: the name is a %s; it must be a string", type(name))
-    end
+    check_type("server: the name", name, "string")
     checked(self.core:stats(name))
     return setmetatable({ sim = self, name = name }, Server)
 end
@@ -142,9 +146,7 @@ function Sim:at(seconds, fn)
     if type(seconds) ~= "number" or not (seconds >= 0 and seconds < 1e9) then
         errors.misusef("at(%s): it must be a number of seconds since the start, 0 or more", tostring(seconds))
     end
-    if type(fn) ~= "function" then
-        errors.misusef("at: the second argument is a %s; it must be a function", type(fn))
-    end
+    check_type("at: the second argument", fn, "function")
     local now = self.core:now()
     if seconds < now then
         errors.misusef("at(%g): that moment has passed, it is %g s", seconds, now)
@@ -173,12 +175,14 @@ end
 --- Runs fn(...) in virtual time until it and all tasks it started have ended, those of `at` included. Returns what
 -- fn returned and raises what it raised. What runs in real time stands still meanwhile.
 function Sim:run(fn, ...)
-    if type(fn) ~= "function" then errors.misusef("run: the argument is a %s; it must be a function", type(fn)) end
+    check_type("run: the argument", fn, "function")
     if running then errors.misuse("run: a simulation is running already; one runs at a time") end
     self.core:enter()
     running = self
+    local afterwards = math.random(0, 2 ^ 31 - 1) -- the program's own sequence must not repeat after each run
     math.randomseed(self.seed)
     local ok, results = pcall(loop.apart, run_inside, self, fn, ...)
+    math.randomseed(afterwards)
     running = nil
     self.core:leave()
     local failure = self.core:failure()
@@ -198,18 +202,27 @@ function Sim:books()
     return self.core:books()
 end
 
+local function check_seconds(what, seconds, least)
+    if type(seconds) ~= "number" or not (seconds >= least and seconds <= 1e9) then
+        errors.misusef("%s(%s): it must be a number of seconds, %s or more", what, tostring(seconds), least)
+    end
+end
+
 --- The wall clock steps, as NTP does; nothing that measures time may notice.
 function Sim:step_wall_clock(seconds)
+    check_seconds("step_wall_clock", seconds, -1e9)
     self.core:step_wall_clock(seconds)
 end
 
 --- The whole program stands still for so long, as in a pause of a collector or a moved VM.
 function Sim:stall(seconds)
+    check_seconds("stall", seconds, 0)
     self.core:stall(seconds)
 end
 
 --- A line of the script's own in the trace.
 function Sim:note(text)
+    check_type("note: the text", text, "string")
     self.core:note(text)
 end
 
@@ -218,8 +231,9 @@ function Sim:hash()
     return self.core:hash()
 end
 
---- Hands every event as a line to fn; nil ends that.
+--- Hands every event as a line to fn, which must only look; nil ends that.
 function Sim:trace(fn)
+    if fn ~= nil then check_type("trace: the argument", fn, "function") end
     self.core:trace(fn)
 end
 

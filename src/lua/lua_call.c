@@ -57,30 +57,30 @@ int wl_call_request(lua_State *L)
 static void on_notify(void *user, weir_call *handle)
 {
     struct wl_call *call = user;
-    struct wl_loop *loop = call->engine->loop;
+    struct wl_news *news = wl_news_of(call->engine);
     (void)handle;
-    loop->wake = true;
+    call->engine->loop->wake = true;
     if (call->ready) return;
     call->ready = true;
     call->next = NULL;
-    if (loop->ready_last != NULL)
-        loop->ready_last->next = call;
+    if (news->last != NULL)
+        news->last->next = call;
     else
-        loop->ready_first = call;
-    loop->ready_last = call;
+        news->first = call;
+    news->last = call;
 }
 
 static void forget_ready(struct wl_call *call)
 {
-    struct wl_loop *loop = call->engine->loop;
+    struct wl_news *news = wl_news_of(call->engine);
     struct wl_call *before = NULL;
     if (!call->ready) return;
-    for (struct wl_call *at = loop->ready_first; at != call; at = at->next) before = at;
+    for (struct wl_call *at = news->first; at != call; at = at->next) before = at;
     if (before != NULL)
         before->next = call->next;
     else
-        loop->ready_first = call->next;
-    if (loop->ready_last == call) loop->ready_last = before;
+        news->first = call->next;
+    if (news->last == call) news->last = before;
     call->ready = false;
 }
 

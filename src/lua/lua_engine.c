@@ -17,13 +17,14 @@ static void on_check(void *ctx, size_t index)
     engine->loop->wake = true;
     if (engine->listed_due) return;
     engine->listed_due = true;
-    engine->next_due = engine->loop->due;
-    engine->loop->due = engine;
+    struct wl_news *news = wl_news_of(engine);
+    engine->next_due = news->due;
+    news->due = engine;
 }
 
 static void forget_due(struct wl_engine *engine)
 {
-    struct wl_engine **at = &engine->loop->due;
+    struct wl_engine **at = &wl_news_of(engine)->due;
     if (!engine->listed_due) return;
     while (*at != engine) at = &(*at)->next_due;
     *at = engine->next_due;
@@ -59,6 +60,7 @@ void wl_engine_release(struct wl_engine *engine)
     if (--engine->references > 0) return;
     wl_scratch_free(&engine->scratch);
     free(engine->text);
+    wl_sim_release_engine(engine);
     wl_loop_release(engine->loop);
     free(engine);
 }

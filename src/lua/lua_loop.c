@@ -96,7 +96,7 @@ static int loop_now(lua_State *L)
 
 static bool has_news(const struct wl_loop *loop)
 {
-    return loop->ready_first != NULL || loop->due != NULL || loop->arrivals ||
+    return loop->news.first != NULL || loop->news.due != NULL || loop->arrivals ||
            (loop->polled >= 0 && loop->sim == NULL);
 }
 
@@ -135,10 +135,10 @@ static int loop_turn(lua_State *L)
 static int loop_ready(lua_State *L)
 {
     struct wl_loop *loop = wl_loop_of(L);
-    struct wl_call *call = loop->ready_first;
+    struct wl_call *call = loop->news.first;
     if (call == NULL) return 0;
-    loop->ready_first = call->next;
-    if (loop->ready_first == NULL) loop->ready_last = NULL;
+    loop->news.first = call->next;
+    if (loop->news.first == NULL) loop->news.last = NULL;
     call->next = NULL;
     call->ready = false;
     lua_pushlightuserdata(L, call);
@@ -149,12 +149,12 @@ static int loop_ready(lua_State *L)
 static int loop_due(lua_State *L)
 {
     struct wl_loop *loop = wl_loop_of(L);
-    struct wl_engine *engine = loop->due;
+    struct wl_engine *engine = loop->news.due;
     if (engine == NULL) return 0;
     int index = __builtin_ctz(engine->checks_due);
     engine->checks_due &= engine->checks_due - 1;
     if (engine->checks_due == 0) {
-        loop->due = engine->next_due;
+        loop->news.due = engine->next_due;
         engine->listed_due = false;
     }
     lua_pushlightuserdata(L, engine);

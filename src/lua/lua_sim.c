@@ -6,11 +6,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct wl_sim *check_sim(lua_State *L)
+enum { TRACE_SLOT = 2, FAILURE_SLOT = 3, LINE_THREAD_SLOT = 4 };
+
+struct wl_sim *wl_sim_check(lua_State *L)
 {
     struct wl_sim **box = luaL_checkudata(L, 1, WL_SIM_TYPE);
     if (*box == NULL) luaL_error(L, "the simulation is closed");
     return *box;
+}
+
+struct wl_sim *wl_sim_steered(lua_State *L)
+{
+    struct wl_sim *sim = wl_sim_check(L);
+    if (sim->in_line)
+        luaL_error(L, "the function that is traced to must only look, not change the simulation");
+    return sim;
 }
 
 bool wl_sim_stranger(const struct wl_engine *engine)
@@ -23,18 +33,11 @@ uint64_t wl_sim_random(struct wl_loop *loop)
     return weir_sim_random(loop->sim->handle);
 }
 
-void wl_sim_push_anchor(lua_State *L, struct wl_sim *sim)
+void wl_sim_keep_failure(struct wl_sim *sim, lua_State *L)
 {
-    lua_pushvalue(sim->L, 1);
-    lua_xmove(sim->L, L, 1);
-}
-
-/* The error is on top of the simulation's own stack; the first one is kept until it is asked for. */
-void wl_sim_keep_failure(struct wl_sim *sim)
-{
-    if (!sim->failed) lua_rawseti(sim->L, 1, 3);
+    if (!sim->failed) lua_rawseti(L, 1, FAILURE_SLOT);
     sim->failed = true;
-    lua_settop(sim->L, 1);
+    lua_settop(L, 1);
 }
 
 void wl_sim_retain(struct wl_sim *sim)
@@ -48,6 +51,7 @@ void wl_sim_release(struct wl_sim *sim)
     weir_sim_free(sim->handle);
     wl_sim_asks_free(sim);
     wl_bins_free(sim->bins);
+    wl_loop_release(sim->loop);
     free(sim);
 }
 
@@ -57,24 +61,32 @@ static int sim_collect(lua_State *L)
     struct wl_sim *sim = *box;
     *box = NULL;
     if (sim == NULL) return 0;
-    sim->L = NULL; /* collected with us; engines may still be closing */
+    sim->L = sim->line_L = NULL; /* collected with us; engines may still be closing */
     weir_sim_trace(sim->handle, NULL, NULL);
     wl_sim_release(sim);
     return 0;
 }
 
-/* core.sim(seed) -> sim. Its callbacks run on a thread of their own, anchored by the userdata. */
+/* A thread in `slot` of the anchor table on top, which lies at the bottom of its stack for good. */
+static lua_State *new_thread(lua_State *L, int slot)
+{
+    lua_State *thread = lua_newthread(L);
+    lua_rawseti(L, -2, slot);
+    lua_pushvalue(L, -1);
+    lua_xmove(L, thread, 1);
+    return thread;
+}
+
+/* core.sim(seed) -> sim. */
 int wl_sim_new(lua_State *L)
 {
+    struct wl_loop *loop = wl_loop_of(L);
     uint64_t seed = (uint64_t)luaL_checkinteger(L, 1);
     struct wl_sim **box = lua_newuserdatauv(L, sizeof *box, 1);
     *box = NULL;
     luaL_setmetatable(L, WL_SIM_TYPE);
     lua_newtable(L);
-    lua_State *thread = lua_newthread(L);
-    lua_rawseti(L, -2, 1);
-    lua_pushvalue(L, -1);
-    lua_xmove(L, thread, 1); /* at the bottom of the thread's stack for good */
+    lua_State *asked = new_thread(L, 1), *traced = new_thread(L, LINE_THREAD_SLOT);
     wl_set_anchor(L, -2);
     *box = calloc(1, sizeof **box);
     if (*box == NULL || weir_sim_new(&(*box)->handle, seed) != WEIR_OK) {
@@ -83,7 +95,10 @@ int wl_sim_new(lua_State *L)
         return luaL_error(L, "not enough memory");
     }
     (*box)->references = 1;
-    (*box)->L = thread;
+    (*box)->L = asked;
+    (*box)->line_L = traced;
+    (*box)->loop = loop;
+    wl_loop_retain(loop);
     return 1;
 }
 
@@ -103,7 +118,8 @@ static void loads_due(void *ctx)
     struct wl_loop *loop = ctx;
     struct wl_sim *sim = loop->sim;
     if (sim == NULL) return;
-    if (weir_sim_now_ns(sim->handle) < sim->stalled_until) { /* the program stands still; its callers pile up */
+    if (weir_sim_now_ns(sim->handle) <
+        sim->stalled_until) { /* the program stands still; its callers pile up */
         weir_sim_alarm_set(sim->handle, &sim->loads, sim->stalled_until, loads_due, loop);
         return;
     }
@@ -124,18 +140,28 @@ static void rearm_loads(struct wl_loop *loop)
         weir_sim_alarm_set(sim->handle, &sim->loads, due, loads_due, loop);
 }
 
-/* Calls and checks of the real world that wait to be heard of must not be taken by the simulation's scheduler. */
+/* Calls and checks that wait to be heard of must only be taken by the scheduler of their own world. */
+static void swap_news(struct wl_loop *loop, struct wl_sim *sim)
+{
+    struct wl_news news = loop->news;
+    loop->news = sim->set_aside;
+    sim->set_aside = news;
+}
+
+struct wl_news *wl_news_of(const struct wl_engine *engine)
+{
+    struct wl_loop *loop = engine->loop;
+    if (engine->sim == loop->sim) return &loop->news;
+    return engine->sim != NULL ? &engine->sim->set_aside : &loop->sim->set_aside;
+}
+
 static int sim_enter(lua_State *L)
 {
-    struct wl_sim *sim = check_sim(L);
+    struct wl_sim *sim = wl_sim_steered(L);
     struct wl_loop *loop = wl_loop_of(L);
     if (loop->busy > 0) return luaL_error(L, "a policy must not run a simulation");
     if (loop->sim != NULL) return luaL_error(L, "a simulation is running already; one runs at a time");
-    sim->set_aside.first = loop->ready_first;
-    sim->set_aside.last = loop->ready_last;
-    sim->set_aside.due = loop->due;
-    loop->ready_first = loop->ready_last = NULL;
-    loop->due = NULL;
+    swap_news(loop, sim);
     wl_sim_retain(sim);
     loop->sim = sim;
     loop->rearm_loads = rearm_loads;
@@ -144,19 +170,12 @@ static int sim_enter(lua_State *L)
 
 static int sim_leave(lua_State *L)
 {
-    struct wl_sim *sim = check_sim(L);
+    struct wl_sim *sim = wl_sim_check(L);
     struct wl_loop *loop = wl_loop_of(L);
     if (loop->sim != sim) return 0;
     loop->sim = NULL;
     loop->rearm_loads = NULL;
-    if (sim->set_aside.last != NULL) {
-        sim->set_aside.last->next = loop->ready_first;
-        if (loop->ready_first == NULL) loop->ready_last = sim->set_aside.last;
-        loop->ready_first = sim->set_aside.first;
-    }
-    struct wl_engine **end = &loop->due;
-    while (*end != NULL) end = &(*end)->next_due;
-    *end = sim->set_aside.due;
+    swap_news(loop, sim);
     wl_sim_release(sim);
     return 0;
 }
@@ -188,12 +207,12 @@ int wl_sim_open_engine(struct wl_engine *engine, struct wl_options *options, cha
     struct wl_sim *sim = engine->loop->sim;
     int code = weir_sim_host_new(&engine->sim_host, sim->handle);
     if (code != WEIR_OK) return code;
+    engine->sim = sim;
+    wl_sim_retain(sim);
     weir_host hooks = *weir_sim_hooks(engine->sim_host);
     if (options->seeded) hooks.seed = options->seed;
     code = weir_open(&engine->handle, &options->engine, &hooks, weir_sim_driver(sim->handle), why);
     if (code == WEIR_OK) weir_sim_bind(engine->sim_host, engine->handle);
-    engine->sim = sim;
-    wl_sim_retain(sim);
     return code;
 }
 
@@ -201,6 +220,11 @@ void wl_sim_close_engine(struct wl_engine *engine)
 {
     weir_sim_host_free(engine->sim_host);
     engine->sim_host = NULL;
+}
+
+/* Until then its calls may be on the list of its world. */
+void wl_sim_release_engine(struct wl_engine *engine)
+{
     if (engine->sim != NULL) wl_sim_release(engine->sim);
     engine->sim = NULL;
 }
@@ -209,27 +233,27 @@ void wl_sim_close_engine(struct wl_engine *engine)
 
 static int sim_now(lua_State *L)
 {
-    lua_pushnumber(L, (lua_Number)(weir_sim_now_ns(check_sim(L)->handle) - WEIR_SIM_START) / 1e9);
+    lua_pushnumber(L, (lua_Number)(weir_sim_now_ns(wl_sim_check(L)->handle) - WEIR_SIM_START) / 1e9);
     return 1;
 }
 
 static int sim_random(lua_State *L)
 {
-    lua_pushnumber(L, (lua_Number)(weir_sim_random(check_sim(L)->handle) >> 11));
+    lua_pushnumber(L, (lua_Number)(weir_sim_random(wl_sim_check(L)->handle) >> 11));
     return 1;
 }
 
 static int sim_hash(lua_State *L)
 {
     char text[20];
-    (void)snprintf(text, sizeof text, "%016llx", (unsigned long long)weir_sim_hash(check_sim(L)->handle));
+    (void)snprintf(text, sizeof text, "%016llx", (unsigned long long)weir_sim_hash(wl_sim_check(L)->handle));
     lua_pushstring(L, text);
     return 1;
 }
 
 static int sim_note(lua_State *L)
 {
-    struct wl_sim *sim = check_sim(L);
+    struct wl_sim *sim = wl_sim_steered(L);
     weir_sim_note(sim->handle, luaL_checkstring(L, 2));
     return 0;
 }
@@ -243,7 +267,7 @@ static void set_count(lua_State *L, const char *name, uint64_t count)
 static int sim_books(lua_State *L)
 {
     weir_sim_books books;
-    weir_sim_books_now(check_sim(L)->handle, &books);
+    weir_sim_books_now(wl_sim_check(L)->handle, &books);
     lua_createtable(L, 0, 8);
     set_count(L, "opened", books.opened);
     set_count(L, "closed", books.closed);
@@ -258,30 +282,35 @@ static int sim_books(lua_State *L)
 
 static int sim_executions(lua_State *L)
 {
-    struct wl_sim *sim = check_sim(L);
+    struct wl_sim *sim = wl_sim_check(L);
     lua_pushinteger(L, weir_sim_executions(sim->handle, luaL_checkstring(L, 2)));
     return 1;
 }
 
-/* Lines go to a function kept in the anchor table at 2. */
+/* It is called in the middle of things, so it can neither wait nor change anything. */
 static void on_line(void *ctx, const char *text)
 {
     struct wl_sim *sim = ctx;
-    lua_State *L = sim->L;
+    lua_State *L = sim->line_L;
+    if (sim->in_line) return;
+    sim->in_line = true;
+    sim->loop->busy++;
     lua_settop(L, 1);
-    lua_rawgeti(L, 1, 2);
+    lua_rawgeti(L, 1, TRACE_SLOT);
     lua_pushstring(L, text);
-    if (lua_pcall(L, 1, 0, 0) != LUA_OK) wl_sim_keep_failure(sim);
+    if (lua_pcall(L, 1, 0, 0) != LUA_OK) wl_sim_keep_failure(sim, L);
+    sim->loop->busy--;
+    sim->in_line = false;
 }
 
 static int sim_trace(lua_State *L)
 {
-    struct wl_sim *sim = check_sim(L);
+    struct wl_sim *sim = wl_sim_steered(L);
     if (!lua_isnoneornil(L, 2)) luaL_checktype(L, 2, LUA_TFUNCTION);
     lua_settop(L, 2);
-    wl_sim_push_anchor(L, sim);
+    wl_get_anchor(L, 1);
     lua_pushvalue(L, 2);
-    lua_rawseti(L, -2, 2);
+    lua_rawseti(L, -2, TRACE_SLOT);
     if (lua_isnil(L, 2))
         weir_sim_trace(sim->handle, NULL, NULL);
     else
@@ -292,11 +321,11 @@ static int sim_trace(lua_State *L)
 /* failure() -> the first error that a callback raised since the last question, or nil */
 static int sim_failure(lua_State *L)
 {
-    struct wl_sim *sim = check_sim(L);
+    struct wl_sim *sim = wl_sim_check(L);
     if (!sim->failed) return 0;
     sim->failed = false;
-    wl_sim_push_anchor(L, sim);
-    lua_rawgeti(L, -1, 3);
+    wl_get_anchor(L, 1);
+    lua_rawgeti(L, -1, FAILURE_SLOT);
     return 1;
 }
 
@@ -304,7 +333,7 @@ static int sim_failure(lua_State *L)
 
 static int sim_step_wall_clock(lua_State *L)
 {
-    struct wl_sim *sim = check_sim(L);
+    struct wl_sim *sim = wl_sim_steered(L);
     double seconds = luaL_checknumber(L, 2);
     luaL_argcheck(L, seconds >= -1e9 && seconds <= 1e9, 2, "a number of seconds is needed");
     weir_sim_step_wall_clock(sim->handle, (int64_t)(seconds * 1e6));
@@ -313,7 +342,7 @@ static int sim_step_wall_clock(lua_State *L)
 
 static int sim_stall(lua_State *L)
 {
-    struct wl_sim *sim = check_sim(L);
+    struct wl_sim *sim = wl_sim_steered(L);
     double seconds = luaL_checknumber(L, 2);
     luaL_argcheck(L, seconds >= 0 && seconds <= 1e9, 2, "a number of seconds is needed");
     uint64_t until = weir_sim_now_ns(sim->handle) + (uint64_t)(seconds * 1e9);

@@ -16,10 +16,13 @@ struct wl_sim_ask;
 struct wl_sim {
     unsigned references;
     weir_sim *handle;
-    lua_State
-        *L; /* callbacks run here; its slot 1 is the anchor table: 1 the thread, 2 the trace's function, 3 the
-                   * failure, from 4 on the functions of rules. NULL once the userdata has been collected */
+    struct wl_loop *loop;
+    /* Rules and the trace's function run on threads of their own, since a rule may do what is traced. Slot 1 of both is the
+     * anchor table: 1 and 4 the threads, 2 the trace's function, 3 the failure, from 5 on the functions of rules. NULL
+     * once the userdata has been collected. */
+    lua_State *L, *line_L;
     bool failed;
+    bool in_line; /* the trace's function runs, in the middle of whatever it is told of */
     uint64_t stalled_until, turned_at;
     unsigned idle_turns;
     weir_sim_alarm loads;
@@ -27,16 +30,15 @@ struct wl_sim {
     struct wl_bins *bins;    /* of distributions */
     struct wl_sim_ask *asks; /* rules that are functions */
     int ask_count;
-    struct {
-        struct wl_call *first, *last;
-        struct wl_engine *due;
-    } set_aside; /* of the real world, while this one runs */
+    struct wl_news set_aside; /* of the real world, while this one runs; else its own */
 };
 
 void wl_sim_retain(struct wl_sim *sim);
 void wl_sim_release(struct wl_sim *sim);
-void wl_sim_push_anchor(lua_State *L, struct wl_sim *sim);
-void wl_sim_keep_failure(struct wl_sim *sim);
+struct wl_sim *wl_sim_check(lua_State *L);   /* the one at 1 */
+struct wl_sim *wl_sim_steered(lua_State *L); /* the same, to change something in it */
+/* The error is on top of that thread of the simulation's; the first one is kept until it is asked for. */
+void wl_sim_keep_failure(struct wl_sim *sim, lua_State *L);
 void wl_sim_asks_free(struct wl_sim *sim);
 
 /* lua_simserver.c: methods of the simulation that take the name of a server first */

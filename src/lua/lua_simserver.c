@@ -22,13 +22,6 @@ static int answer(lua_State *L, int code, const char *why)
     return 1;
 }
 
-static struct wl_sim *check_sim(lua_State *L)
-{
-    struct wl_sim **box = luaL_checkudata(L, 1, WL_SIM_TYPE);
-    if (*box == NULL) luaL_error(L, "the simulation is closed");
-    return *box;
-}
-
 /* The server named at 2; NULL, with nil and a sentence pushed, if that can be no name. */
 static weir_sim_server *check_server(lua_State *L, struct wl_sim *sim)
 {
@@ -91,7 +84,7 @@ static bool read_options(struct wl_reader *reader, struct wl_sim *sim, weir_sim_
 int wl_sim_set(lua_State *L)
 {
     char why[WEIR_WHY_MAX] = "";
-    struct wl_sim *sim = check_sim(L);
+    struct wl_sim *sim = wl_sim_steered(L);
     struct wl_reader reader = {.L = L};
     weir_sim_options options;
     weir_sim_server *server = check_server(L, sim);
@@ -256,6 +249,8 @@ static const char *rows_read(lua_State *L, int list, int names, struct rows *row
 
 /* ---- rules that are functions -------------------------------------------------------------------------- */
 
+enum { FIRST_ASK_SLOT = 5 }; /* of the anchor table */
+
 struct wl_sim_ask {
     struct wl_sim_ask *next;
     struct wl_sim *sim;
@@ -316,14 +311,15 @@ static void fail(struct wl_sim_ask *ask, struct weir_sim_answer *out, const char
     out->message = ask->message;
 }
 
-/* The three values that the function returned are on top: rows | affected | nil, sqlstate, message. */
+/* The three values that the function returned are on top: rows | affected | nil | nil, sqlstate, message. */
 static void take_answer(lua_State *L, struct wl_sim_ask *ask, struct weir_sim_answer *out)
 {
     int first = lua_gettop(L) - 2;
     const char *wrong = NULL;
     if (lua_type(L, first) == LUA_TNUMBER) {
         double affected = lua_tonumber(L, first);
-        out->affected = affected >= 0 && affected < 9e15 ? (uint64_t)affected : 0;
+        *out =
+            (struct weir_sim_answer){.affected = affected >= 0 && affected < 9e15 ? (uint64_t)affected : 0};
     } else if (lua_type(L, first) == LUA_TTABLE) {
         wrong = rows_read(L, first, lua_type(L, first + 1) == LUA_TTABLE ? first + 1 : first + 2, &ask->rows);
         out->names = (const char *const *)ask->rows.names;
@@ -332,17 +328,19 @@ static void take_answer(lua_State *L, struct wl_sim_ask *ask, struct weir_sim_an
         out->columns = ask->rows.columns;
         out->rows = ask->rows.rows;
         out->affected = ask->rows.rows;
+    } else if (lua_isnil(L, first) && lua_isnil(L, first + 1)) {
+        return; /* nothing in particular: the usual answer */
     } else if (lua_type(L, first + 1) == LUA_TSTRING && lua_rawlen(L, first + 1) == 5) {
         const char *message = lua_tostring(L, first + 2);
         fail(ask, out, lua_tostring(L, first + 1), message != NULL ? message : "refused by its rule");
     } else {
-        wrong =
-            "a rule must return rows, a number of affected rows, or nil and a SQLSTATE of five characters";
+        wrong = "a rule must return rows, a number of affected rows, nothing, or nil and a SQLSTATE of five "
+                "characters";
     }
     if (wrong == NULL) return;
     fail(ask, out, "XX000", wrong);
     lua_pushstring(L, wrong);
-    wl_sim_keep_failure(ask->sim);
+    wl_sim_keep_failure(ask->sim, L);
 }
 
 static void on_ask(void *ctx, const struct weir_sim_asked *asked, struct weir_sim_answer *out)
@@ -363,7 +361,7 @@ static void on_ask(void *ctx, const struct weir_sim_asked *asked, struct weir_si
     } else {
         fail(ask, out, "XX000",
              lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "its rule raised an error");
-        wl_sim_keep_failure(sim);
+        wl_sim_keep_failure(sim, L);
     }
     lua_settop(L, 1);
 }
@@ -376,10 +374,10 @@ static struct wl_sim_ask *ask_new(lua_State *L, struct wl_sim *sim, int function
         return NULL;
     }
     ask->sim = sim;
-    ask->slot = 4 + sim->ask_count++;
+    ask->slot = FIRST_ASK_SLOT + sim->ask_count++;
     ask->next = sim->asks;
     sim->asks = ask;
-    wl_sim_push_anchor(L, sim);
+    wl_get_anchor(L, 1);
     lua_pushvalue(L, function);
     lua_rawseti(L, -2, ask->slot);
     lua_pop(L, 1);
@@ -435,7 +433,7 @@ static const char *read_answers(lua_State *L, struct wl_sim *sim, weir_sim_rule 
 int wl_sim_rule(lua_State *L)
 {
     char why[WEIR_WHY_MAX] = "";
-    struct wl_sim *sim = check_sim(L);
+    struct wl_sim *sim = wl_sim_steered(L);
     struct wl_reader reader = {.L = L};
     struct rule read = {NULL, NULL, NULL, false};
     struct rows rows = {0};
@@ -506,7 +504,7 @@ static bool check_kind(lua_State *L, weir_sim_fault_kind *kind)
 int wl_sim_fault(lua_State *L)
 {
     char why[WEIR_WHY_MAX] = "";
-    struct wl_sim *sim = check_sim(L);
+    struct wl_sim *sim = wl_sim_steered(L);
     struct wl_reader reader = {.L = L};
     struct fault read = {.fault = {.factor = 10, .rate = 1}};
     weir_sim_server *server = check_server(L, sim);
@@ -520,7 +518,7 @@ int wl_sim_fault(lua_State *L)
 
 int wl_sim_heal(lua_State *L)
 {
-    struct wl_sim *sim = check_sim(L);
+    struct wl_sim *sim = wl_sim_steered(L);
     weir_sim_fault_kind kind;
     weir_sim_server *server = check_server(L, sim);
     if (server == NULL) return 2;
@@ -546,7 +544,7 @@ static void set_count(lua_State *L, const char *name, uint64_t count)
 int wl_sim_stats(lua_State *L)
 {
     weir_sim_stats stats;
-    weir_sim_server *server = check_server(L, check_sim(L));
+    weir_sim_server *server = check_server(L, wl_sim_check(L));
     if (server == NULL) return 2;
     weir_sim_server_stats(server, &stats);
     lua_createtable(L, 0, 16);

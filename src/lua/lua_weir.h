@@ -29,19 +29,23 @@ struct wl_call;
 struct wl_engine;
 struct wl_load;
 
+struct wl_news {                  /* of one world, which Lua has not heard of */
+    struct wl_call *first, *last; /* with an answer; through call->next */
+    struct wl_engine *due;        /* with checks to run; through engine->next_due */
+};
+
 struct wl_loop {
-    unsigned references; /* the Lua state's one, and one per engine: finalisers come in any order */
-    struct weir_uv *uv;  /* turns the loop when no engine is open */
-    volatile bool wake;  /* a call ended or a check fell due: back to Lua */
-    unsigned busy;       /* depth inside engine or loop: no frees, no engine calls from policies */
-    struct wl_call *ready_first, *ready_last; /* with an answer Lua has not heard of; call->next */
-    struct wl_call *retired_calls;            /* through call->next */
-    struct wl_engine *retired_engines;        /* through engine->next */
-    struct wl_engine *due;                    /* engines with checks to run; through engine->next_due */
-    struct wl_load *loads;                    /* that are not freed; through load->next */
-    struct wl_load *retired_loads;            /* through load->next_retired */
-    bool arrivals;                            /* requests wait to be taken from a load */
-    struct wl_sim *sim;                       /* the simulation that runs, NULL in the real world */
+    unsigned references;           /* the Lua state's one, and one per engine: finalisers come in any order */
+    struct weir_uv *uv;            /* turns the loop when no engine is open */
+    volatile bool wake;            /* a call ended or a check fell due: back to Lua */
+    unsigned busy;                 /* depth inside engine or loop: no frees, no engine calls from policies */
+    struct wl_news news;           /* of the world that runs */
+    struct wl_call *retired_calls; /* through call->next */
+    struct wl_engine *retired_engines; /* through engine->next */
+    struct wl_load *loads;             /* that are not freed; through load->next */
+    struct wl_load *retired_loads;     /* through load->next_retired */
+    bool arrivals;                     /* requests wait to be taken from a load */
+    struct wl_sim *sim;                /* the simulation that runs, NULL in the real world */
     void (*rearm_loads)(
         struct wl_loop *loop); /* when a load may be due earlier than before; NULL: nobody asks */
     struct wl_poll *polls;     /* descriptors waited for, by number (lua_poll.c) */
@@ -144,7 +148,9 @@ int wl_sim_new(lua_State *L);
 /* Runs the world for up to `seconds` or until the loop wakes. False, and a sentence, if it stands still. */
 bool wl_sim_turn(struct wl_loop *loop, double seconds, const char **why);
 int wl_sim_open_engine(struct wl_engine *engine, struct wl_options *options, char *why); /* accepts failure */
-void wl_sim_close_engine(struct wl_engine *engine); /* after weir_free; nothing in the real world */
+void wl_sim_close_engine(struct wl_engine *engine);         /* after weir_free; nothing in the real world */
+void wl_sim_release_engine(struct wl_engine *engine);       /* after its last call has gone */
+struct wl_news *wl_news_of(const struct wl_engine *engine); /* those of its world, which may not run */
 uint64_t wl_sim_random(struct wl_loop *loop);
 bool wl_sim_stranger(const struct wl_engine *engine); /* it belongs to another world than the one that runs */
 

@@ -226,10 +226,15 @@ bool wr_sim_op_fails(const struct wr_sim_op *op)
 
 /* ---- answering ------------------------------------------------------------------------------------------------------- */
 
-/* The rule's own rows; without any, one row affected by a write and none by a read. */
+/* The rule's own rows; without any, what every statement of its kind is answered with. */
 static struct weir_sim_answer usual_answer(const struct wr_sim_op *op)
 {
     const struct wr_sim_rows *rows = op->rule->rows;
+    static const char *const name[] = {"?column?"}, *const value[] = {"1"};
+    static const uint32_t type[] = {23};
+    if (rows == NULL && op->verb == 's')
+        return (struct weir_sim_answer){
+            .names = name, .types = type, .columns = 1, .rows = 1, .values = value, .affected = 1};
     if (rows == NULL) return (struct weir_sim_answer){.affected = op->writes ? 1 : 0};
     return (struct weir_sim_answer){.names = (const char *const *)rows->names,
                                     .types = rows->types,
