@@ -5,7 +5,7 @@
 #
 # --sanitize LIST   in a build of its own, with these sanitizers
 # --valgrind        the Lua tests alone, under valgrind
-# ctest's own       -L unit (a label: unit pg fault lua54 cli lint), -R REGEX (names), -j N
+# ctest's own       -L unit (a label: unit sim pg fault lua54 cli live lint), -R REGEX (names), -j N
 #
 # The last line is always `N passed, N failed`; the exit code is 0 only if something ran and nothing failed.
 set -eu

@@ -21,6 +21,13 @@ core.setup(json.null, function(text)
     return value
 end, types.Parameter)
 
+-- Both bring a good deal of code with them, for a moment that most programs never have.
+local function late(name)
+    return function(...)
+        return require(name)(...)
+    end
+end
+
 return {
     version = core.version,
     open = db.open,
@@ -39,6 +46,8 @@ return {
     rate = guard.rate,
     guard = guard.guard,
     sim = sim,
+    explain = late "weir.explain",
+    lint = late "weir.lint",
 
     null = json.null,
     json = setmetatable({ encode = json.encode, decode = json.decode }, {

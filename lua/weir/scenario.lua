@@ -29,6 +29,15 @@ Scenario.__index = Scenario
 -- Those made since the list was last cleared, in order.
 local registered = {}
 
+-- The last s.scenario "name" whose table has not followed: without it there would be no scenario, and no word of it.
+local unfinished
+
+local function check_finished()
+    local spot = unfinished
+    unfinished = nil
+    if spot then spot:fail("s.scenario takes a name and then a table: s.scenario \"name\" { ... }") end
+end
+
 local function register(made)
     for _, other in ipairs(registered) do
         if other.name == made.name and other.file == made.file then
@@ -45,7 +54,10 @@ function scenario.scenario(name)
     if type(name) ~= "string" or name == "" or name:find("%c") then
         spot:fail("s.scenario takes a name, one line, and then a table; the name is %s", check.shown(name))
     end
+    check_finished()
+    unfinished = spot
     return function(given)
+        unfinished = nil
         local read = plan.read(spot, name, given)
         return register(setmetatable({ name = name, file = spot.file, line = spot.line, plan = read },
             Scenario))
@@ -55,7 +67,10 @@ end
 --- The scenarios made since registered(true) last cleared the list.
 function scenario.registered(clear)
     local list = registered
-    if clear then registered = {} end
+    if clear then
+        registered, unfinished = {}, nil
+    end
+    check_finished()
     return list
 end
 

@@ -167,7 +167,7 @@ void wr_sim_connect_arrived(struct wr_sim_job *job)
     }
 }
 
-void wr_sim_connect_finished(struct wr_sim_job *job)
+void wr_sim_connect_finished(struct wr_sim_job *job, bool direct)
 {
     job->session = wr_sim_session_new(job->server); /* its place has been counted since it arrived */
     if (job->session == NULL) {
@@ -178,7 +178,7 @@ void wr_sim_connect_finished(struct wr_sim_job *job)
         wr_sim_job_free(job);
     } else {
         job->session->job = job;
-        wr_sim_return(job, true);
+        wr_sim_return(job, direct);
     }
 }
 

@@ -82,7 +82,7 @@ static void finish(struct wr_sim_job *job)
     wr_sim_work_leave(job);
     start_waiting(server); /* before the client hears: he may send on at once */
     if (job->connect) {
-        wr_sim_connect_finished(job);
+        wr_sim_connect_finished(job, true);
         return;
     }
     if (job->timed_out) {
@@ -246,6 +246,10 @@ void wr_sim_work_begin(struct wr_sim_job *job)
         return;
     }
     job->service_ns = service_of(job);
+    if (job->connect && job->service_ns == 0) { /* free: whoever listens is no worker either */
+        wr_sim_connect_finished(job, false);
+        return;
+    }
     bool limited = job->timeout_ns != 0 && !server->options.ignores_cancel;
     job->limit_at = limited ? now + job->timeout_ns : UINT64_MAX;
     if (limited && (server->options.queue == WEIR_SIM_SHARED || !has_worker(server))) {

@@ -313,7 +313,7 @@ int wr_sim_connect(struct wr_sim_instance *instance, struct wr_target *target, u
                    void *owner);
 void wr_sim_connect_forget(struct wr_sim_instance *instance, void *owner);
 void wr_sim_connect_arrived(struct wr_sim_job *job);  /* at a server that reads it */
-void wr_sim_connect_finished(struct wr_sim_job *job); /* the session is made */
+void wr_sim_connect_finished(struct wr_sim_job *job, bool direct); /* the session is made */
 void wr_sim_connect_answer(struct wr_sim_job *job);   /* at the client */
 
 /* travel.c: packets */

@@ -74,6 +74,34 @@ function TestReadme:test_its_snippets_run_in_order_and_print_what_it_says_every_
     lu.assertTrue(ok == true, "the second time: " .. output)
 end
 
+local function weir_test(arguments, text)
+    local path = os.tmpname()
+    local file = assert(io.open(path, "wb"))
+    file:write(text)
+    file:close()
+    local pipe = io.popen(("'%s' test %s %s 2>&1"):format(BIN, arguments, path))
+    local output = pipe:read "a"
+    local ok = pipe:close()
+    os.remove(path)
+    return ok == true, output
+end
+
+function TestReadme:test_its_scenario_holds_for_every_seed_it_names()
+    local scenarios = blocks(self.readme, "lua scenario")
+    lu.assertEquals(#scenarios, 1)
+    local ok, output = weir_test("--seeds 20", scenarios[1])
+    lu.assertTrue(ok, output)
+    lu.assertStrContains(output, "20 passed, 0 failed")
+end
+
+function TestReadme:test_its_picture_is_what_the_scenario_shows_when_too_much_is_hoped_for()
+    local hopeful = blocks(self.readme, "lua scenario")[1]:gsub("s.recovers { within = 10 }", "s.recovers { within = 2 }")
+    local ok, output = weir_test("--seed 1", hopeful)
+    lu.assertFalse(ok)
+    local shown = blocks(self.readme, "text")[1]
+    for line in shown:gmatch "[^\n]+" do lu.assertStrContains(output, (line:gsub("^outage.lua", ""))) end
+end
+
 function TestReadme:test_a_wrong_expectation_would_be_noticed()
     local script = with_checks "print(1 + 1)   --> 3"
     local ok, output = run(script, self.server:url())

@@ -119,7 +119,7 @@ TestArrivals = {}
 
 local function shares(arrival, parts)
     local list = {}
-    arrival:fit(60)
+    arrival = arrival:fit(60)
     for index = 1, parts do list[index] = arrival:share(parts, index, 60) end
     return list
 end
@@ -137,6 +137,20 @@ end
 function TestArrivals.test_arrivals_may_be_limited_to_a_part_of_the_time()
     local share = shares(scenario.constant(10, { from = 20, to = 100 }), 1)[1]
     lu.assertEquals({ share.from, share.upto, share.poisson }, { 20, 60, false })
+end
+
+function TestArrivals.test_scenarios_may_share_arrivals_and_expectations()
+    scenario.registered(true)
+    local burst, opens = scenario.burst { at = 1, requests = 1, every = 1 }, scenario.opens { within = 1 }
+    local function plan_of(name, duration, moment)
+        return scenario.scenario(name) {
+            duration = duration, load = { arrivals = burst }, expect = { opens },
+            faults = { scenario.at(moment, scenario.crash "primary") },
+        }.plan
+    end
+    local short, long = plan_of("short", 3, 1), plan_of("long", 5, 2)
+    lu.assertEquals({ #short.arrivals[1].all_bursts, #long.arrivals[1].all_bursts }, { 2, 4 })
+    lu.assertEquals({ short.expect[1].trouble_from, long.expect[1].trouble_from }, { 1, 2 })
 end
 
 TestMistakes = {}
@@ -323,6 +337,17 @@ function TestMistakes.test_an_expectation_is_complete_and_names_what_there_is()
     }
 end
 
+function TestMistakes.test_a_nil_in_a_list_does_not_hide_what_follows()
+    assert_sentences {
+        {
+            "expect = { nil, s.goodput():at_least(1) },",
+            "6: expect[1] is nil; it must be an expectation, such as s.goodput(\"after\"):at_least(0.99)",
+        },
+        { "faults = { [2] = s.at(1, s.stall(1)) },", "6: faults[1] is nil; it must be s.at(20, ...) or " ..
+            "s.between(20, 50, ...)" },
+    }
+end
+
 function TestMistakes.test_arrivals_say_what_is_wrong_at_their_line()
     local function load_with(arrivals)
         local fields = "duration = 90,\nload = {\n arrivals = " .. arrivals .. " },"
@@ -346,6 +371,11 @@ function TestMistakes.test_two_scenarios_of_one_file_have_different_names()
     local one = 's.scenario "test" { duration = 1, load = { arrivals = s.constant(1) } }\n'
     lu.assertEquals(scenariofile.load('local s = require "weir.scenario"\n' .. one .. one),
         "outage.lua:3: there is a scenario of that name in line 2")
+end
+
+function TestMistakes.test_a_scenario_without_its_table_is_told()
+    lu.assertEquals(scenariofile.load 'local s = require "weir.scenario"\ns.scenario "one"\n',
+        'outage.lua:2: s.scenario takes a name and then a table: s.scenario "name" { ... }')
 end
 
 function TestMistakes.test_a_run_knows_its_options()

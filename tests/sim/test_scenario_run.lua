@@ -199,6 +199,53 @@ function TestRuns.test_nothing_of_a_run_is_left()
     lu.assertNil(require("weir.sim").running())
 end
 
+function TestRuns.test_a_write_that_took_effect_twice_fails_the_scenario()
+    -- The answer to a committed write is lost, and the caller, not the engine, sends it again.
+    local report = small({
+        policy = { timeout = 1, retries = 0, breaker = { min_calls = 1000000 } },
+        load = {
+            arrivals = s.constant(50), caller_retries = 2,
+            calls = { { "write", sql = "insert into orders values ($1)" } },
+        },
+        faults = { s.between(2, 4, s.reset "primary" { phase = "before_answer", rate = 0.3 }) },
+    }):run()
+    lu.assertEquals(#report.failures, 1)
+    lu.assertStrContains(report.failures[1], "calls executed twice should be at most 0, were ")
+end
+
+function TestRuns.test_phases_may_overlap()
+    local report = run {
+        load = { arrivals = s.constant(50) },
+        phases = { s.phase("a", 0, 6), s.phase("b", 4, 10), s.phase("all", 0, 10) },
+    }
+    local arrived = {}
+    for i, phase in ipairs(report.figures.phases) do arrived[i] = phase.counts.arrived end
+    lu.assertEquals(arrived, { 300, 300, 500 })
+end
+
+function TestRuns.test_an_hour_is_soon_over_and_its_figures_are_bounded()
+    local report = run {
+        duration = 3600, load = { arrivals = s.poisson(20) },
+        faults = { s.between(1000, 1100, s.freeze "primary") },
+        expect = { s.recovers { within = 30 } },
+    }
+    lu.assertTrue(#report.figures.buckets <= 2000)
+    lu.assertEquals(report.figures.window, 2)
+end
+
+function TestRuns.test_load_on_the_server_can_be_bounded_for_a_phase()
+    run {
+        engines = 10,
+        faults = crash(),
+        expect = {
+            s.server("primary", "connects_in_a_second", "after"):at_most(60),
+            s.server("primary", "statements", "before"):between(100, 300),
+            s.server("primary", "busy"):between(1, 4),
+            s.server("primary", "connects_refused"):at_least(1),
+        },
+    }
+end
+
 TestWork = {}
 
 local function work_text(body, more)
@@ -271,6 +318,15 @@ end
 
 TestTrouble = {}
 
+function TestTrouble.test_an_answer_that_fails_is_told_with_its_line()
+    local told = scenariofile.with(scenariofile.text([[
+  duration = 1,
+  load = { arrivals = s.constant(10) },
+  servers = { primary = { answers = { { "select",
+    function(asked) return asked.nothing.x end } } } },]]), function(made) return made:run() end)
+    lu.assertStrContains(tostring(told), "outage.lua:7: attempt to index")
+end
+
 function TestTrouble.test_a_policy_that_weir_open_refuses_is_told_with_its_line()
     local function told(policy)
         return scenariofile.with(scenariofile.text("  duration = 1,\n  load = { arrivals = " ..
@@ -294,6 +350,17 @@ function TestTrouble.test_a_function_on_the_timeline_that_fails_ends_the_run()
     s.at(1, function() error("no") end),
   },]]), function(made) return made:run() end)
     lu.assertEquals(told, "outage.lua:7: its function failed: outage.lua:7: no")
+end
+
+function TestTrouble.test_what_the_load_refuses_is_told_at_its_call()
+    local told = scenariofile.with(scenariofile.text([[
+  duration = 5,
+  load = { arrivals = s.constant(10), calls = {
+    { "read", sql = "select 1" },
+    { "write", sql = "insert into orders values ($1)", unit = true,
+      isolation = "sometimes" },
+  } },]]), function(made) return made:run() end)
+    lu.assertStrContains(tostring(told), "outage.lua:8: load: calls[2].isolation is 'sometimes'; it must be ")
 end
 
 function TestTrouble.test_a_call_that_the_engine_refuses_as_misuse_is_told()

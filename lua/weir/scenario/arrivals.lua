@@ -119,15 +119,18 @@ local function burst_list(self, duration)
     return list
 end
 
---- Checks the arrivals against the scenario's duration; called once, when the scenario is read.
+--- The arrivals of one scenario, checked against its duration; a copy, since several scenarios may share
+-- them.
 function Arrivals:fit(duration)
-    self.all_bursts = burst_list(self, duration)
     if (self.from or 0) >= duration then
         self.where:fail("s.%s: from is %s, after the end of the load (%s s)", self.kind,
             check.shown(self.from),
             check.shown(duration))
     end
-    return self
+    local fitted = {}
+    for key, value in pairs(self) do fitted[key] = value end
+    fitted.all_bursts = burst_list(self, duration)
+    return setmetatable(fitted, Arrivals)
 end
 
 -- Whole things among several: the first ones get one more.

@@ -153,13 +153,15 @@ end
 --- A list, every element read by read(spot, element, number).
 function check.list(spot, value, what, read)
     check.type(spot, value, "table", "a list of " .. what)
-    local out = {}
+    -- A nil in between, of a condition for one, must not cut the list off.
+    local out, last = {}, 0
     for key in pairs(value) do
         if type(key) ~= "number" then
             spot:at(key):wrong("stands in a list of %s and has a name", what)
         end
+        last = math.max(last, key)
     end
-    for i = 1, #value do out[i] = read(spot:at(i), value[i], i) end
+    for i = 1, last do out[i] = read(spot:at(i), value[i], i) end
     return out
 end
 

@@ -31,6 +31,11 @@ local function when(window)
     return ("%s-%s s"):format(wording.moment(window.from), wording.moment(window.to))
 end
 
+-- What a window is called: runs of more than half an hour have wider ones.
+local function span(figures)
+    return figures.window == 1 and "second" or wording.moment(figures.window) .. " s,"
+end
+
 -- ---- requests
 -- ---------------------------------------------------------------------------------------------
 
@@ -43,7 +48,8 @@ local function goodput(phase)
         local from, to = figures:span_of(phase)
         local worst = series.worst(figures.windows, from, to, "share")
         if worst and worst.share < 1 then
-            text = ("%s; worst second %s: %s"):format(text, when(worst), wording.share(worst.share))
+            text = ("%s; worst %s %s: %s"):format(text, span(figures), when(worst),
+                wording.share(worst.share))
         end
         return counts.ok / counts.arrived, text
     end
@@ -72,7 +78,8 @@ function words.latency(phase, q)
         local from, to = figures:span_of(phase)
         local worst = series.worst(figures.windows, from, to, "latency_p95")
         local text = worst and worst.latency_p95 > 0 and
-            ("; slowest second %s: about %s"):format(when(worst), wording.seconds(worst.latency_p95)) or ""
+            ("; slowest %s %s: about %s"):format(span(figures), when(worst),
+                wording.seconds(worst.latency_p95)) or ""
         return figures:quantile(phase, q), ("(%s)%s"):format(wording.several(counts.ok, "success",
             "successes"), text)
     end, wording.seconds, { phase = phase })
@@ -115,7 +122,8 @@ local function counted(word, key, noun)
             local worst = series.worst(figures.windows, from, to, key)
             local text = ("of %s"):format(wording.several(counts.arrived, "request"))
             if worst and worst[key] > 0 then
-                text = ("%s; most in second %s: %s"):format(text, when(worst), wording.count(worst[key]))
+                text = ("%s; most in %s %s: %s"):format(text, span(figures), when(worst),
+                    wording.count(worst[key]))
             end
             return counts[key], text
         end, wording.count, { phase = phase })
@@ -281,7 +289,8 @@ function words.recovers(options)
         if since and since - after <= options.within + 1e-9 then return true end
         local sentence = ("at least %s of the requests should end well again within %s after %s s"):format(
             wording.share(least), wording.seconds(options.within), wording.moment(after))
-        local low = worst and (" (worst second %s: %s)"):format(when(worst), wording.share(worst.share)) or ""
+        local low = worst and (" (worst %s %s: %s)"):format(span(figures), when(worst),
+            wording.share(worst.share)) or ""
         if not since then
             return false, ("%s, but they did not until the end of the load, %s s%s"):format(sentence,
                 wording.moment(figures.duration), low)
@@ -398,7 +407,14 @@ local function check_needs(one, plan)
     elseif needs.needs_after and not needs.after and (plan.trouble_to or plan.duration) >= plan.duration then
         one.where:fail("%s: after is missing, and no fault has an end to count from", one.where.title)
     end
-    one.trouble_from, one.trouble_to = plan.trouble_from, plan.trouble_to
+end
+
+-- A copy that knows the plan: several scenarios may share an expectation.
+local function bound_to(one, plan)
+    local copy = {}
+    for key, value in pairs(one) do copy[key] = value end
+    copy.trouble_from, copy.trouble_to = plan.trouble_from, plan.trouble_to
+    return setmetatable(copy, getmetatable(one))
 end
 
 --- Checks the expectations of a scenario against its plan.
@@ -414,7 +430,7 @@ function expect.read(spot, list, plan)
                 check.shown(one))
         end
         check_needs(one, plan)
-        return one
+        return bound_to(one, plan)
     end)
 end
 

@@ -151,12 +151,18 @@ local function free(cells, from, to)
     return true
 end
 
+-- The columns whose middle lies in the phase: so phases that follow each other share none.
+local function columns_within(phase, width, count)
+    local from = math.max(1, math.min(count, math.ceil(phase.from / width + 0.5)))
+    local to = math.min(count, math.ceil(phase.to / width + 0.5) - 1)
+    return from, math.max(from, to)
+end
+
 -- Phases may overlap: each goes into the first row that has room for it.
 local function phase_rows(plan, width, count, style)
     local rows = {}
     for _, phase in ipairs(plan.phases) do
-        local from = column_at(phase.from, width, count)
-        local to = column_at(phase.to - width / 2, width, count)
+        local from, to = columns_within(phase, width, count)
         local cells
         for _, other in ipairs(rows) do
             if free(other, from, to) then

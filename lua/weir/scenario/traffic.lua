@@ -108,13 +108,22 @@ local function load_options(plan, share, seed, options)
     return share
 end
 
+-- A sentence of the load names the call by its place and the field; both can be found in the file.
+local function blame(plan, why)
+    local place_in_list, field = why:match("^calls%[(%d+)%]%.?([%w_]*)")
+    local call = plan.calls[tonumber(place_in_list)]
+    local spot = call and call.where or plan.load_where
+    if call and field ~= "" then spot = spot:at(field) end
+    spot:fail("load: %s", why)
+end
+
 local function begin(self, db, arrival, index, options)
     local plan = self.plan
     local share = arrival:share(plan.engines, index, plan.duration)
     if share.users == 0 and #share.rates == 0 and #share.bursts == 0 then return end
     local seed = (options.seed or 1) * 1009 + #self.entries + 1
     local load, why = core.load(db.core, self.tally, load_options(plan, share, seed, options))
-    if not load then plan.load_where:fail("load: %s", why) end
+    if not load then blame(plan, why) end
     self.entries[#self.entries + 1] = { load = load, db = db }
 end
 

@@ -245,9 +245,22 @@ signal_server() { # sequence signal
 }
 
 # The postmaster first when they stop, last when they go on: nobody is born meanwhile.
+# A signal is sent in no time and obeyed a moment later: waits until none of the processes runs any more.
+await_standstill() {
+    steps=250
+    while [ "$steps" -gt 0 ] && ps -o stat= -p "$(echo "$@" | tr ' ' ,)" | grep -q '^[^TZ]'; do
+        steps=$((steps - 1))
+        sleep 0.002
+    done
+}
+
+# The postmaster first, so that nobody is born meanwhile.
 freeze_server() { # sequence
     if alive "$server" && kill -s STOP "$server"; then
-        kill -s STOP $(children_of "$server") 2>/dev/null # one may have ended by itself
+        await_standstill "$server"
+        children=$(children_of "$server")
+        kill -s STOP $children 2>/dev/null # one may have ended by itself
+        await_standstill $children
         reply "$1 ok"
     else
         reply "$1 error the server is not running"

@@ -247,7 +247,7 @@ function suite.work(host, options)
     local function tell(event)
         host.tell(wire.encode(event))
     end
-    rawset(_G, "arg", { [0] = file })
+    rawset(_G, "arg", { [-2] = "weir", [-1] = "test", [0] = file })
     local found, lu = pcall(require, "luaunit")
     if not found then
         tell { event = "unloadable", text = "luaunit is not to be found (Debian: lua-unit)", at = 0 }
