@@ -99,6 +99,7 @@ function TestSentences.test_what_cannot_be_made_real_is_skipped()
         ["faults = { s.at(1, function() end) }"] = "a function on the timeline cannot be made real",
         ["faults = { s.at(1, s.change('primary', { connections = 5 })) }"] = "s.change of connections cannot be made real",
         ["servers = { primary = { ignores_cancel = true } }"] = 'server "primary" cannot be made real here',
+        ["servers = { primary = { connections = 1001 } }"] = 'server "primary" cannot be made real here: it has 1001 connections, at most 1000 are possible',
         ["servers = { primary = {}, replica = { follows = 'primary' } }, "
             .. "faults = { s.at(1, s.failover 'primary' { to = 'replica' }) }"] = "a failover cannot be made real here",
     }
