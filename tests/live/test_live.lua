@@ -59,7 +59,9 @@ end
 
 function TestAgreement.test_the_command_runs_the_same_file_in_both()
     local weir = os.getenv "WEIR_BIN"
-    if not weir then lu.skip "the command is not built" end
+    local built = weir and io.open(weir)
+    if not built then lu.skip "the command is not built" end
+    built:close()
     for _, option in ipairs { "", "--live" } do
         local pipe = io.popen(("%s test %s --filter 'transactions that fail' %s 2>&1; echo rc $?"):format(quote(weir),
             option, quote(folder .. "outages.lua")))
@@ -97,6 +99,7 @@ function TestSentences.test_what_cannot_be_made_real_is_skipped()
         ["faults = { s.at(1, function() end) }"] = "a function on the timeline cannot be made real",
         ["faults = { s.at(1, s.change('primary', { connections = 5 })) }"] = "s.change of connections cannot be made real",
         ["servers = { primary = { ignores_cancel = true } }"] = 'server "primary" cannot be made real here',
+        ["servers = { primary = { connections = 1001 } }"] = 'server "primary" cannot be made real here: it has 1001 connections, at most 1000 are possible',
         ["servers = { primary = {}, replica = { follows = 'primary' } }, "
             .. "faults = { s.at(1, s.failover 'primary' { to = 'replica' }) }"] = "a failover cannot be made real here",
     }
@@ -120,6 +123,25 @@ function TestSentences.test_without_luasocket_a_sentence_says_so()
     local told = run("    duration = 1,\n    load = { arrivals = s.constant(50) },")
     package.preload.socket = nil
     lu.assertStrContains(told, "it needs LuaSocket, which is not installed")
+end
+
+function TestSentences.test_a_run_that_is_killed_leaves_nothing_behind()
+    local script = ([[
+        dir=$(mktemp -d) && chmod 1777 "$dir"
+        TMPDIR=$dir %s %s "nothing happens" >/dev/null 2>&1 &
+        pid=$!
+        for i in $(seq 200); do ls -d "$dir"/weir-live.* >/dev/null 2>&1 && break; sleep 0.05; done
+        sleep 1.5
+        kill -s KILL $pid
+        echo "began $(ls -d "$dir"/weir-live.* | wc -l)"
+        for i in $(seq 200); do ls -d "$dir"/weir-live.* >/dev/null 2>&1 || break; sleep 0.05; done
+        echo "left $(ls -d "$dir"/weir-live.* 2>/dev/null | wc -l) $(ps -A -o args= | grep -F "$dir/weir-live" | grep -vc grep)"
+        rm -rf "$dir"
+    ]]):format(interpreter, quote(folder .. "outage.lua"))
+    local pipe = io.popen(script)
+    local text = pipe:read "a"
+    pipe:close()
+    lu.assertEquals(text, "began 1\nleft 0 0\n")
 end
 
 function TestSentences.test_nothing_is_left_behind()

@@ -5,7 +5,9 @@
 -- faults. What is arranged: `service` and `workers` of a server are a sleep and a set of locks in front of
 -- each statement of the load, because a real server is as fast as it is; how long COMMIT, connecting and
 -- replication take is the server's own. A server that `follows` another is read-only and empty, no replica
--- of it. `answers` are not given. Statements of `work` functions are sent as they are.
+-- of it. `answers` are not given. Statements of `work` functions are sent as they are, and their writes are
+-- not in the books. A reset before_send looks to the engine like one after_send: no real client knows how far
+-- its bytes have come.
 
 local core = require "weir.core"
 local engines = require "weir.scenario.engines"
@@ -75,7 +77,11 @@ local function real_plan(plan)
     local clutch, calls = needs_clutch(plan), {}
     for i, call in ipairs(plan.calls) do
         calls[i] = setmetatable({}, { __index = call })
-        if call.sql then calls[i].sql, calls[i].values = dressed(call, i, clutch) end
+        if call.sql then
+            calls[i].sql, calls[i].values = dressed(call, i, clutch)
+        else
+            calls[i].writes = false
+        end
     end
     return setmetatable({ calls = calls, paced = clutch }, { __index = plan })
 end

@@ -17,10 +17,11 @@ local STEER_PAUSE = 0.05 -- seconds between two tries to reach a server that is 
 
 -- ---- making one -------------------------------------------------------------------------------------------
 
+local DEFAULT_CONNECTIONS = 100 -- the simulated server's
+
 local function settings_of(options)
-    local settings = {}
     -- PostgreSQL keeps three of its connections for superusers.
-    if options.connections then settings.max_connections = options.connections + 3 end
+    local settings = { max_connections = (options.connections or DEFAULT_CONNECTIONS) + 3 }
     if options.follows then settings.default_transaction_read_only = true end
     return settings
 end

@@ -118,6 +118,9 @@ local unreal = {
     clock_jump = "a jump of the clock cannot be made real here: it is the whole machine's",
 }
 
+-- Each is a process, and takes shared memory whether it is used or not.
+local CONNECTIONS_MAX = 1000
+
 local real_changes = { workers = true, service = true }
 
 local function why_not(what)
@@ -142,9 +145,12 @@ function trouble.obstacle(plan)
         if why then return why end
     end
     for _, server in ipairs(plan.servers) do
-        if server.options.ignores_cancel then
-            return ("server %s cannot be made real here: PostgreSQL hears of a cancel"):format(
-                check.shown(server.name))
+        local options, name = server.options, check.shown(server.name)
+        if options.ignores_cancel then
+            return ("server %s cannot be made real here: PostgreSQL hears of a cancel"):format(name)
+        elseif (options.connections or 0) > CONNECTIONS_MAX then
+            return ("server %s cannot be made real here: it has %d connections, at most %d are possible")
+                :format(name, options.connections, CONNECTIONS_MAX)
         end
     end
 end
