@@ -10,7 +10,7 @@ local OUTAGE_ENDS = 40
 
 scenario.registered(true)
 dofile "examples/scenarios/metastable.lua"
-local naive, patient, weir, weir_with_retry = table.unpack(scenario.registered(true))
+local naive, patient, weir, weir_with_retry = require("weir.compat").unpack(scenario.registered(true))
 
 -- Seconds from the end of the outage to the first of those from which on 95 % end well; nil: it never comes.
 local function recovery(report)
