@@ -120,7 +120,7 @@ void sim_close(struct sim_fixture *f)
     if (f->load != NULL) assert_int_equal(weir_load_open(f->load), 0);
     weir_load_free(f->load);
     if (f->engine != NULL) {
-        (void)weir_sim_run(f->sim, NULL, weir_sim_now_ns(f->sim) + SECONDS(10)); /* connections are cleaned */
+        (void)weir_sim_run(f->sim, NULL, weir_sim_now_ns(f->sim) + MS(9700)); /* connections are cleaned, no probe is due */
         weir_held_now(f->engine, &held);
         if (held.calls + held.in_flight + held.leased + held.waiting + held.timers > 0) {
             fail_msg("still held: %zu calls, %zu in flight, %zu leased, %zu waiting, %zu timers", held.calls,
