@@ -4,10 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-void sim_prepare(struct sim_fixture *f, uint64_t seed)
+static void prepare_engine(struct sim_fixture *f)
 {
-    memset(f, 0, sizeof *f);
-    assert_int_equal(weir_sim_new(&f->sim, seed), WEIR_OK);
     assert_int_equal(weir_sim_host_new(&f->host, f->sim), WEIR_OK);
     f->primary = weir_sim_server_named(f->sim, "primary");
     weir_options_defaults(&f->options);
@@ -20,6 +18,22 @@ void sim_prepare(struct sim_fixture *f, uint64_t seed)
     f->options.backend_count = 1;
     f->options.clients = f->clients;
     f->options.client_count = 2;
+}
+
+void sim_prepare(struct sim_fixture *f, uint64_t seed)
+{
+    memset(f, 0, sizeof *f);
+    assert_int_equal(weir_sim_new(&f->sim, seed), WEIR_OK);
+    prepare_engine(f);
+}
+
+void sim_prepare_guest(struct sim_fixture *f, struct sim_fixture *host)
+{
+    memset(f, 0, sizeof *f);
+    f->sim = host->sim;
+    f->guest = true;
+    f->numbers = UINT64_C(1) << 40; /* of its own */
+    prepare_engine(f);
 }
 
 void sim_open(struct sim_fixture *f)
@@ -131,7 +145,7 @@ void sim_close(struct sim_fixture *f)
     weir_tally_free(f->tally);
     weir_sim_alarm_clear(f->sim, &f->due);
     weir_sim_host_free(f->host);
-    weir_sim_free(f->sim);
+    if (!f->guest) weir_sim_free(f->sim);
 }
 
 /* ---- single calls ------------------------------------------------------------------------------------------------- */

@@ -35,10 +35,13 @@ struct sim_fixture {
     uint64_t numbers;
     weir_sim_alarm due;
     volatile bool noticed;
+    bool guest; /* the world is another fixture's */
 };
 
 /* A world, options with backend "primary" and clients "service" and "anon" (max 10 each); nothing is open yet. */
 void sim_prepare(struct sim_fixture *f, uint64_t seed);
+/* The same in the world of `host`; closed before it. */
+void sim_prepare_guest(struct sim_fixture *f, struct sim_fixture *host);
 void sim_open(struct sim_fixture *f);
 /* A load of single reads, single writes, units that read and write, and idempotent writes, `per_second` evenly. */
 void sim_load(struct sim_fixture *f, double per_second, unsigned seconds);
