@@ -39,7 +39,8 @@ local function one_situation(lab, kind)
         refused_by_queue = share(ended.queue_full or 0, s.arrived),
         waited_in_vain = share(s.pools.refused.acquire, s.arrived),
         timed_out = share(ended.timeout or 0, s.arrived),
-        factor = kind == "slow" and lab:slowness() or nil, waiting = s.waiting, let_in_after = s.let_in_after, recovered_after = s.recovered_after,
+        factor = kind == "slow" and lab:slowness() or nil,
+        waiting = s.waiting, let_in_after = s.let_in_after, recovered_after = s.recovered_after,
         watched = s.watched,
     }
 end

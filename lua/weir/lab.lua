@@ -178,7 +178,6 @@ function Lab:slowness()
 end
 
 local function faults_of(self, kind, at, lasts)
-    local about = self.setting.about
     if kind == "down" then return { { at = at, kind = "crash", options = { after = lasts } } } end
     if kind == "frozen" then return { { at = at, kind = "freeze", options = { lasts = lasts } } } end
     if kind == "slow" then
@@ -328,8 +327,8 @@ local function situation(self, kind, lasts, look)
 end
 
 --- The load goes on while the servers are: down (crashed, and come back), frozen (they accept and do not
--- answer), slow (they can do half of what is asked, see slowness), refusing (every session is gone, and there is no
--- place for a new one).
+-- answer), slow (they can do half of what is asked, see slowness), refusing (every session is gone, and
+-- there is no place for a new one).
 function Lab:situation(kind)
     return self:once(kind, situation, kind, self:trouble(), look_at_breakers)
 end
