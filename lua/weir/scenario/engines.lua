@@ -88,6 +88,18 @@ function engines.open(plan, adjust)
     return list
 end
 
+--- How often functions of the policy failed, in all engines, and what the last one said. The built-in policy
+-- answered instead, so nothing else would show it.
+function engines.policy_faults(list)
+    local count, why = 0, nil
+    for _, one in ipairs(list) do
+        local ok, stats = pcall(one.stats, one)
+        for _, pool in ipairs(ok and stats.pools or {}) do count = count + pool.events.policy_faults end
+        if ok and stats.policy.message ~= "" then why = stats.policy.message end
+    end
+    return { count = count, why = why }
+end
+
 function engines.close(list)
     for _, one in ipairs(list) do one:close() end
 end
