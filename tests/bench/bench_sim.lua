@@ -8,10 +8,12 @@ local PER_SECOND, WORKERS, ROUNDS = 5000, 64, 5
 local calls = tonumber(arg and arg[1]) or 50000
 
 local policy = {
-    route = function(call) return call.readonly and call.context == "report" and "replica" or "primary" end,
+    route = function(call) return call.context:find("^GET /report") and "replica" or "primary" end,
     label = function(context) return (context:gsub("%?.*", "")) end,
     retry = function(failure, call)
-        if failure.safe and failure.attempt <= 3 and call.client == "service" then return failure:backoff() end
+        if failure.safe and failure.attempt <= 3 and call.client == "service" then
+            return failure:backoff()
+        end
     end,
 }
 
@@ -35,8 +37,11 @@ end
 
 local function begin(db, tally)
     return assert(core.load(db.core, tally, {
-        calls = { { client = "service", context = "GET /contacts?page=7", sql = "select 1", readonly = true } },
-        poisson = true, rates = { { 0, PER_SECOND } }, from = 0, upto = 1e6, seed = 1, numbers = core.numbers(),
+        calls = { {
+            client = "service", context = "GET /contacts?page=7", sql = "select 1", readonly = true,
+        } },
+        poisson = true, rates = { { 0, PER_SECOND } }, from = 0, upto = 1e6, seed = 1,
+        numbers = core.numbers(),
     }))
 end
 
