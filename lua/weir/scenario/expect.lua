@@ -59,7 +59,7 @@ end
 function words.goodput(phase)
     local spot = place.here("s.goodput")
     check_phase(spot, phase)
-    return measure.new(spot, of_phase("goodput", phase), goodput(phase), wording.share, { phase = phase })
+    return measure.new(spot, of_phase("goodput", phase), goodput(phase), wording.share, { phase = phase, most = 1 })
 end
 
 --- The time in seconds within which the share q of the phase's successful requests had ended:
@@ -291,6 +291,7 @@ function words.recovers(options)
             wording.share(least), wording.seconds(options.within), wording.moment(after))
         local low = worst and (" (worst %s %s: %s)"):format(span(figures), when(worst),
             wording.share(worst.share)) or ""
+        if not worst then return false, sentence .. ", but none arrived after that" end
         if not since then
             return false, ("%s, but they did not until the end of the load, %s s%s"):format(sentence,
                 wording.moment(figures.duration), low)

@@ -8,7 +8,8 @@ local Measure = {}
 Measure.__index = Measure
 
 --- A measure of `noun`. read(figures) gives the value and a particular to be said with it, or nil and why
--- there is no value; show(value) writes it. `needs`: { phase =, server = } names that must exist.
+-- there is no value; show(value) writes it. `needs`: { phase =, server = } names that must exist,
+-- and most, the largest limit there is.
 function measure.new(spot, noun, read, show, needs)
     return setmetatable({
         where = spot, noun = noun, read = read, show = show, needs = needs or {}, bounds = {},
@@ -20,8 +21,8 @@ function measure.is(value)
 end
 
 local function bound(self, word, limit, fine, upper)
-    check.number(self.where, limit)
-    if upper then check.number(self.where, upper, limit) end
+    check.number(self.where, limit, nil, self.needs.most)
+    if upper then check.number(self.where, upper, limit, self.needs.most) end
     self.bounds[#self.bounds + 1] = { word = word, limit = limit, upper = upper, fine = fine }
     return self
 end
