@@ -352,6 +352,22 @@ function TestTrouble.test_a_function_on_the_timeline_that_fails_ends_the_run()
     lu.assertEquals(told, "outage.lua:7: its function failed: outage.lua:7: no")
 end
 
+-- What its functions got wrong was decided by the built-in policy: the run has not shown what is written there.
+function TestTrouble.test_a_function_of_the_policy_that_fails_is_a_failure_of_the_run()
+    local report = scenariofile.with(scenariofile.text([[
+  duration = 5,
+  policy = {
+    timeout = 2,
+    route = function(call) if call.readonly then return "primary" end end,
+  },
+  load = { arrivals = s.constant(10), calls = { { "write", sql = "insert into orders values ($1)" } } },]]),
+        function(made) return made:run() end)
+    lu.assertFalse(report.ok)
+    lu.assertEquals(report.failures, { "outage.lua:7: policy: route failed 5 times, and the built-in policy " ..
+        "answered instead: returned nil; it must name a backend for every call; too many in a row " ..
+        "(policy_faults): from then on no function of the policy was asked" })
+end
+
 function TestTrouble.test_what_the_load_refuses_is_told_at_its_call()
     local told = scenariofile.with(scenariofile.text([[
   duration = 5,
@@ -365,7 +381,7 @@ end
 
 function TestTrouble.test_a_call_that_the_engine_refuses_as_misuse_is_told()
     local told = scenariofile.with(scenariofile.text([[
-  duration = 5,
+  duration = 5, policy = function() return {} end,
   load = { arrivals = s.constant(10), calls = { { "read", client = "anon", sql = "select 1" } } },]]),
         function(made) return made:run() end)
     lu.assertStrContains(tostring(told), "outage.lua:5: load: ")

@@ -3,6 +3,7 @@
 
 local check = require "weir.scenario.check"
 local db = require "weir.db"
+local wording = require "weir.scenario.wording"
 
 local engines = {}
 
@@ -86,6 +87,26 @@ function engines.open(plan, adjust)
         list[index] = opened
     end
     return list
+end
+
+--- What went wrong with the functions of the policy: one sentence, or nil. To be asked before the engines are
+-- closed. Each fault was answered by the built-in policy, so the run was not a run of what is written there.
+function engines.policy_trouble(plan, list)
+    local count, why, off = 0, nil, false
+    for _, one in ipairs(list) do
+        local stats = one:stats()
+        for _, pool in ipairs(stats.pools) do count = count + pool.events.policy_faults end
+        if stats.policy.message ~= "" then why = why or stats.policy.message end
+        off = off or stats.policy.off
+    end
+    if count == 0 then return nil end
+    local spot = plan.policy_where
+    local hook, reason = (why or "a function: no reason was kept"):match "^([^:]*): (.*)$"
+    if type(plan.policy) == "table" then spot = spot:at(hook) end
+    return spot:say("policy: %s failed %s, and the built-in policy answered instead: %s%s", hook,
+        count == 1 and "once" or wording.count(count) .. " times",
+        reason,
+        off and "; too many in a row (policy_faults): from then on no function of the policy was asked" or "")
 end
 
 function engines.close(list)
