@@ -165,6 +165,7 @@ static int run_route(lua_State *L)
     set_text(L, "label", NULL);
     lua_call(L, 1, 1);
     if (lua_type(L, -1) != LUA_TSTRING) {
+        if (lua_isnil(L, -1)) return luaL_error(L, "returned nil; it must name a backend for every call");
         return luaL_error(L, "returned a %s; it must return the name of a backend", luaL_typename(L, -1));
     }
     size_t length = 0;
@@ -182,6 +183,7 @@ static int run_label(lua_State *L)
     lua_pushstring(L, policy->context);
     lua_call(L, 1, 1);
     if (lua_type(L, -1) != LUA_TSTRING) {
+        if (lua_isnil(L, -1)) return luaL_error(L, "returned nil; it must give a name for every context");
         return luaL_error(L, "returned a %s; it must return a string", luaL_typename(L, -1));
     }
     const char *label = lua_tostring(L, -1);
@@ -229,21 +231,20 @@ static void end_watch(struct wl_policy *policy, const struct former_hook *former
 }
 #endif
 
-static void explain(lua_State *L, int status, const char *name, char *why)
+static void explain(lua_State *L, int status, char *why)
 {
     if (why == NULL) return;
     if (status == LUA_ERRMEM) {
-        (void)snprintf(why, WEIR_WHY_MAX, "%s: not enough memory", name);
+        (void)snprintf(why, WEIR_WHY_MAX, "not enough memory");
     } else if (lua_type(L, -1) == LUA_TSTRING) {
-        (void)snprintf(why, WEIR_WHY_MAX, "%s: %.200s", name, lua_tostring(L, -1));
+        (void)snprintf(why, WEIR_WHY_MAX, "%.200s", lua_tostring(L, -1));
     } else {
-        (void)snprintf(why, WEIR_WHY_MAX, "%s: raised a %s", name, luaL_typename(L, -1));
+        (void)snprintf(why, WEIR_WHY_MAX, "raised a %s", luaL_typename(L, -1));
     }
 }
 
 static bool run(struct wl_policy *policy, enum hook hook, char *why)
 {
-    static const char *const names[] = {"", "retry", "route", "label"};
     lua_State *L = policy->L;
     struct wl_policy *outer = running;
     struct former_hook former;
@@ -256,7 +257,7 @@ static bool run(struct wl_policy *policy, enum hook hook, char *why)
     int status = lua_pcall(L, 0, 0, 0);
     running = outer;
     end_watch(policy, &former);
-    if (status != LUA_OK) explain(L, status, names[hook], why);
+    if (status != LUA_OK) explain(L, status, why);
     lua_settop(L, HOOK_LABEL);
     return status == LUA_OK;
 }

@@ -59,7 +59,8 @@ end
 function words.goodput(phase)
     local spot = place.here("s.goodput")
     check_phase(spot, phase)
-    return measure.new(spot, of_phase("goodput", phase), goodput(phase), wording.share, { phase = phase, most = 1 })
+    return measure.new(spot, of_phase("goodput", phase), goodput(phase), wording.share,
+        { phase = phase, most = 1 })
 end
 
 --- The time in seconds within which the share q of the phase's successful requests had ended:
@@ -223,11 +224,17 @@ local function moves_text(figures, pool)
     return #list == 0 and "it never moved" or "its moves: " .. table.concat(list, ", ")
 end
 
+local function check_within(spot, options)
+    if type(options) == "table" and next(options) ~= nil then return end
+    spot:fail("%s says no time: %s { within = 10 }, in seconds", spot.title, spot.title)
+end
+
 local move_keys = { within = true, after = true, pool = true }
 
 local function moves_to(word, state, verb, default)
     words[word] = function(options)
         local spot = place.here("s." .. word)
+        check_within(spot, options)
         check.keys(spot, options, move_keys)
         check.number(spot:at "within", options.within, 0)
         if options.after ~= nil then check.number(spot:at "after", options.after, 0) end
@@ -276,6 +283,7 @@ local recovers_keys = { within = true, after = true, to = true }
 -- of requests that end well stays at `to` (0.95) or above in every second.
 function words.recovers(options)
     local spot = place.here("s.recovers")
+    check_within(spot, options)
     check.keys(spot, options, recovers_keys)
     check.number(spot:at "within", options.within, 0)
     if options.after ~= nil then check.number(spot:at "after", options.after, 0) end
@@ -340,9 +348,10 @@ end
 local function judge_policy(most, figures)
     local faults = figures.policy_faults or { count = 0 }
     if faults.count <= most then return true end
-    return false, ("functions of the policy should fail at most %s, failed %s, and the built-in one answered: %s")
-        :format(wording.several(most, "time"), wording.several(faults.count, "time"),
-            ((faults.why or "why is not known"):gsub("^(%w+: )%1", "%1")))
+    local hook, reason = (faults.why or "a function: no reason was kept"):match "^([^:]*): (.*)$"
+    return false, ("policy: %s failed %s, and the built-in policy answered instead: %s%s"):format(hook,
+        wording.several(faults.count, "time"), reason,
+        faults.off and "; too many in a row (policy_faults): from then on no function of the policy was asked" or "")
 end
 
 local function never(word, judge)

@@ -105,9 +105,12 @@ function Fault:__call(options)
 end
 
 local function server_fault(kind)
-    return function(server)
+    return function(server, ...)
         local spot = place.here("s." .. kind)
         check_server(spot, kind, server)
+        if select("#", ...) > 0 then
+            spot:fail("s.%s takes the server alone; its options follow: s.%s %q { ... }", kind, kind, server)
+        end
         return setmetatable({ kind = kind, server = server, options = {}, where = spot }, Fault)
     end
 end
@@ -161,6 +164,12 @@ local function check_what(spot, what)
     local hint = type(what) == "string" and check.hint(what, names) or ""
     spot:fail("%s takes faults, such as s.crash \"primary\", or functions; this is %s%s", spot.title,
         check.shown(what), hint)
+end
+
+-- A brace that closes too late: s.at(20, s.crash "primary") { restart_after = 30 }
+function Event:__call()
+    self.where:fail("%s: options follow the fault, within the parentheses: %s, s.crash \"primary\" { ... })",
+        self.where.title, self.to and "s.between(20, 50" or "s.at(20")
 end
 
 local function event(spot, from, to, ...)
@@ -227,7 +236,8 @@ end
 local function complete(what, from, to)
     local spec, options = kinds[what.kind], with_end(what, from, to)
     if spec and spec.needs and options[spec.needs] == nil then
-        what.where:fail("s.%s needs %s", what.kind, spec.needs)
+        what.where:fail("s.%s needs %s: s.%s %q { %s = ... }", what.kind, spec.needs, what.kind,
+            what.server, spec.needs)
     elseif what.kind == "stall" and not options.seconds then
         what.where:fail("s.stall needs the number of seconds, or stands in s.between")
     end

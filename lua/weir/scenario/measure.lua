@@ -1,15 +1,23 @@
 --- A figure with its bounds: s.goodput("after"):at_least(0.99). Incomplete until it has one.
 
 local check = require "weir.scenario.check"
+local place = require "weir.scenario.place"
 
 local measure = {}
 
-local Measure = {}
-Measure.__index = Measure
+local Measure = { replaces = false }
+local limits = { "at_least", "at_most", "between", "is" }
+
+-- Who mistypes a limit is told of it.
+function Measure:__index(key)
+    if Measure[key] ~= nil or type(key) ~= "string" then return Measure[key] end
+    local where = rawget(self, "where")
+    where:fail("%s: %s is no limit of a figure%s", where.title, key, check.hint(key, limits))
+end
 
 --- A measure of `noun`. read(figures) gives the value and a particular to be said with it, or nil and why
--- there is no value; show(value) writes it. `needs`: { phase =, server = } names that must exist,
--- and most, the largest limit there is.
+-- there is no value; show(value) writes it. `needs`: { phase =, server = } names that must exist, and
+-- `most`, above which the value never is.
 function measure.new(spot, noun, read, show, needs)
     return setmetatable({
         where = spot, noun = noun, read = read, show = show, needs = needs or {}, bounds = {},
@@ -21,8 +29,16 @@ function measure.is(value)
 end
 
 local function bound(self, word, limit, fine, upper)
-    check.number(self.where, limit, nil, self.needs.most)
-    if upper then check.number(self.where, upper, limit, self.needs.most) end
+    if not measure.is(self) then
+        place.here("s"):fail("a limit follows a colon: s.goodput():at_least(0.99), not s.goodput().at_least(0.99)")
+    end
+    check.number(self.where, limit)
+    if upper then check.number(self.where, upper, limit) end
+    local most = self.needs.most
+    if most and limit > most then
+        self.where:fail("%s is a share, from 0 to %d; it cannot be %s", self.where.title, most,
+            check.shown(limit))
+    end
     self.bounds[#self.bounds + 1] = { word = word, limit = limit, upper = upper, fine = fine }
     return self
 end

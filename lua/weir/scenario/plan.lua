@@ -209,6 +209,13 @@ local function settle_clients(calls, policy)
             call.where:at("client"):wrong("is %q, which the policy does not have%s", call.client,
                 check.hint(call.client, names))
         end
+        local client = type(clients) == "table" and clients[call.client]
+        local anon = client and type(client) == "table" and client.role or
+            not clients and call.client == "anon"
+        if type(policy) ~= "function" and anon and call.claims == nil and not call.work then
+            call.where:wrong("needs claims, as client %s is ANON and acts for a user: claims = { sub = %q }",
+                call.client, "ada")
+        end
     end
 end
 
