@@ -60,7 +60,7 @@ function TestTime.test_hours_pass_in_no_time()
         lu.assertEquals(weir.now(), 36000)
         lu.assertEquals(sim.clock(), 36000)
     end)
-    lu.assertTrue(os.clock() - started < 1)
+    lu.assertTrue(os.clock() - started < 5)
     lu.assertEquals(sim.clock(), 36000)
 end
 
@@ -600,7 +600,7 @@ end
 function TestRealWorld.test_its_clock_is_its_own()
     local before = weir.now()
     weir.sim {}:run(function() weir.sleep(1e6) end)
-    lu.assertTrue(weir.now() - before < 5)
+    lu.assertTrue(weir.now() - before < 60)
 end
 
 function TestRealWorld.test_an_engine_belongs_to_the_world_it_was_opened_in()
@@ -807,7 +807,7 @@ local function stands_still(fn)
     local started = os.clock()
     local message = raised(function() weir.sim {}:run(fn) end)
     lu.assertStrContains(message, "the simulation stands still")
-    lu.assertTrue(os.clock() - started < 5)
+    lu.assertTrue(os.clock() - started < 60) -- under valgrind; else less than one
 end
 
 function TestTrouble.test_time_that_cannot_pass_is_told()
