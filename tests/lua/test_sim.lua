@@ -599,7 +599,7 @@ end
 function TestRealWorld.test_its_clock_is_its_own()
     local before = weir.now()
     weir.sim {}:run(function() weir.sleep(1e6) end)
-    lu.assertTrue(weir.now() - before < 5)
+    lu.assertTrue(weir.now() - before < 60)
 end
 
 function TestRealWorld.test_an_engine_belongs_to_the_world_it_was_opened_in()
