@@ -47,6 +47,7 @@
 ---@field refused_by_queue number
 ---@field waited_in_vain number
 ---@field timed_out number
+---@field factor? number Of slow: how many times as slow.
 ---@field waiting integer At most, for a connection.
 ---@field let_in_after? number After the end of the trouble.
 ---@field recovered_after? number

@@ -39,6 +39,7 @@ local function one_situation(lab, kind)
         refused_by_queue = share(ended.queue_full or 0, s.arrived),
         waited_in_vain = share(s.pools.refused.acquire, s.arrived),
         timed_out = share(ended.timeout or 0, s.arrived),
+        factor = kind == "slow" and lab:slowness() or nil,
         waiting = s.waiting, let_in_after = s.let_in_after, recovered_after = s.recovered_after,
         watched = s.watched,
     }
@@ -48,6 +49,9 @@ local function situations(lab)
     local all, worst = {}, nil
     for _, kind in ipairs(Lab.kinds) do
         all[kind] = one_situation(lab, kind)
+        if kind == "frozen" then
+            all[kind].longest = math.max(all[kind].longest, lab:lone("read", "timeout").seconds.most)
+        end
         if not worst or all[kind].longest > all[worst].longest then worst = kind end
     end
     return all, { seconds = all[worst].longest, situation = worst }
@@ -134,7 +138,8 @@ local WIDTH, MARGIN = 100, 15
 -- One paragraph under a title at the left, broken at spaces, but not between a number and its unit.
 local function paragraph(lines, title, text)
     local line, lead = "", title .. (" "):rep(MARGIN - #title)
-    for word in text:gsub("(%d) ([ms%%]+)%f[%W]", "%1\1%2"):gmatch "%S+" do
+    text = text:gsub("(%d) (m?s)%f[%W]", "%1\1%2"):gsub("(%d) %%", "%1\1%%")
+    for word in text:gmatch "%S+" do
         word = word:gsub("\1", " ")
         if #line > 0 and #line + 1 + #word > WIDTH - MARGIN then
             lines[#lines + 1] = lead .. line
@@ -251,10 +256,10 @@ end
 
 local function say_queue(lines, f)
     local slow = f.situations.slow
-    paragraph(lines, "Queue", ("at a server that can do half of what is asked, %s of the calls end " ..
+    paragraph(lines, "Queue", ("with the server %s times as slow, %s of the calls end " ..
         "well; %s are refused since the queue is full (at most %s waiting), %s by the breaker, %s wait " ..
         "in vain for a connection."):format(
-        percent(slow.good), percent(slow.refused_by_queue), number(slow.waiting),
+        number(slow.factor), percent(slow.good), percent(slow.refused_by_queue), number(slow.waiting),
         percent(slow.refused_by_breaker),
         percent(slow.waited_in_vain)))
 end

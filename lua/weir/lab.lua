@@ -14,14 +14,11 @@ Lab.__index = Lab
 
 -- How many lone calls show how far the pauses spread.
 local LONE = 16
--- How long after the end of a trouble the way back is watched, in seconds.
-local PATIENCE = 90
--- That many seconds in a row as good as before are a recovery.
-local STEADY = 3
 -- As good as before: this share of what arrives ends well.
 local GOOD = 0.95
--- Of how many lengths outages are tried, to meet the breaker's probe at different moments.
-local LENGTHS = 10
+-- Of how many lengths outages are tried, to meet the breaker's probe at different moments, and how much
+-- longer the longest is: the slowest probe comes every 30 seconds.
+local LENGTHS, LONGER = 10, 30
 
 Lab.kinds = { "down", "frozen", "slow", "refusing" }
 
@@ -83,15 +80,25 @@ function Lab:warmth()
     return math.max(5, math.min(window + 1, 120))
 end
 
--- A trouble lasts long enough for a call that began in it to end in it.
+-- A trouble lasts long enough for a call that began in it to end in it, unless that is a matter of hours.
 function Lab:trouble()
     return math.max(self.setting.about.outage, math.min(self.timeout * 1.5 + 1, 900))
+end
+
+-- That many seconds in a row as good as before are a recovery; long enough for some calls to come.
+function Lab:steady()
+    return math.max(3, 10 / self.setting.about.rate)
+end
+
+-- How long after the end of a trouble the way back is watched.
+function Lab:patience()
+    return math.max(90, 5 * self:steady())
 end
 
 -- ---- a healthy server -------------------------------------------------------------------------------------
 
 local function calm(self)
-    local seconds = math.max(20, math.min(self:warmth() * 2, 120))
+    local seconds = math.max(20, math.min(self:warmth() * 2, 120), 20 / self.setting.about.rate)
     local seen = trial.run(self.setting, { seconds = seconds })
     local counts = seen.counts
     return {
@@ -163,14 +170,18 @@ end
 
 -- ---- a load, and trouble ----------------------------------------------------------------------------------
 
-local function faults_of(self, kind, at, lasts)
+-- How many times as slow a server is that can do half of what is asked of it, but still answers within a
+-- quarter of the timeout whom it works for.
+function Lab:slowness()
     local about = self.setting.about
+    return math.max(2, math.min(2 * about.capacity / about.rate, self.timeout / 4 / about.service_mean))
+end
+
+local function faults_of(self, kind, at, lasts)
     if kind == "down" then return { { at = at, kind = "crash", options = { after = lasts } } } end
     if kind == "frozen" then return { { at = at, kind = "freeze", options = { lasts = lasts } } } end
     if kind == "slow" then
-        -- It can do half of what is asked of it.
-        local factor = math.max(2, 2 * about.capacity / about.rate)
-        return { { at = at, kind = "slow", options = { lasts = lasts, factor = factor } } }
+        return { { at = at, kind = "slow", options = { lasts = lasts, factor = self:slowness() } } }
     end
     return {
         { at = at, kind = "restart", options = { after = 0.001 } },
@@ -185,12 +196,12 @@ local function sample_before(samples, at)
     return index
 end
 
--- From `back` on: the first moment after which what arrives ends well for STEADY seconds, if there is one.
-local function recovered_at(samples, back)
+-- From `back` on: the first moment after which what arrives ends well for `steady` seconds, if there is one.
+local function recovered_at(samples, back, steady)
     local first = sample_before(samples, back)
     for i = first, #samples do
         local j = i
-        while samples[j] and samples[j].at < samples[i].at + STEADY - 1e-9 do j = j + 1 end
+        while samples[j] and samples[j].at < samples[i].at + steady - 1e-9 do j = j + 1 end
         local last = samples[j]
         if not last then return nil end
         local arrived = last.arrived - samples[i].arrived
@@ -252,18 +263,18 @@ local function let_in_in_vain(seen, opened, back)
     return math.max(0, last.admitted_badly - first.admitted_badly)
 end
 
-local function enough_after(back, patience)
+local function enough_after(back, patience, steady)
     return function(samples, last)
-        if last.at < back + STEADY + 1 then return false end
-        return last.at >= back + patience or recovered_at(samples, back) ~= nil
+        if last.at < back + steady + 1 then return false end
+        return last.at >= back + patience or recovered_at(samples, back, steady) ~= nil
     end
 end
 
-local function read_situation(kind, seen, from, back)
+local function read_situation(kind, seen, from, back, steady)
     local opened = first_move(seen.moves, "OPEN", from)
     local during = seen.phases.during
     local let_in = opened and first_move(seen.moves, "HALF_OPEN", back)
-    local recovered = recovered_at(seen.samples, back)
+    local recovered = recovered_at(seen.samples, back, steady)
     local ok_after = first_ok_after(seen.samples, back)
     return {
         kind = kind, seen = seen, lasts = back - from,
@@ -301,23 +312,23 @@ end
 
 local function situation(self, kind, lasts, look)
     local from = self:warmth()
-    local back = from + lasts
+    local back, patience = from + lasts, self:patience()
     local seen = trial.run(self.setting, {
-        seconds = back + PATIENCE,
+        seconds = back + patience,
         faults = faults_of(self, kind, from, lasts),
         phases = {
             { name = "before", from = 0, to = from }, { name = "during", from = from, to = back },
-            { name = "after", from = back, to = back + PATIENCE },
+            { name = "after", from = back, to = back + patience },
         },
         look = look,
-        enough = enough_after(back, PATIENCE),
+        enough = enough_after(back, patience, self:steady()),
     })
-    return read_situation(kind, seen, from, back)
+    return read_situation(kind, seen, from, back, self:steady())
 end
 
 --- The load goes on while the servers are: down (crashed, and come back), frozen (they accept and do not
--- answer), slow (they can do half of what is asked), refusing (every session is gone, and there is no
--- place for a new one).
+-- answer), slow (they can do half of what is asked, see slowness), refusing (every session is gone, and
+-- there is no place for a new one).
 function Lab:situation(kind)
     return self:once(kind, situation, kind, self:trouble(), look_at_breakers)
 end
@@ -325,12 +336,12 @@ end
 local function lengths(self)
     local list = {}
     for i = 1, LENGTHS do
-        list[i] = situation(self, "down", self.setting.about.outage * (1 + (i - 1) / LENGTHS))
+        list[i] = situation(self, "down", self.setting.about.outage + LONGER * (i - 1) / LENGTHS)
     end
     return list
 end
 
---- Outages of one length to twice that, so that the server comes back at different moments between two
+--- Outages of that length and longer ones, so that the server comes back at different moments between two
 -- probes.
 function Lab:outages()
     return self:once("outages", lengths)
@@ -340,7 +351,7 @@ end
 
 -- As many workers as it takes not to hold anything up: what is measured is what would be asked of a server.
 local function brownout(self, share)
-    local lasts, from = 20, self:warmth()
+    local lasts, from = math.max(20, 20 / self.setting.about.rate), self:warmth()
     local seen = trial.run(self.setting, {
         seconds = from + lasts,
         server = { workers = 100000, connections = 1000000 },
@@ -466,7 +477,7 @@ end
 
 local function crawl(self)
     local seen = trial.run(self.setting, {
-        seconds = self.timeout * 2, users = self.max,
+        seconds = self.timeout * 2, users = self.max, step = self.timeout / 20,
         server = { service = self.timeout * 0.9, workers = 100000 },
         enough = function(_, last) return last.ok >= 3 * self.max end,
     })

@@ -110,7 +110,7 @@ local function check_opens(lab, add)
     if down.opened_after then return end
     local min_calls = lab:knob "breaker.min_calls"
     local measured = down.breaker_calls or 0
-    if measured > 0 and measured < min_calls then
+    if measured < min_calls and (measured > 0 or down.arrived < min_calls) then
         add("min_calls_unreachable", "error", {
             knob = "breaker.min_calls", value = min_calls, limit = measured, measured = measured,
             message = ("breaker.min_calls is %d; at %g calls a second the breaker saw at most %d in its " ..
@@ -345,10 +345,10 @@ local function check_queue(lab, add)
     local most = client.queue_max or 10 * lab.max
     add("queue_outlasts_timeout", "warning", {
         knob = knob, value = most, limit = slow.waiting, measured = waited,
-        message = ("%s is %d; at a server that could do half of what was asked, %d of %d calls waited " ..
+        message = ("%s is %d; with the server %.3g times as slow, %d of %d calls waited " ..
             "out their timeout of %s for a connection they never got, and half of those that ended well " ..
-            "took more than %s"):format(knob, most, waited, slow.arrived, seconds(lab.timeout),
-            seconds(slow.usual)),
+            "took more than %s"):format(knob, most, lab:slowness(), waited, slow.arrived,
+            seconds(lab.timeout), seconds(slow.usual)),
     })
 end
 

@@ -354,6 +354,11 @@ function s.calls_lost(most) end
 ---@return weir.scenario.expectation
 function s.executed_twice(most) end
 
+---How often a function of the policy may fail, run too long or give nonsense.
+---@param most? integer (0)
+---@return weir.scenario.expectation
+function s.policy_faults(most) end
+
 ---@param fn fun(report: weir.scenario.report): any, string?
 ---@param sentence? string
 ---@return weir.scenario.expectation

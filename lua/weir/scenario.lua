@@ -29,7 +29,8 @@ Scenario.__index = Scenario
 -- Those made since the list was last cleared, in order.
 local registered = {}
 
--- The last s.scenario "name" whose table has not followed: without it there would be no scenario, and no word of it.
+-- The last s.scenario "name" whose table has not followed: without it there would be no scenario, and no word
+-- of it.
 local unfinished
 
 local function check_finished()

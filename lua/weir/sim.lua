@@ -64,7 +64,8 @@ end
 --- What statements that contain `text` (letters of any case) do; the first rule that fits rules. `does` is a table:
 -- service (duration), writes (whether it has an effect), error (a SQLSTATE) and message, rows and columns; or a
 -- function(asked) giving rows, a number of affected rows, nothing (the usual answer), or nil, a SQLSTATE and a
--- message. It is called at the moment of execution, with { sql, params, claims, role, user, now, seen_until, in_transaction }, and must not wait.
+-- message. It is called at the moment of execution, with { sql, params, claims, role, user, now, seen_until,
+-- in_transaction }, and must not wait.
 function Server:on(text, does)
     check_type("on: the part of the statements meant", text, "string")
     local rule = {}
@@ -141,7 +142,7 @@ local function wait_and_call(self, at, fn)
     return fn()
 end
 
---- Calls fn() as a task at `seconds` since the start.
+--- Calls fn() as a task at `seconds` since the start; the run waits for it.
 function Sim:at(seconds, fn)
     if type(seconds) ~= "number" or not (seconds >= 0 and seconds < 1e9) then
         errors.misusef("at(%s): it must be a number of seconds since the start, 0 or more", tostring(seconds))
@@ -157,11 +158,16 @@ function Sim:at(seconds, fn)
     self.plans[#self.plans + 1] = { at = seconds, fn = fn }
 end
 
+-- What was planned before the run comes first, also at the moment of its start.
 local function run_inside(self, fn, ...)
     local plans = self.plans
     self.plans = {}
-    for _, plan in ipairs(plans) do loop.spawn(wait_and_call, self, plan.at, plan.fn) end
-    return compat.pack(loop.run(fn, ...))
+    if #plans == 0 then return compat.pack(loop.run(fn, ...)) end
+    return compat.pack(loop.run(function(...)
+        for _, plan in ipairs(plans) do loop.spawn(wait_and_call, self, plan.at, plan.fn) end
+        coroutine.yield()
+        return fn(...)
+    end, ...))
 end
 
 local function conclude(results)
@@ -193,7 +199,8 @@ end
 
 --- How often the write whose first parameter is `value` took effect.
 function Sim:executions(value)
-    return self.core:executions(tostring(value))
+    local whole = type(value) == "number" and value % 1 == 0 -- 5.0 is sent as 5
+    return self.core:executions(whole and ("%.0f"):format(value) or tostring(value))
 end
 
 --- What became of the writes of scenarios: opened, closed, twice, lost, undead, gone, unknown_there,

@@ -14,11 +14,11 @@ local defaults = {
 }
 
 local limits = { -- least, most, whole
-    rate = { 0.01, 100000 },
+    rate = { 0.1, 100000 },
     workers = { 1, 100000, true },
     connections = { 1, 1000000, true },
     engines = { 1, 64, true },
-    outage = { 1, 3600 },
+    outage = { 1, 600 },
     seed = { 0, 2 ^ 52, true },
     caller_timeout = { 0.001, 86400 },
     caller_retries = { 0, 100, true },

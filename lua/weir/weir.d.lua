@@ -5,6 +5,7 @@
 ---@field version string
 ---@field null weir.null SQL NULL inside arrays, in rows by the option `null`, and JSON null everywhere
 ---@field json weir.json
+---@field sim weir.sims A simulated PostgreSQL in virtual time; see sim.d.lua.
 local weir = {}
 
 ---@class weir.null

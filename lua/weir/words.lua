@@ -6,7 +6,8 @@ function words.seconds(value)
     if value >= 100 then return ("%.0f s"):format(value) end
     if value >= 1 then return ("%.3g s"):format(value) end
     if value >= 0.001 then return ("%.3g ms"):format(value * 1000) end
-    return value > 0 and "less than 1 ms" or "0 s"
+    if value >= 0.00001 then return ("%.2g ms"):format(value * 1000) end
+    return value > 0 and "less than 0.01 ms" or "0 s"
 end
 
 --- A part of the whole, which is 1 if left out.

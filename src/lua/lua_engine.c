@@ -102,6 +102,14 @@ struct wl_engine *wl_engine_enterable(lua_State *L, int index)
     return engine->handle != NULL ? engine : NULL;
 }
 
+/* The same, only to look at it or to close it, which may be done from another world too. */
+static struct wl_engine *lookable(lua_State *L)
+{
+    struct wl_engine *engine = check_engine(L, 1);
+    if (engine->loop->busy > 0) luaL_error(L, "a policy must not wait or call the database");
+    return engine->handle != NULL ? engine : NULL;
+}
+
 static int refuse(lua_State *L, const char *why)
 {
     lua_pushnil(L);
@@ -181,7 +189,7 @@ int wl_engine_new(lua_State *L)
 
 static int engine_close(lua_State *L)
 {
-    struct wl_engine *engine = wl_engine_enterable(L, 1);
+    struct wl_engine *engine = lookable(L);
     if (engine != NULL) shut(engine);
     return 0;
 }
@@ -209,7 +217,7 @@ static size_t write_document(weir_engine *engine, enum document which, uint64_t 
 /* Pushes a JSON text. What is told may grow between asking for its length and writing it, hence the loop. */
 static int push_document(lua_State *L, enum document which, uint64_t number)
 {
-    struct wl_engine *engine = wl_engine_enterable(L, 1);
+    struct wl_engine *engine = lookable(L);
     if (engine == NULL) return refuse(L, "the engine is closed");
     for (;;) {
         size_t length = write_document(engine->handle, which, number, engine->text, engine->text_room);
@@ -259,7 +267,7 @@ static void set_count(lua_State *L, const char *name, uint64_t count)
 
 static int engine_held(lua_State *L)
 {
-    struct wl_engine *engine = wl_engine_enterable(L, 1);
+    struct wl_engine *engine = lookable(L);
     weir_held held = {0};
     if (engine != NULL) weir_held_now(engine->handle, &held);
     lua_createtable(L, 0, 9);
@@ -331,7 +339,7 @@ static int engine_drain(lua_State *L)
 
 static int engine_drained(lua_State *L)
 {
-    struct wl_engine *engine = wl_engine_enterable(L, 1);
+    struct wl_engine *engine = lookable(L);
     lua_pushboolean(L, engine == NULL || weir_drained(engine->handle));
     return 1;
 }

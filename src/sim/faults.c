@@ -110,7 +110,8 @@ static void keep(struct wr_sim_trouble *trouble, const weir_sim_fault *fault)
     trouble->begun_at = trouble->server->sim->now;
 }
 
-/* In the middle of a statement that began it, the statement's own session would die under its hands. */
+/* In the middle of a statement that began it, the statement's own session would die under its hands: it is ended when
+ * the statement has come back, without effect. */
 static void take_down(weir_sim_server *server, const weir_sim_fault *fault)
 {
     if (server->asking > 0) {

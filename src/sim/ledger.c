@@ -50,7 +50,8 @@ static struct wr_ledger_entry *entry_of(struct wr_ledger *ledger, uint64_t numbe
     entry = place(ledger, number);
     *entry = (struct wr_ledger_entry){.number = number};
     ledger->count++;
-    if (!opens) ledger->kept++;
+    entry->kept = !opens;
+    if (entry->kept) ledger->kept++;
     return entry;
 }
 
@@ -95,7 +96,9 @@ static void settle(struct wr_ledger *ledger, struct wr_ledger_entry *entry)
 void wr_ledger_open(struct wr_ledger *ledger, uint64_t number, bool idempotent)
 {
     struct wr_ledger_entry *entry = entry_of(ledger, number, true);
-    if (entry == NULL) return;
+    if (entry == NULL || entry->opened) return;
+    if (entry->kept) ledger->kept--;
+    entry->kept = false;
     entry->opened = true;
     entry->idempotent = idempotent;
     ledger->books.opened++;

@@ -9,7 +9,7 @@ struct wr_ledger_entry {
     uint64_t number; /* 0: free */
     uint32_t effects;
     uint16_t references; /* jobs and open transactions that hold it */
-    bool opened, closed, idempotent, gone;
+    bool opened, closed, idempotent, gone, kept;
     weir_outcome outcome;
 };
 

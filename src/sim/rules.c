@@ -260,6 +260,11 @@ static bool ask(struct wr_sim_job *job, const struct wr_sim_op *op, struct weir_
     server->asking++;
     op->rule->answer(op->rule->ctx, &asked, &answer);
     server->asking--;
+    if (wr_timer_armed(&server->fall)) { /* by the rule's own hand: its statement does not survive it */
+        wr_sim_fail(job, "57P02", "the server falls");
+        job->reset_after = true;
+        return false;
+    }
     if (answer.sqlstate != NULL) {
         wr_sim_fail(job, answer.sqlstate, answer.message == NULL ? "refused by the rule" : answer.message);
         return false;

@@ -74,9 +74,13 @@ void wr_sim_rows_drop(void *handle)
 {
     struct wr_sim_rows *rows = handle;
     if (rows->references == 0 || --rows->references > 0) return; /* 0: one of the usual ones */
-    wr_sim_texts_free(rows->names, rows->columns);
-    wr_sim_texts_free(rows->values, rows->columns * rows->rows);
-    free(rows->types);
+    if (rows->of != NULL) {
+        wr_sim_rows_drop(rows->of);
+    } else {
+        wr_sim_texts_free(rows->names, rows->columns);
+        wr_sim_texts_free(rows->values, rows->columns * rows->rows);
+        free(rows->types);
+    }
     free(rows);
 }
 
@@ -114,18 +118,37 @@ struct wr_sim_rows *wr_sim_rows_new(const struct weir_sim_answer *answer)
     return rows;
 }
 
+static void write_tag(const struct wr_sim_rows *rows, char verb, char *tag, size_t size)
+{
+    const char *name = verb == 'i' ? "INSERT 0" : verb == 'u' ? "UPDATE" : verb == 'd' ? "DELETE" : "SELECT";
+    size_t count = rows->columns > 0 ? rows->rows : (size_t)rows->affected;
+    wr_text_format(tag, size, "%s %zu", name, count);
+}
+
+/* One rule may answer statements of several kinds, and the tag tells them apart. */
+static struct wr_sim_rows *under_another_tag(struct wr_sim_rows *rows, const char *tag)
+{
+    struct wr_sim_rows *other = malloc(sizeof *other);
+    if (other == NULL) return NULL;
+    *other = *rows;
+    other->references = 1;
+    other->of = rows;
+    wr_text_copy(other->tag, sizeof other->tag, tag);
+    return other;
+}
+
 void wr_sim_rows_show(struct wr_sim_rows *rows, char verb, struct weir_result *out)
 {
-    if (rows->references > 0) rows->references++;
-    if (rows->references > 0 && rows->tag[0] == '\0') {
-        const char *name = verb == 'i'   ? "INSERT 0"
-                           : verb == 'u' ? "UPDATE"
-                           : verb == 'd' ? "DELETE"
-                                         : "SELECT";
-        size_t count = rows->columns > 0 ? rows->rows : (size_t)rows->affected;
-        wr_text_format(rows->tag, sizeof rows->tag, "%s %zu", name, count);
+    struct wr_sim_rows *shown = rows;
+    if (rows->references > 0) { /* not one of the usual ones, whose tag is their own */
+        char tag[sizeof rows->tag];
+        write_tag(rows, verb, tag, sizeof tag);
+        if (rows->tag[0] == '\0') wr_text_copy(rows->tag, sizeof rows->tag, tag);
+        rows->references++;
+        struct wr_sim_rows *other = strcmp(rows->tag, tag) == 0 ? NULL : under_another_tag(rows, tag);
+        if (other != NULL) shown = other;
     }
-    *out = (struct weir_result){&result_ops, rows};
+    *out = (struct weir_result){&result_ops, shown};
 }
 
 struct wr_sim_rows *wr_sim_rows_usual(char verb)

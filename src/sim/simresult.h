@@ -7,6 +7,7 @@
 
 struct wr_sim_rows { /* shared by all results that show them */
     unsigned references;
+    struct wr_sim_rows *of; /* the same rows under another tag: what is below is theirs; NULL otherwise */
     size_t columns, rows;
     char **names;
     uint32_t *types;

@@ -65,7 +65,9 @@ static void answered(struct wr_sim_job *job, bool direct)
     session->job = NULL;
     job->session = NULL;
     if (job->reset_after) {
-        wr_sim_session_end(session, "");
+        bool restart =
+            wr_timer_armed(&session->server->fall) && !wr_sim_active(session->server, WEIR_SIM_CRASH);
+        wr_sim_session_end(session, restart ? "57P01" : "");
         if (job->link != NULL) job->link->job = NULL;
         wr_sim_job_free(job);
         return;

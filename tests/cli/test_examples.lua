@@ -37,15 +37,6 @@ local function all_well(output)
     lu.assertNotStrContains(output, "\27", "no colours outside a terminal")
 end
 
-TestScenarios = {}
-
-function TestScenarios:test_they_all_hold_whatever_the_seed()
-    local pipe = io.popen(("%s test --seeds 20 %s/examples/scenarios/*.lua 2>&1"):format(quote(BIN), quote(SOURCE)))
-    local output = pipe:read "a"
-    lu.assertTrue(pipe:close() == true, output)
-    lu.assertNotStrContains(output, "FAIL")
-end
-
 TestQuickstart = {}
 
 function TestQuickstart:test_it_shows_loss_and_return_on_a_server_of_its_own()

@@ -58,6 +58,13 @@ function TestAnnotations.test_so_are_the_methods_of_every_object()
     db:close()
 end
 
+function TestAnnotations.test_so_are_simulations_and_their_servers()
+    local text, made = read_definitions "sim.d.lua", weir.sim {}
+    lu.assertEquals(defined(text, "sims"), public(weir.sim))
+    lu.assertEquals(defined(text, "sim"), public(getmetatable(made).__index))
+    lu.assertEquals(defined(text, "server"), public(getmetatable(made:server "primary").__index))
+end
+
 function TestAnnotations.test_so_are_the_words_of_a_scenario()
     local text = read_definitions "scenario.d.lua"
     lu.assertEquals(defined(text, "s"), public(scenario))

@@ -191,7 +191,7 @@ function TestExplain.test_misuse_is_a_sentence_at_the_callers_line()
         { "the function that makes the policy returned a nil", function() end },
         { "what surrounds the policy is a number; it must be a table", {}, 3 },
         { "'rates' is nothing that surrounds a policy; there is rate, service", {}, { rates = 3 } },
-        { "rate is 0; it must be a number from 0.01 to 100000", {}, { rate = 0 } },
+        { "rate is 0; it must be a number from 0.1 to 100000", {}, { rate = 0 } },
         { "workers is 1.5; it must be a whole number from 1 to 100000", {}, { workers = 1.5 } },
         { "engines is a string; it must be a whole number", {}, { engines = "2" } },
         { "service is a string; it must be a number of seconds or a distribution", {}, { service = "1 s" } },

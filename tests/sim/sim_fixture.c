@@ -4,10 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-void sim_prepare(struct sim_fixture *f, uint64_t seed)
+static void prepare_engine(struct sim_fixture *f)
 {
-    memset(f, 0, sizeof *f);
-    assert_int_equal(weir_sim_new(&f->sim, seed), WEIR_OK);
     assert_int_equal(weir_sim_host_new(&f->host, f->sim), WEIR_OK);
     f->primary = weir_sim_server_named(f->sim, "primary");
     weir_options_defaults(&f->options);
@@ -20,6 +18,22 @@ void sim_prepare(struct sim_fixture *f, uint64_t seed)
     f->options.backend_count = 1;
     f->options.clients = f->clients;
     f->options.client_count = 2;
+}
+
+void sim_prepare(struct sim_fixture *f, uint64_t seed)
+{
+    memset(f, 0, sizeof *f);
+    assert_int_equal(weir_sim_new(&f->sim, seed), WEIR_OK);
+    prepare_engine(f);
+}
+
+void sim_prepare_guest(struct sim_fixture *f, struct sim_fixture *host)
+{
+    memset(f, 0, sizeof *f);
+    f->sim = host->sim;
+    f->guest = true;
+    f->numbers = UINT64_C(1) << 40; /* of its own */
+    prepare_engine(f);
 }
 
 void sim_open(struct sim_fixture *f)
@@ -120,6 +134,7 @@ void sim_close(struct sim_fixture *f)
     if (f->load != NULL) assert_int_equal(weir_load_open(f->load), 0);
     weir_load_free(f->load);
     if (f->engine != NULL) {
+        (void)weir_sim_run(f->sim, NULL, weir_sim_now_ns(f->sim) + MS(9700)); /* connections are cleaned, no probe is due */
         weir_held_now(f->engine, &held);
         if (held.calls + held.in_flight + held.leased + held.waiting + held.timers > 0) {
             fail_msg("still held: %zu calls, %zu in flight, %zu leased, %zu waiting, %zu timers", held.calls,
@@ -130,7 +145,7 @@ void sim_close(struct sim_fixture *f)
     weir_tally_free(f->tally);
     weir_sim_alarm_clear(f->sim, &f->due);
     weir_sim_host_free(f->host);
-    weir_sim_free(f->sim);
+    if (!f->guest) weir_sim_free(f->sim);
 }
 
 /* ---- single calls ------------------------------------------------------------------------------------------------- */
@@ -162,4 +177,152 @@ weir_code sim_code(const weir_call *call)
 {
     const weir_error *error = weir_call_error(call);
     return error == NULL ? WEIR_CALL_OK : error->code;
+}
+
+/* ---- step by step -------------------------------------------------------------------------------------------------- */
+
+static void noticed(void *user, weir_call *call)
+{
+    (void)call;
+    *(volatile bool *)user = true;
+}
+
+static weir_request completed(struct sim_fixture *f, weir_request request)
+{
+    if (request.client == NULL) request.client = "service";
+    if (request.context == NULL) request.context = "a test";
+    if (strcmp(request.client, "anon") == 0 && request.claims == NULL) request.claims = "{}";
+    request.notify = noticed;
+    request.user = (void *)&f->noticed;
+    return request;
+}
+
+weir_call *sim_submit(struct sim_fixture *f, weir_request request, const char *sql, const char *value)
+{
+    char why[WEIR_WHY_MAX] = "";
+    weir_call *call = NULL;
+    const char *values[] = {value};
+    weir_statement statement = {.sql = sql, .values = values, .count = value == NULL ? 0 : 1};
+    request = completed(f, request);
+    if (weir_submit(f->engine, &request, &statement, 1, &call, why) != WEIR_OK) fail_msg("submit: %s", why);
+    return call;
+}
+
+void sim_wait(struct sim_fixture *f, weir_call *call)
+{
+    uint64_t end = weir_sim_now_ns(f->sim) + SECONDS(3600);
+    while (weir_call_status(call) == WEIR_WAITING) {
+        f->noticed = false;
+        if (weir_sim_run(f->sim, &f->noticed, end) != WEIR_SIM_FLAG) fail_msg("a call never ended");
+    }
+}
+
+weir_call *sim_begin(struct sim_fixture *f, weir_request request)
+{
+    char why[WEIR_WHY_MAX] = "";
+    weir_call *call = NULL;
+    request = completed(f, request);
+    if (weir_begin(f->engine, &request, &call, why) != WEIR_OK) fail_msg("begin: %s", why);
+    sim_wait(f, call);
+    return call;
+}
+
+const char *sim_send(struct sim_fixture *f, weir_call *call, const char *sql, const char *value)
+{
+    char why[WEIR_WHY_MAX] = "";
+    const char *values[] = {value};
+    weir_statement statement = {.sql = sql, .values = values, .count = value == NULL ? 0 : 1};
+    if (weir_unit_send(call, &statement, 1, why) != WEIR_OK) fail_msg("send: %s", why);
+    sim_wait(f, call);
+    const weir_error *error = weir_call_error(call);
+    return error == NULL ? "" : error->sqlstate[0] != '\0' ? error->sqlstate : weir_code_name(error->code);
+}
+
+void sim_finish(struct sim_fixture *f, weir_call *call, weir_finish how)
+{
+    assert_int_equal(weir_unit_finish(call, how), WEIR_OK);
+    sim_wait(f, call);
+}
+
+weir_call *sim_write_unit(struct sim_fixture *f, weir_request request, const char *value)
+{
+    weir_call *call = sim_begin(f, request);
+    while (weir_call_status(call) == WEIR_READY) {
+        bool well = sim_send(f, call, "insert into t values ($1)", value)[0] == '\0';
+        if (weir_call_status(call) == WEIR_ENDED) break;
+        sim_finish(f, call, well ? WEIR_COMMIT : WEIR_FAILED);
+    }
+    return call;
+}
+
+void sim_expect(const weir_call *call, struct sim_end expected)
+{
+    assert_int_equal(weir_call_status(call), WEIR_ENDED);
+    const weir_error *e = weir_call_error(call);
+    if (e == NULL) {
+        fail_msg("the call ended well");
+        return;
+    }
+    bool same = e->code == expected.code && e->class_ == expected.class_ && e->outcome == expected.outcome &&
+                e->phase == expected.phase && strcmp(e->sqlstate, expected.sqlstate) == 0 &&
+                e->attempts == expected.attempts;
+    if (same) return;
+    fail_msg("it ended as %s '%s', %s, %s, %s after %u attempts: %s", weir_code_name(e->code), e->sqlstate,
+             weir_class_name(e->class_), weir_outcome_name(e->outcome), weir_phase_name(e->phase), e->attempts,
+             e->message);
+}
+
+void sim_expect_well(const weir_call *call)
+{
+    assert_int_equal(weir_call_status(call), WEIR_ENDED);
+    const weir_error *e = weir_call_error(call);
+    if (e != NULL) fail_msg("%s '%s': %s", weir_code_name(e->code), e->sqlstate, e->message);
+}
+
+/* ---- the server ------------------------------------------------------------------------------------------------------ */
+
+weir_dist sim_seconds(double seconds)
+{
+    return (weir_dist){.kind = WEIR_DIST_CONSTANT, .a = seconds};
+}
+
+weir_sim_options sim_server(struct sim_fixture *f)
+{
+    weir_sim_options options;
+    weir_sim_server_get(f->primary, &options);
+    return options;
+}
+
+void sim_server_set(struct sim_fixture *f, weir_sim_options options)
+{
+    char why[WEIR_WHY_MAX] = "";
+    if (weir_sim_server_set(f->primary, &options, why) != WEIR_OK) fail_msg("set: %s", why);
+}
+
+void sim_server_exact(struct sim_fixture *f)
+{
+    weir_sim_options options = sim_server(f);
+    options.service = sim_seconds(0.010);
+    options.commit = sim_seconds(0.001);
+    options.connect = sim_seconds(0);
+    options.network = sim_seconds(0.001);
+    sim_server_set(f, options);
+}
+
+weir_sim_stats sim_stats(struct sim_fixture *f)
+{
+    weir_sim_stats stats;
+    weir_sim_server_stats(f->primary, &stats);
+    return stats;
+}
+
+double sim_ms(const struct sim_fixture *f)
+{
+    return (double)(weir_sim_now_ns(f->sim) - WEIR_SIM_START) / 1e6;
+}
+
+void sim_assert_ms(const struct sim_fixture *f, double expected)
+{
+    double off = sim_ms(f) - expected;
+    if (off > 0.001 || off < -0.001) fail_msg("it is %.6f ms instead of %.6f", sim_ms(f), expected);
 }

@@ -3,7 +3,6 @@
 
 local check = require "weir.scenario.check"
 local db = require "weir.db"
-local wording = require "weir.scenario.wording"
 
 local engines = {}
 
@@ -89,24 +88,17 @@ function engines.open(plan, adjust)
     return list
 end
 
---- What went wrong with the functions of the policy: one sentence, or nil. To be asked before the engines are
--- closed. Each fault was answered by the built-in policy, so the run was not a run of what is written there.
-function engines.policy_trouble(plan, list)
+--- How often functions of the policy failed, in all engines, and what the last one said. The built-in policy
+-- answered instead, so nothing else would show it.
+function engines.policy_faults(list)
     local count, why, off = 0, nil, false
     for _, one in ipairs(list) do
-        local stats = one:stats()
-        for _, pool in ipairs(stats.pools) do count = count + pool.events.policy_faults end
-        if stats.policy.message ~= "" then why = why or stats.policy.message end
-        off = off or stats.policy.off
+        local ok, stats = pcall(one.stats, one)
+        for _, pool in ipairs(ok and stats.pools or {}) do count = count + pool.events.policy_faults end
+        if ok and stats.policy.message ~= "" then why = stats.policy.message end
+        off = off or ok and stats.policy.off
     end
-    if count == 0 then return nil end
-    local spot = plan.policy_where
-    local hook, reason = (why or "a function: no reason was kept"):match "^([^:]*): (.*)$"
-    if type(plan.policy) == "table" then spot = spot:at(hook) end
-    return spot:say("policy: %s failed %s, and the built-in policy answered instead: %s%s", hook,
-        count == 1 and "once" or wording.count(count) .. " times",
-        reason,
-        off and "; too many in a row (policy_faults): from then on no function of the policy was asked" or "")
+    return { count = count, why = why, off = off }
 end
 
 function engines.close(list)

@@ -344,6 +344,15 @@ local function judge_twice(most, figures)
     return false, ("calls executed twice should be at most %d, were %d"):format(most, twice)
 end
 
+local function judge_policy(most, figures)
+    local faults = figures.policy_faults or { count = 0 }
+    if faults.count <= most then return true end
+    return false, ("functions of the policy should fail at most %s, failed %s, and the built-in one answered: %s%s")
+        :format(wording.several(most, "time"), wording.several(faults.count, "time"),
+            faults.why or "why is not known",
+            faults.off and "; so many in a row (policy_faults) that from then on none was asked" or "")
+end
+
 local function never(word, judge)
     words[word] = function(most)
         local spot = place.here("s." .. word)
@@ -360,6 +369,9 @@ never("calls_lost", judge_lost)
 --- At most so many requests took effect more than once. Checked with 0 likewise.
 never("executed_twice", judge_twice)
 
+--- At most so many times a function of the policy fails, runs too long or gives nonsense. Checked with 0 likewise.
+never("policy_faults", judge_policy)
+
 local function judge_undead(_, figures)
     local undead = figures.books and figures.books.undead or 0
     if undead == 0 then return true end
@@ -368,17 +380,18 @@ local function judge_undead(_, figures)
 end
 
 --- What is checked in every scenario, said or not.
-function expect.always(spot, list)
+function expect.always(plan)
     local said = {}
-    for _, one in ipairs(list) do
+    for _, one in ipairs(plan.expect) do
         if one.replaces then said[one.replaces] = true end
     end
     local out = {}
     for _, entry in ipairs {
-        { "calls_lost", judge_lost }, { "executed_twice", judge_twice }, { "undead", judge_undead },
+        { "calls_lost", judge_lost, plan.where }, { "executed_twice", judge_twice, plan.where },
+        { "undead", judge_undead, plan.where }, { "policy_faults", judge_policy, plan.policy_where },
     } do
         if not said[entry[1]] then
-            out[#out + 1] = expectation(spot, function(_, figures) return entry[2](0, figures) end)
+            out[#out + 1] = expectation(entry[3], function(_, figures) return entry[2](0, figures) end)
         end
     end
     return out

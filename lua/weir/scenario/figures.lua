@@ -6,7 +6,7 @@
 --         whole = counts, phases = { { name, from, to, counts = counts }, ... },
 --         buckets, windows, moves,               -- of the tally; windows with their `share`
 --         open, oldest, stuck, faults_of_work,   -- what had not ended, and what work functions raised
---         faults_of_policy,                      -- what went wrong with the policy's functions; a sentence
+--         policy_faults = { count, why, off },   -- how often the policy's functions failed
 --         books, servers = { name = stats }, samples = { name = { { at, ... }, ... } },   -- of a simulation
 --     }
 --     counts = { arrived, ok, failed, refused, timed_out, unknown, calls, attempts, latency_mean,

@@ -198,7 +198,7 @@ local function measure(run)
     return figures.read(run.plan, run.tally, {
         seed = run.seed, ended = run.clock(), open = run.traffic:open(), oldest = run.traffic:oldest(),
         stuck = run.traffic:stuck(), faults_of_work = list, faults_of_work_seen = seen,
-        faults_of_policy = engines.policy_trouble(run.plan, run.engines),
+        policy_faults = engines.policy_faults(run.engines),
         servers = stats, samples = run.samples, live = true, queues = run.plan.paced,
     })
 end

@@ -19,9 +19,8 @@ end
 
 local function failures_of(plan, figures, so_far, failures)
     for _, text in ipairs(figures.faults_of_work or {}) do failures[#failures + 1] = text end
-    failures[#failures + 1] = figures.faults_of_policy
     for _, one in ipairs(plan.expect) do judge(one, figures, so_far, failures) end
-    for _, one in ipairs(expect.always(plan.where, plan.expect)) do judge(one, figures, so_far, failures) end
+    for _, one in ipairs(expect.always(plan)) do judge(one, figures, so_far, failures) end
     return failures
 end
 

@@ -118,7 +118,7 @@ local function measured(run, tally)
         stuck = run.traffic:stuck(),
         faults_of_work = list,
         faults_of_work_seen = seen,
-        faults_of_policy = engines.policy_trouble(run.plan, run.engines),
+        policy_faults = engines.policy_faults(run.engines),
         books = run.world:books(),
         servers = stats,
         samples = run.samples,

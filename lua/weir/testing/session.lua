@@ -72,9 +72,14 @@ local function leave(self, ok, err)
     self.proxy:_gone(self, self.broken)
 end
 
+-- A task that is cancelled before it has begun never runs at all, so those are left to see for themselves.
 local function start_task(self, fn, way)
+    local job = {}
     self.running = self.running + 1
-    self.tasks[#self.tasks + 1] = loop.spawn_daemon(function()
+    self.jobs[#self.jobs + 1] = job
+    job.task = loop.spawn_daemon(function()
+        job.begun = true
+        if self.ended then return leave(self, true) end
         leave(self, pcall(fn, self, way))
     end)
 end
@@ -84,8 +89,8 @@ function Session:finish(hard)
     if self.ended then return end
     self.ended, self.hard = true, hard
     local me = loop.this_task()
-    for _, task in ipairs(self.tasks) do
-        if task ~= me then task:cancel() end
+    for _, job in ipairs(self.jobs) do
+        if job.begun and job.task ~= me then job.task:cancel() end
     end
 end
 
@@ -318,7 +323,7 @@ end
 --- Begins the session of an accepted client.
 function session.start(proxy, client)
     local self = setmetatable({
-        proxy = proxy, client = session.prepare(client), tasks = {}, running = 0,
+        proxy = proxy, client = session.prepare(client), jobs = {}, running = 0,
         requests = 1, answers = 0, speaker = messages.speaker(),
     }, Session)
     start_task(self, open)
