@@ -261,14 +261,16 @@ function TestMistakes.test_a_fault_is_known_and_complete_and_has_its_server()
             'faults = { s.at(1, s.failover "primary" { to = "copy" }) },',
             "6: there is no server \"copy\"; there is primary",
         },
-        { 'faults = { s.at(1, s.slow "primary") },', "6: s.slow needs factor: s.slow \"primary\" { factor = ... }" },
+        { 'faults = { s.at(1, s.slow "primary") },',
+            "6: s.slow needs factor: s.slow \"primary\" { factor = ... }" },
         {
             'faults = { s.at(1, s.slow("primary", { factor = 2 })) },',
             "6: s.slow takes the server alone; its options follow: s.slow \"primary\" { ... }",
         },
         {
             'faults = { s.at(1, s.crash "primary") { restart_after = 3 } },',
-            "6: s.at: options follow the fault, within the parentheses: s.at(20, s.crash \"primary\" { ... })",
+            "6: s.at: options follow the fault, within the parentheses: s.at(20, " ..
+                "s.crash \"primary\" { ... })",
         },
         {
             'faults = { s.at(1, "slwo") },',
@@ -336,8 +338,10 @@ function TestMistakes.test_an_expectation_is_complete_and_names_what_there_is()
         { 'expect = { s.latency("all", 99):at_most(1) },',
             "6: s.latency: the quantile is 99; it must be a number above 0, at most 1, like 0.99" },
         { 'expect = { s.opens {} },', "6: s.opens says no time: s.opens { within = 10 }, in seconds" },
-        { 'expect = { s.recovers(10) },', "6: s.recovers says no time: s.recovers { within = 10 }, in seconds" },
-        { 'expect = { s.opens { after = 5 } },', "6: s.opens: within is nil; it must be a number, 0 or more" },
+        { 'expect = { s.recovers(10) },',
+            "6: s.recovers says no time: s.recovers { within = 10 }, in seconds" },
+        { 'expect = { s.opens { after = 5 } },',
+            "6: s.opens: within is nil; it must be a number, 0 or more" },
         { 'expect = { s.goodput():at_least(99) },', "6: s.goodput is a share, from 0 to 1; it cannot be 99" },
         { 'expect = { s.goodput():at_leats(1) },',
             "6: s.goodput: at_leats is no limit of a figure; did you mean at_least?" },

@@ -377,8 +377,7 @@ function TestTrouble.test_a_function_on_the_timeline_that_fails_ends_the_run()
     lu.assertEquals(told, "outage.lua:7: its function failed: outage.lua:7: no")
 end
 
--- What its functions got wrong was decided by the built-in policy: the run has not shown what is written there.
-function TestTrouble.test_a_function_of_the_policy_that_fails_is_a_failure_of_the_run()
+function TestTrouble.test_a_route_that_names_none_is_told_and_that_it_was_switched_off()
     local report = scenariofile.with(scenariofile.text([[
   duration = 5,
   policy = {

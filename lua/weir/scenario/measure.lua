@@ -30,7 +30,8 @@ end
 
 local function bound(self, word, limit, fine, upper)
     if not measure.is(self) then
-        place.here("s"):fail("a limit follows a colon: s.goodput():at_least(0.99), not s.goodput().at_least(0.99)")
+        place.here("s"):fail("a limit follows a colon: s.goodput():at_least(0.99), not " ..
+            "s.goodput().at_least(0.99)")
     end
     check.number(self.where, limit)
     if upper then check.number(self.where, upper, limit) end
