@@ -84,6 +84,15 @@ function TestWorld.test_work_for_those_who_have_gone_is_wasted()
     lu.assertTrue(wasted(false) < 0.1)
 end
 
+function TestWorld.test_a_program_that_stands_still_is_late()
+    local report = run {
+        policy = { timeout = 10 }, load = { arrivals = s.constant(50) },
+        faults = { s.at(3, s.stall(2)) }, duration = 8,
+    }
+    local longest = report.figures.whole.latency_max
+    lu.assertTrue(longest > 1.9 and longest < 2.2, longest)
+end
+
 TestBooks = {}
 
 -- The first try may have been committed, whatever the second one says.
