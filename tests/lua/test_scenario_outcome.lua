@@ -245,7 +245,29 @@ end
 -- ---- windows
 -- ----------------------------------------------------------------------------------------------
 
+function TestExpectations.test_a_write_that_is_there_and_was_told_as_failed_is_told()
+    local told = report_of({ "s.goodput():at_least(0)" }, { books = { lost = 0, twice = 0, undead = 2 } })
+    lu.assertEquals(told.failures, { "outage.lua:3: 2 writes reported as not committed are there" })
+end
+
+function TestExpectations.test_a_request_that_has_not_ended_may_be_the_longest()
+    local told = report_of({ "s.longest_call():at_most(5)" }, { oldest = 12 })
+    lu.assertEquals(told.failures,
+        { "outage.lua:8: the longest call should be at most 5 s, was 8 s (arrived at 12 s, and has not ended)" })
+end
+
 TestSeries = {}
+
+function TestSeries.test_a_window_has_the_worst_state_of_its_breakers()
+    local buckets = made_buckets(1, function() return 0 end)
+    buckets[1].breaker, buckets[2].breaker = "OPEN", "CLOSED"
+    lu.assertEquals(series.windows(buckets, 0, 1, 1)[1].breaker, "OPEN")
+end
+
+function TestSeries.test_a_peak_is_looked_for_between_its_moments()
+    local samples = { { at = 0, waiting = 9 }, { at = 5, waiting = 2 }, { at = 6, waiting = 3 }, { at = 9, waiting = 8 } }
+    lu.assertEquals({ series.peak(samples, 4, 7, "waiting") }, { 3, 6 })
+end
 
 function TestSeries.test_a_window_in_which_nothing_ended_has_the_share_of_the_next()
     local windows = series.shares {

@@ -84,6 +84,32 @@ function TestWorld.test_work_for_those_who_have_gone_is_wasted()
     lu.assertTrue(wasted(false) < 0.1)
 end
 
+function TestWorld.test_a_program_that_stands_still_is_late()
+    local report = run {
+        policy = { timeout = 10 }, load = { arrivals = s.constant(50) },
+        faults = { s.at(3, s.stall(2)) }, duration = 8,
+    }
+    local longest = report.figures.whole.latency_max
+    lu.assertTrue(longest > 1.9 and longest < 2.2, longest)
+end
+
+function TestWorld.test_a_change_and_a_healing_happen()
+    run {
+        policy = { timeout = 5 }, servers = { primary = { workers = 8, service = 0.01, network = 0 } },
+        load = { arrivals = s.constant(20) },
+        faults = {
+            s.at(3, s.slow "primary" { factor = 20 }), s.at(6, s.heal("primary", "slow")),
+            s.at(9, s.change("primary", { service = 0.1 })),
+        },
+        phases = { s.phase("slow", 3.5, 5.5), s.phase("healed", 6.5, 9), s.phase("changed", 9.5, 12) },
+        duration = 12,
+        expect = {
+            s.latency("slow", 0.5):between(0.19, 0.22), s.latency("healed", 0.9):at_most(0.02),
+            s.latency("changed", 0.5):between(0.09, 0.12),
+        },
+    }
+end
+
 TestBooks = {}
 
 -- The first try may have been committed, whatever the second one says.
