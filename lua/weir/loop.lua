@@ -31,8 +31,10 @@ local UNHEARD_MAX = 100
 -- resumed there. C allows some 200 nested calls; from here on inner turns serve the database only and resume
 -- nobody.
 local DEPTH_MAX = 16
--- How long the loop sleeps at most, so that Ctrl-C in a plain script is noticed.
-local TURN_MAX = 0.25
+-- How long the loop sleeps at most, so that Ctrl-C in a plain script is noticed; and how much time may pass at once
+-- where that costs none.
+local TURN_MAX, APART_TURN_MAX = 0.25, 10
+local turn_max = TURN_MAX
 -- How many calls in a row a task may have served on the spot.
 local SERVED_MAX = 100
 
@@ -119,7 +121,7 @@ function loop.leisure()
         served = 0
         return 0
     end
-    return sleepers.first_due() and patience() or TURN_MAX
+    return sleepers.first_due() and patience() or turn_max
 end
 
 --- Waits until the engine has an answer for this call.
@@ -409,11 +411,11 @@ end
 -- How long the loop may sleep.
 function patience()
     local due = sleepers.first_due()
-    local seconds = due and due - core.now() or TURN_MAX
+    local seconds = due and due - core.now() or turn_max
     if not due and calls_waited == 0 and loop.polls_waited == 0 then
         error("weir: deadlock: every task waits for another one and nothing is under way", 0)
     end
-    return seconds < 0 and 0 or seconds < TURN_MAX and seconds or TURN_MAX
+    return seconds < 0 and 0 or seconds < turn_max and seconds or turn_max
 end
 
 -- One round. It never sleeps after something has happened: whoever turns the loop may be waiting for just
@@ -482,7 +484,9 @@ end
 -- is left when fn returns. All others stand still meanwhile. Errors pass through. For simulations.
 function loop.apart(fn, ...)
     local outside = exchange()
+    turn_max = APART_TURN_MAX
     local results = compat.pack(pcall(fn, ...))
+    turn_max = TURN_MAX
     exchange(outside)
     if not results[1] then error(results[2], 0) end
     return compat.unpack(results, 2, results.n)

@@ -89,6 +89,10 @@ function sim:executions(value) end
 ---@return weir.sim_books
 function sim:books() end
 
+---From now on there are these servers and no others; naming another one is misuse.
+---@param servers table<string, boolean>
+function sim:only(servers) end
+
 ---The wall clock jumps, as by NTP.
 ---@param seconds number
 function sim:step_wall_clock(seconds) end

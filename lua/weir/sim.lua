@@ -132,8 +132,14 @@ end
 --- The server of that name; made with the defaults when first named.
 function Sim:server(name)
     check_type("server: the name", name, "string")
+    if self.servers and not self.servers[name] then errors.misusef("server: there is no server '%s'", name) end
     checked(self.core:stats(name))
     return setmetatable({ sim = self, name = name }, Server)
+end
+
+--- From now on there are these servers ({ [name] = true }) and no others.
+function Sim:only(servers)
+    self.servers = servers
 end
 
 local function wait_and_call(self, at, fn)

@@ -41,6 +41,19 @@ struct wl_sim *wl_sim_steered(lua_State *L); /* the same, to change something in
 void wl_sim_keep_failure(struct wl_sim *sim, lua_State *L);
 void wl_sim_asks_free(struct wl_sim *sim);
 
+/* ---- rows (lua_simrows.c) ---- */
+
+struct wl_rows { /* as weir_sim_rule and weir_sim_answer want them; strings are ours */
+    size_t columns, rows;
+    char **names, **values;
+    uint32_t *types;
+};
+
+void wl_rows_free(struct wl_rows *rows); /* and empties it */
+/* A list of rows at `list`, and the column names at `names` or, if that is no table, those of the first row. NULL, or what
+ * is wrong; free it in either case. */
+const char *wl_rows_read(lua_State *L, int list, int names, struct wl_rows *rows);
+
 /* lua_simserver.c: methods of the simulation that take the name of a server first */
 int wl_sim_set(lua_State *L);   /* sim:set(server, options) -> true | nil, why */
 int wl_sim_rule(lua_State *L);  /* sim:rule(server, options) -> true | nil, why */

@@ -95,158 +95,6 @@ int wl_sim_set(lua_State *L)
     return answer(L, weir_sim_server_set(server, &options, why), why);
 }
 
-/* ---- rows out of Lua ----------------------------------------------------------------------------------- */
-
-struct rows { /* as weir_sim_rule and weir_sim_answer want them; strings are ours */
-    size_t columns, rows;
-    char **names, **values;
-    uint32_t *types;
-};
-
-enum {
-    TYPE_BOOL = 16,
-    TYPE_INT8 = 20,
-    TYPE_TEXT = 25,
-    TYPE_FLOAT8 = 701,
-    COLUMNS_MAX = 1600,
-    ROWS_MAX = 1000000
-};
-
-static void rows_free(struct rows *rows)
-{
-    for (size_t i = 0; rows->names != NULL && i < rows->columns; i++) free(rows->names[i]);
-    for (size_t i = 0; rows->values != NULL && i < rows->columns * rows->rows; i++) free(rows->values[i]);
-    free(rows->names);
-    free(rows->values);
-    free(rows->types);
-    *rows = (struct rows){0};
-}
-
-static int by_text(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* Column names of the first row on top of the stack, sorted: the order of a Lua table means nothing. */
-static bool names_from_row(lua_State *L, struct rows *rows)
-{
-    size_t count = 0;
-    if (lua_type(L, -1) != LUA_TTABLE) return false;
-    for (lua_pushnil(L); lua_next(L, -2) != 0; lua_pop(L, 1)) count++;
-    if (count == 0 || count > COLUMNS_MAX) return false;
-    rows->names = calloc(count, sizeof *rows->names);
-    for (lua_pushnil(L); rows->names != NULL && lua_next(L, -2) != 0; lua_pop(L, 1)) {
-        if (lua_type(L, -2) != LUA_TSTRING) {
-            lua_pop(L, 2);
-            return false;
-        }
-        rows->names[rows->columns++] = strdup(lua_tostring(L, -2));
-    }
-    if (rows->names != NULL) qsort(rows->names, rows->columns, sizeof *rows->names, by_text);
-    return rows->names != NULL;
-}
-
-static bool names_from_list(lua_State *L, int list, struct rows *rows)
-{
-    size_t count = lua_rawlen(L, list);
-    if (count == 0 || count > COLUMNS_MAX) return false;
-    rows->names = calloc(count, sizeof *rows->names);
-    if (rows->names == NULL) return false;
-    for (size_t i = 0; i < count; i++) {
-        lua_rawgeti(L, list, (int)i + 1);
-        bool good = lua_type(L, -1) == LUA_TSTRING;
-        if (good) rows->names[rows->columns++] = strdup(lua_tostring(L, -1));
-        lua_pop(L, 1);
-        if (!good) return false;
-    }
-    return true;
-}
-
-static uint32_t type_of(lua_State *L)
-{
-    switch (lua_type(L, -1)) {
-    case LUA_TBOOLEAN:
-        return TYPE_BOOL;
-    case LUA_TNUMBER: {
-        double number = lua_tonumber(L, -1);
-        return number == (double)(int64_t)number ? TYPE_INT8 : TYPE_FLOAT8;
-    }
-    default:
-        return TYPE_TEXT;
-    }
-}
-
-/* The value on top as text; NULL for nil and weir.null. False: a table or a function, which no column holds. */
-static bool text_of(lua_State *L, char **out)
-{
-    char digits[40];
-    *out = NULL;
-    switch (lua_type(L, -1)) {
-    case LUA_TNIL:
-        return true;
-    case LUA_TBOOLEAN:
-        *out = strdup(lua_toboolean(L, -1) ? "t" : "f");
-        return true;
-    case LUA_TNUMBER:
-        (void)snprintf(digits, sizeof digits, type_of(L) == TYPE_INT8 ? "%.0f" : "%.17g",
-                       lua_tonumber(L, -1));
-        *out = strdup(digits);
-        return true;
-    case LUA_TSTRING:
-        *out = strdup(lua_tostring(L, -1));
-        return true;
-    default:
-        return wl_is_null(L, -1);
-    }
-}
-
-static bool read_row(lua_State *L, int list, size_t row, struct rows *rows)
-{
-    lua_rawgeti(L, list, (int)row + 1);
-    bool good = lua_type(L, -1) == LUA_TTABLE;
-    for (size_t c = 0; good && c < rows->columns; c++) {
-        lua_pushstring(L, rows->names[c]);
-        lua_rawget(L, -2);
-        if (rows->types[c] == 0 && !lua_isnil(L, -1)) rows->types[c] = type_of(L);
-        if (rows->types[c] == TYPE_INT8 && type_of(L) == TYPE_FLOAT8) rows->types[c] = TYPE_FLOAT8;
-        good = text_of(L, &rows->values[row * rows->columns + c]);
-        lua_pop(L, 1);
-    }
-    lua_pop(L, 1);
-    return good;
-}
-
-/* A list of rows at `list`, and the column names at `names` or those of the first row. NULL, or what is wrong. */
-static const char *rows_read(lua_State *L, int list, int names, struct rows *rows)
-{
-    size_t count = lua_rawlen(L, list);
-    if (count > ROWS_MAX) return "rows has more than 1 000 000 members";
-    bool named;
-    if (lua_type(L, names) == LUA_TTABLE) {
-        named = names_from_list(L, names, rows);
-    } else {
-        lua_rawgeti(L, list, 1);
-        named = count > 0 && names_from_row(L, rows);
-        lua_pop(L, 1);
-    }
-    if (!named) {
-        if (count == 0 && lua_type(L, names) != LUA_TTABLE) return NULL; /* nothing at all */
-        return "rows must be a list of tables with columns by name, or come with columns";
-    }
-    rows->rows = count;
-    rows->types = calloc(rows->columns, sizeof *rows->types);
-    rows->values = calloc(rows->columns * count + 1, sizeof *rows->values);
-    if (rows->types == NULL || rows->values == NULL) return "there is not enough memory for the rows";
-    for (size_t r = 0; r < count; r++) {
-        if (!read_row(L, list, r, rows))
-            return "a row holds a value that is no string, number, boolean or weir.null";
-    }
-    for (size_t c = 0; c < rows->columns; c++) {
-        if (rows->types[c] == 0) rows->types[c] = TYPE_TEXT;
-    }
-    return NULL;
-}
-
 /* ---- rules that are functions -------------------------------------------------------------------------- */
 
 enum { FIRST_ASK_SLOT = 5 }; /* of the anchor table */
@@ -254,8 +102,8 @@ enum { FIRST_ASK_SLOT = 5 }; /* of the anchor table */
 struct wl_sim_ask {
     struct wl_sim_ask *next;
     struct wl_sim *sim;
-    int slot;         /* of its function in the anchor table */
-    struct rows rows; /* of the last answer */
+    int slot;            /* of its function in the anchor table */
+    struct wl_rows rows; /* of the last answer */
     char sqlstate[6], message[256];
 };
 
@@ -264,7 +112,7 @@ void wl_sim_asks_free(struct wl_sim *sim)
     while (sim->asks != NULL) {
         struct wl_sim_ask *ask = sim->asks;
         sim->asks = ask->next;
-        rows_free(&ask->rows);
+        wl_rows_free(&ask->rows);
         free(ask);
     }
 }
@@ -321,7 +169,8 @@ static void take_answer(lua_State *L, struct wl_sim_ask *ask, struct weir_sim_an
         *out =
             (struct weir_sim_answer){.affected = affected >= 0 && affected < 9e15 ? (uint64_t)affected : 0};
     } else if (lua_type(L, first) == LUA_TTABLE) {
-        wrong = rows_read(L, first, lua_type(L, first + 1) == LUA_TTABLE ? first + 1 : first + 2, &ask->rows);
+        wrong =
+            wl_rows_read(L, first, lua_type(L, first + 1) == LUA_TTABLE ? first + 1 : first + 2, &ask->rows);
         out->names = (const char *const *)ask->rows.names;
         out->values = (const char *const *)ask->rows.values;
         out->types = ask->rows.types;
@@ -348,7 +197,7 @@ static void on_ask(void *ctx, const struct weir_sim_asked *asked, struct weir_si
     struct wl_sim_ask *ask = ctx;
     struct wl_sim *sim = ask->sim;
     lua_State *L = sim->L;
-    rows_free(&ask->rows);
+    wl_rows_free(&ask->rows);
     if (L == NULL || !lua_checkstack(L, 16)) {
         fail(ask, out, "57P01", "the simulation is closed");
         return;
@@ -410,7 +259,7 @@ static int push_field(lua_State *L, const char *name)
 }
 
 /* The rows, columns and function of the rule at 3, which are pushed and stay on the stack. NULL, or what is wrong. */
-static const char *read_answers(lua_State *L, struct wl_sim *sim, weir_sim_rule *rule, struct rows *rows)
+static const char *read_answers(lua_State *L, struct wl_sim *sim, weir_sim_rule *rule, struct wl_rows *rows)
 {
     int list = push_field(L, "rows"), names = push_field(L, "columns"), function = push_field(L, "answer");
     if (!lua_isnil(L, function) && lua_type(L, function) != LUA_TFUNCTION) return "answer must be a function";
@@ -420,7 +269,7 @@ static const char *read_answers(lua_State *L, struct wl_sim *sim, weir_sim_rule 
         rule->ctx = ask_new(L, sim, function);
     }
     if (lua_isnil(L, list)) return NULL;
-    const char *wrong = rows_read(L, list, names, rows);
+    const char *wrong = wl_rows_read(L, list, names, rows);
     static const char *const none[] = {""};
     rule->names = rows->names != NULL ? (const char *const *)rows->names : none;
     rule->values = rows->values != NULL ? (const char *const *)rows->values : none;
@@ -436,7 +285,7 @@ int wl_sim_rule(lua_State *L)
     struct wl_sim *sim = wl_sim_steered(L);
     struct wl_reader reader = {.L = L};
     struct rule read = {NULL, NULL, NULL, false};
-    struct rows rows = {0};
+    struct wl_rows rows = {0};
     weir_sim_rule rule = {.writes = -1};
     weir_sim_server *server = check_server(L, sim);
     if (server == NULL) return 2;
@@ -451,7 +300,7 @@ int wl_sim_rule(lua_State *L)
     rule.message = read.message;
     const char *wrong = read_answers(L, sim, &rule, &rows);
     int code = wrong == NULL ? weir_sim_rule_add(server, &rule, why) : WEIR_EINVAL;
-    rows_free(&rows);
+    wl_rows_free(&rows);
     return answer(L, code, wrong != NULL ? wrong : why);
 }
 

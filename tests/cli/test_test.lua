@@ -538,6 +538,15 @@ function TestLimits:test_waiting_is_not_for_ever_either()
     assert_limited("local pipe = io.popen 'sleep 5'\nlocal text = pipe:read 'a'\nreturn text", 4)
 end
 
+-- Of 100 000 users the time goes by in our own code.
+function TestLimits:test_a_limit_within_our_own_code_is_told_with_the_line_of_the_scenario()
+    local _, out = run([[
+        local s = require "weir.scenario"
+        s.scenario "crowd" { load = { arrivals = s.users(100000) }, duration = 1000 }
+    ]], "--limit 0.3")
+    lu.assertStrContains(out, "        t.lua:2: still at work after 0.3 s, the limit\n")
+end
+
 function TestLimits:test_set_up_and_tear_down_have_the_limit_too()
     local code, out = run([[
         TestA = { test_1 = function() end }
@@ -721,6 +730,18 @@ function TestScenarios:test_a_record_keeps_the_trace_of_each()
     lu.assertEquals(read "kept/t-001-a-crash-and-back-seed1.trace", "line one\nseed 1\n")
     lu.assertEquals(read "kept/t-002-a-crash-and-back-seed2.trace", "line one\nseed 2\n")
     lu.assertStrContains(out, "        trace: kept/t-002-a-crash-and-back-seed2.trace\n")
+end
+
+function TestScenarios:test_a_name_may_hold_what_means_something_in_a_pattern()
+    local code, out = run([[
+        local s = require "weir.scenario"
+        s.scenario "100%d of %s" {
+            load = { arrivals = s.constant(5) }, duration = 1, expect = { s.goodput():is(0) },
+        }
+    ]], "")
+    lu.assertEquals({ code, last_line(out) }, { 1, "0 passed, 1 failed" })
+    lu.assertStrContains(out, "100%d of %s: 1 failure")
+    lu.assertStrContains(out, "--filter '^100%%d of %%s$'")
 end
 
 -- ---- real scenarios ---------------------------------------------------------------------------------------

@@ -334,7 +334,7 @@ function TestMistakes.test_an_expectation_is_complete_and_names_what_there_is()
             'expect = { s.server("primary", "conects"):at_most(1) },',
             "6: s.server: there is no figure \"conects\"; did you mean connects?",
         },
-        { 'expect = { s.goodput():at_least("all") },', "6: s.goodput is \"all\"; it must be a number" },
+        { 'expect = { s.goodput():at_least("all") },', '6: s.goodput is "all"; it must be a number' },
         { 'expect = { s.latency("all", 99):at_most(1) },',
             "6: s.latency: the quantile is 99; it must be a number above 0, at most 1, like 0.99" },
         { 'expect = { s.opens {} },', "6: s.opens says no time: s.opens { within = 10 }, in seconds" },
@@ -403,6 +403,27 @@ function TestMistakes.test_a_run_knows_its_options()
     local made = scenariofile.load(scenariofile.text(base))
     lu.assertErrorMsgContains("seed is 1.5; it must be a whole number", made.run, made, { seed = 1.5 })
     lu.assertErrorMsgContains("lively is not a known key of run", made.run, made, { lively = true })
+end
+
+function TestMistakes.test_what_is_more_than_all_cannot_be_expected()
+    assert_sentences {
+        { "expect = { s.goodput():at_least(99) },", "6: s.goodput is a share, from 0 to 1; it cannot be 99" },
+        { "expect = { s.goodput():at_most(95) },", "6: s.goodput is a share, from 0 to 1; it cannot be 95" },
+    }
+end
+
+function TestMistakes.test_a_change_cannot_make_a_server_follow_nobody()
+    assert_sentences {
+        {
+            'faults = { s.at(1, s.change("primary", { follows = "copy" })) },',
+            '6: s.change: follows is "copy", which is no other server; there is primary',
+        },
+    }
+end
+
+function TestMistakes.test_a_name_wants_a_table()
+    lu.assertStrContains(scenariofile.load 's = require "weir.scenario"\ns.scenario "one" (nil)',
+        'outage.lua:2: s.scenario "one" is followed by nil; it must be a table')
 end
 
 os.exit(lu.LuaUnit.run(), true)

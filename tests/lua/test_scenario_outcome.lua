@@ -265,6 +265,10 @@ function TestSeries.test_what_is_bad_until_the_end_has_not_recovered()
     lu.assertEquals(worst.from, 19)
 end
 
+function TestSeries.test_where_nothing_arrives_nothing_has_recovered()
+    lu.assertNil((series.recovered(made_buckets(5, function() return 0 end), 10, 20, 1, 20, 0.95)))
+end
+
 function TestSeries.test_requests_that_hang_until_the_load_ends_count_by_how_they_end()
     local buckets = made_buckets(20, function() return 0 end)
     for i = 31, 40 do buckets[i].ok, buckets[i].failed = 0, 0 end -- from 15 s on nothing ends

@@ -100,6 +100,7 @@ local function limits_text(least, most)
     if least and most then
         return (", %s to %s"):format(compat.number_text(least), compat.number_text(most))
     end
+    if most then return (", at most %s"):format(compat.number_text(most)) end
     return least and (", %s or more"):format(compat.number_text(least)) or ""
 end
 

@@ -88,14 +88,14 @@ function engines.open(plan, adjust)
     return list
 end
 
---- How often functions of the policy failed, in all engines, and what the last one said. The built-in policy
--- answered instead, so nothing else would show it.
+--- How often functions of the policy failed, in all engines, what the first one said, and whether the policy was
+-- switched off for it. The built-in policy answered instead, so nothing else would show it.
 function engines.policy_faults(list)
     local count, why, off = 0, nil, false
     for _, one in ipairs(list) do
         local ok, stats = pcall(one.stats, one)
         for _, pool in ipairs(ok and stats.pools or {}) do count = count + pool.events.policy_faults end
-        if ok and stats.policy.message ~= "" then why = stats.policy.message end
+        if ok and stats.policy.message ~= "" then why = why or stats.policy.message end
         off = off or ok and stats.policy.off
     end
     return { count = count, why = why, off = off }

@@ -299,6 +299,7 @@ function words.recovers(options)
             wording.share(least), wording.seconds(options.within), wording.moment(after))
         local low = worst and (" (worst %s %s: %s)"):format(span(figures), when(worst),
             wording.share(worst.share)) or ""
+        if not worst then return false, sentence .. ", but none arrived after that" end
         if not since then
             return false, ("%s, but they did not until the end of the load, %s s%s"):format(sentence,
                 wording.moment(figures.duration), low)
@@ -347,10 +348,10 @@ end
 local function judge_policy(most, figures)
     local faults = figures.policy_faults or { count = 0 }
     if faults.count <= most then return true end
-    return false, ("functions of the policy should fail at most %s, failed %s, and the built-in one answered: %s%s")
-        :format(wording.several(most, "time"), wording.several(faults.count, "time"),
-            faults.why or "why is not known",
-            faults.off and "; so many in a row (policy_faults) that from then on none was asked" or "")
+    local hook, reason = (faults.why or "a function: no reason was kept"):match "^([^:]*): (.*)$"
+    return false, ("policy: %s failed %s, and the built-in policy answered instead: %s%s"):format(hook,
+        wording.several(faults.count, "time"), reason,
+        faults.off and "; too many in a row (policy_faults): from then on no function of the policy was asked" or "")
 end
 
 local function never(word, judge)

@@ -75,6 +75,12 @@ local function read_server(spot, name, given)
     return { name = name, options = options, answers = answers, where = at }
 end
 
+local function check_leader(spot, name, leader, names)
+    if leader == nil or names[leader] and leader ~= name then return end
+    spot:at("follows"):wrong("is %s, which is no other server%s", check.shown(leader),
+        check.hint(leader, check.names(names)))
+end
+
 -- In the order of names, primaries before those who follow them: never that of the hash.
 local function read_servers(spot, given)
     check.type(spot, given, "table", "a table of servers by their names")
@@ -86,13 +92,7 @@ local function read_servers(spot, given)
         list[#list + 1] = read_server(spot, name, given[name])
         names[name] = true
     end
-    for _, server in ipairs(list) do
-        local leader = server.options.follows
-        if leader and (not names[leader] or leader == server.name) then
-            server.where:at("follows"):wrong("is %s, which is no other server%s", check.shown(leader),
-                check.hint(leader, check.names(names)))
-        end
-    end
+    for _, server in ipairs(list) do check_leader(server.where, server.name, server.options.follows, names) end
     table.sort(list, function(a, b)
         local a_leads, b_leads = not a.options.follows, not b.options.follows
         if a_leads ~= b_leads then return a_leads end
@@ -260,7 +260,8 @@ end
 -- may be.
 local function default_drain(out)
     local policy = type(out.policy) == "table" and out.policy or {}
-    local longest = type(policy.timeout) == "number" and policy.timeout or 10
+    local timeout = policy.timeout -- what is wrong with it is weir.open's to say
+    local longest = type(timeout) == "number" and timeout == timeout and math.max(timeout, 0) or 10
     for _, call in ipairs(out.calls) do longest = math.max(longest, call.timeout or 0) end
     return longest * (1 + out.caller_retries) + out.caller_pause * out.caller_retries + 5
 end
@@ -293,7 +294,10 @@ end
 
 --- The plan of the scenario `name` that stands at `spot`.
 function plan.read(spot, name, given)
-    check.type(spot, given, "table", "followed by a table: s.scenario \"" .. name .. "\" { ... }")
+    if type(given) ~= "table" then
+        spot:fail("s.scenario %q is followed by %s; it must be a table: s.scenario %q { ... }", name,
+            check.shown(given), name)
+    end
     check.keys(spot, given, scenario_keys)
     local out = { name = name, where = spot, policy_where = spot:at "policy" }
     out.policy = check_policy(out.policy_where, given.policy)
@@ -304,12 +308,14 @@ function plan.read(spot, name, given)
     read_load(spot:at "load", given.load, out)
     if given.setup ~= nil then check.type(spot:at "setup", given.setup, "string", "SQL, as text") end
     out.setup = given.setup
-    out.drain = check.number(spot:at "drain", given.drain or default_drain(out), 0, DURATION_MAX)
+    out.drain = given.drain and check.number(spot:at "drain", given.drain, 0, DURATION_MAX) or
+        math.min(default_drain(out), DURATION_MAX)
     local events = read_events(spot:at "faults", given.faults)
     out.timeline = faults.timeline(events, out.duration, out.drain, out.server_names)
     for _, entry in ipairs(out.timeline) do
         if type(entry.what) == "table" and entry.what.kind == "change" then
             plan.check_server(entry.what.where, entry.what.options)
+            check_leader(entry.what.where, entry.what.server, entry.what.options.follows, out.server_names)
         end
     end
     out.trouble_from, out.trouble_to = faults.trouble(out.timeline, out.duration)

@@ -80,7 +80,7 @@ function series.worst(windows, from, to, key)
 end
 
 --- From which moment on the share of all later windows stays at `least` or above. Returns that moment, or
--- nil, and the worst window after `from`.
+-- nil, and the worst window after `from`. Where nothing arrived, nothing has recovered.
 function series.recovered(buckets, from, to, width, finish, least)
     local windows = series.shares(series.windows(buckets, from, math.max(finish, to), width))
     local since, worst = from, nil
@@ -90,7 +90,7 @@ function series.recovered(buckets, from, to, width, finish, least)
             if not worst or window.share < worst.share then worst = window end
         end
     end
-    if since >= to - 1e-9 then return nil, worst end
+    if not worst or since >= to - 1e-9 then return nil, worst end
     return since, worst
 end
 

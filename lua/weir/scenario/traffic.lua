@@ -31,11 +31,16 @@ local active = {}
 
 local FAULTS_MAX = 5
 
+local function text_of(raised)
+    local ok, text = pcall(tostring, raised)
+    return ok and text or "an error object without a text"
+end
+
 local function note_fault(self, call, raised)
     self.faults_seen = self.faults_seen + 1
     if #self.fault_list >= FAULTS_MAX then return end
     local text = ("%s: work of %q raised an error of its own: %s"):format(place.of_function(call.work):text(),
-        call.context, tostring(raised))
+        call.context, text_of(raised))
     if self.faults_told[text] then return end
     self.faults_told[text] = true
     self.fault_list[#self.fault_list + 1] = text
@@ -46,7 +51,7 @@ local function verdict(self, call, ok, value, err)
     if not ok then
         if errors.is(value) then return value end
         note_fault(self, call, value)
-        return errors.new("server_error", tostring(value), { outcome = "unknown" })
+        return errors.new("server_error", text_of(value), { outcome = "unknown" })
     end
     if value == nil and errors.is(err) then return err end
     return nil

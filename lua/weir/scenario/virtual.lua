@@ -159,9 +159,19 @@ end
 -- behind.
 local DONE = {}
 
+-- What a function of a server's answers raised, if that does not say where by itself.
+local function blame_answer(plan, failure)
+    local text, where = tostring(failure), plan.where
+    if failure == nil or text:find(where.file .. ":", 1, true) == 1 then return failure end
+    for _, server in ipairs(plan.servers) do
+        if #server.answers > 0 then where = server.answers[1].where end
+    end
+    return where:say("a function of the answers failed: %s", text:match("^[^\n]-:%d+: (.*)$") or text)
+end
+
 local function main(run)
     local ok, err = pcall(inside, run)
-    run.mistake = run.mistake or not ok and err or run.world.core:failure()
+    run.mistake = run.mistake or not ok and err or blame_answer(run.plan, run.world.core:failure())
     error(DONE, 0)
 end
 
@@ -184,6 +194,7 @@ function virtual.measure(plan, options)
     run.step = figures.window(plan) / 4
     if options.record then world:trace(options.record) end
     make_servers(world, plan)
+    world:only(plan.server_names)
     local _, err = pcall(world.run, world, main, run)
     if run.mistake then error(run.mistake, 0) end
     if err ~= DONE then blame(run, err) end

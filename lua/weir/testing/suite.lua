@@ -113,7 +113,8 @@ local function make_runner(self)
     local runner = unit.new()
     function runner.protectedCall(runner_self, instance, fn, name)
         self.trace, self.call_name = nil, name
-        local result = unit.protectedCall(runner_self, nil, guard(self, fn, instance), name)
+        -- luaunit would put the name into the trace, and a % in it says something else there
+        local result = unit.protectedCall(runner_self, nil, guard(self, fn, instance))
         if result.trace then result.trace = clean_trace(self.trace, result.msg) end
         return result
     end
@@ -145,6 +146,13 @@ local function text_to_tell(status, message, report)
     return collect.as_text(message)
 end
 
+-- A limit that ran out in the middle of our own code has no line of the file's; then it is that of the case.
+local function with_line(self, text)
+    local case, file = self.current and self.current.case, self.options.files[1]
+    if not self.late or not case or not case.line or text:sub(1, #file + 1) == file .. ":" then return text end
+    return ("%s:%d: %s"):format(file, case.line, text:match "^[^\n]-:%d+: (.*)$" or text)
+end
+
 local function tell_begin(self, case, number)
     self.tell {
         event = "begin", number = number, name = case.name, base = case.base, seed = case.seed,
@@ -164,6 +172,7 @@ local function tell_end(self, status, message, trace, seconds)
     local report = self.current and self.current.report
     local figures = report and report.figures
     local text = text_to_tell(status, message, report)
+    text = text and with_line(self, text)
     self.tell {
         event = "end", status = words[status], text = text,
         trace = trace_to_tell(self, status, text or "", trace), seconds = seconds,
