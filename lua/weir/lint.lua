@@ -251,10 +251,11 @@ local function check_fit(lab, add)
     add("retries_do_not_fit", "warning", {
         knob = wanted and "retries" or "retry", value = wanted, limit = lone.attempts.median - 1,
         measured = lone.attempts.median,
-        message = ("%s; in a timeout of %s a call that always failed made %d attempts, and in %d of %d " ..
+        message = ("%s; in a timeout of %s a call that always failed made %s, and in %d of %d " ..
             "calls the next pause would have been longer than the time left"):format(
             wanted and ("retries is %d"):format(wanted) or "the retry function wants more attempts",
-            seconds(lab.timeout), lone.attempts.median, denied, lone.count),
+            seconds(lab.timeout),
+            lone.attempts.median == 1 and "one attempt" or ("%d attempts"):format(lone.attempts.median), denied, lone.count),
     })
 end
 

@@ -26,7 +26,7 @@ local s = {}
 
 ---One kind of call; the context comes first: { "GET /contacts", client = "anon", claims = { sub = "ada" }, sql = "..." }
 ---@class weir.scenario.call
----@field client? string
+---@field client? string "service", or the only one there is.
 ---@field claims? table|string
 ---@field sql? string|string[] $1 without values is the request's number, by which the books know a write.
 ---@field values? table
@@ -223,7 +223,8 @@ function s.reset(server) end
 ---@return weir.scenario.fault
 function s.errors(server) end
 
----The server becomes read-only and another one is promoted. Options: to, reconnect_after.
+---The server becomes read-only and another one is promoted. Options: to, reconnect_after: after so many seconds new
+---connections to its name reach the other one.
 ---@param server string
 ---@return weir.scenario.fault
 function s.failover(server) end
