@@ -2,8 +2,8 @@
 --
 --     weir test examples/scenarios/bad_replica.lua
 --
--- Every pool has a breaker of its own. Slow answers are answers, so it is told what counts as slow; then the bad one's
--- opens, its readers hear so at once, and the good one and the primary never notice.
+-- Every pool has a breaker of its own. Slow answers are answers, so it is told what counts as slow; then
+-- the bad one's opens, its readers hear so at once, and the good one and the primary never notice.
 
 local s = require "weir.scenario"
 

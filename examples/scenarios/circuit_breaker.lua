@@ -1,9 +1,11 @@
--- The database accepts connections and answers nothing. Without a breaker every caller waits out his whole timeout.
+-- The database accepts connections and answers nothing. Without a breaker every caller waits out his whole
+-- timeout.
 --
 --     weir test examples/scenarios/circuit_breaker.lua
 --
--- Five failures in a row open the breaker here; from then on a caller hears "no" at once, and when to come back. In the
--- background a probe asks after a second, then after two, four and so on, and lets callers in as soon as it is answered.
+-- Five failures in a row open the breaker here; from then on a caller hears "no" at once, and when to come
+-- back. In the background a probe asks after a second, then after two, four and so on, and lets callers in
+-- as soon as it is answered.
 
 local s = require "weir.scenario"
 

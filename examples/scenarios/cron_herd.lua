@@ -1,9 +1,11 @@
--- Every minute, on the minute, a cron job on many hosts asks for the same thing: five hundred requests at once.
+-- Every minute, on the minute, a cron job on many hosts asks for the same thing: five hundred requests at
+-- once.
 --
 --     weir test examples/scenarios/cron_herd.lua
 --
--- The pool has ten connections and a place in the queue for each of five hundred callers. Oldest first, they are served
--- within the second; the users of the site, who have a pool of their own, do not wait behind them.
+-- The pool has ten connections and a place in the queue for each of five hundred callers. Oldest first,
+-- they are served within the second; the users of the site, who have a pool of their own, do not wait
+-- behind them.
 
 local s = require "weir.scenario"
 
@@ -19,7 +21,7 @@ s.scenario "a herd of cron jobs on the minute" {
     load = {
         arrivals = { s.poisson(100), s.burst { at = 60, requests = 500, every = 60 } },
         calls = {
-            { "GET /home", client = "anon", claims = { sub = "ada" }, sql = "select 1", readonly = true, weight = 1 },
+            { "GET /home", client = "anon", claims = { sub = "ada" }, sql = "select 1", readonly = true },
             { "cron: report", client = "service", sql = "select 2", readonly = true, weight = 5 },
         },
     },

@@ -2,9 +2,9 @@
 --
 --     weir test examples/scenarios/failover.lua
 --
--- Writes fail with 25006 until then. All connections there are lead to the wrong server, so the first of these errors
--- replaces them all. The replica lagged by a tenth of a second: what was committed in it is gone, which no client can
--- know (the books call it "gone"). Reads never fail.
+-- Writes fail with 25006 until then. All connections there are lead to the wrong server, so the first of
+-- these errors replaces them all. The replica lagged by a tenth of a second: what was committed in it is
+-- gone, which no client can know (the books call it "gone"). Reads never fail.
 
 local s = require "weir.scenario"
 
@@ -14,7 +14,8 @@ s.scenario "a failover to a replica" {
     load = {
         arrivals = s.poisson(100),
         calls = {
-            { "GET /contacts", client = "anon", claims = { sub = "ada" }, sql = "select 1", readonly = true, weight = 4 },
+            { "GET /contacts", client = "anon", claims = { sub = "ada" }, sql = "select 1", readonly = true,
+              weight = 4 },
             { "POST /orders", client = "service", sql = "insert into orders values ($1)", weight = 1 },
         },
     },

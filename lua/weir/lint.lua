@@ -255,7 +255,8 @@ local function check_fit(lab, add)
             "calls the next pause would have been longer than the time left"):format(
             wanted and ("retries is %d"):format(wanted) or "the retry function wants more attempts",
             seconds(lab.timeout),
-            lone.attempts.median == 1 and "one attempt" or ("%d attempts"):format(lone.attempts.median), denied, lone.count),
+            lone.attempts.median == 1 and "one attempt" or ("%d attempts"):format(lone.attempts.median),
+            denied, lone.count),
     })
 end
 

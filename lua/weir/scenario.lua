@@ -75,7 +75,7 @@ function scenario.registered(clear)
     return list
 end
 
-local run_keys = { seed = true, live = true, record = true, ascii = true, options = true }
+local run_keys = { seed = true, live = true, record = true, ascii = true }
 
 local function check_run(options)
     local spot = place.here("run")

@@ -23,6 +23,7 @@ static const char help[] =
     "  --format FORMAT      text, tap or junit\n"
     "  --output FILE        the report goes there, and a text to standard output\n"
     "  --record DIR         keeps a trace of each scenario there; the folder is made if it is not there\n"
+    "  --pictures           shows the picture of scenarios that pass, too\n"
     "  --list               names the cases and runs none\n"
     "  --                   all that follows are files\n\n"
     "Exit codes: 0 all passed, 1 a case failed, 2 wrong usage or a file that cannot be loaded or holds no\n"

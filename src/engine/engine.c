@@ -279,8 +279,8 @@ static int start(struct weir_engine *engine, const weir_options *options, char *
     engine->env =
         (struct wr_driver_env){engine,          &engine->memory, env_now, env_watch, wr_conn_connected,
                                wr_conn_settled, wr_conn_lost};
-    code = engine->driver->start(engine->driver, &engine->instance, &engine->env,
-                                 options->connect_at_once, why);
+    code =
+        engine->driver->start(engine->driver, &engine->instance, &engine->env, options->connect_at_once, why);
     if (code != WEIR_OK) {
         engine->instance = NULL;
         return code;

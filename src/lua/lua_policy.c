@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HOOK_EVERY = 1000, HOOK_CHARGE_NS = 10000 }; /* a thousand instructions take about 10 us */
+enum { HOOK_EVERY = 1000, HOOK_CHARGE_NS = 10000 };   /* a thousand instructions take about 10 us */
 enum hook { HOOK_RETRY = 1, HOOK_ROUTE, HOOK_LABEL }; /* also where its closure sits on the policy's stack */
 
 struct wl_policy {

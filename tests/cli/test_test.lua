@@ -223,7 +223,7 @@ end
 
 function TestUsage:test_an_unknown_option_is_named_with_those_there_are()
     assert_usage("--fast x.lua", "unknown option '--fast'; there are --format, --output, --filter, --seed, "
-        .. "--seeds, --record, --jobs, --limit, --live, --list")
+        .. "--seeds, --record, --jobs, --limit, --live, --list, --pictures")
 end
 
 function TestUsage:test_a_bad_value_is_told_what_is_allowed()
@@ -766,6 +766,20 @@ function TestVirtualTime:test_a_scenario_passes_and_tells_its_virtual_seconds()
     lu.assertStrMatches(out, ".*3 cases in %d+%.%d%d s for 6%d%.%d%d s of virtual time\n.*")
 end
 
+function TestVirtualTime:test_a_case_that_passes_shows_its_picture_when_asked()
+    local good = OUTAGE:format "0.5"
+    local code, plain = run(good)
+    lu.assertEquals(code, 0)
+    lu.assertNotStrContains(plain, "arrivals")
+    for _, options in ipairs { "--pictures", "--pictures --format tap" } do
+        local _, out = run(good, options)
+        for _, row in ipairs { "arrivals", "goodput", "failures", "breaker" } do
+            lu.assertStrMatches(out, ".*\n[# ]+" .. row .. "  .*")
+        end
+        lu.assertNotStrContains(out, "again:")
+    end
+end
+
 function TestVirtualTime:test_a_failure_shows_line_sentence_and_picture_in_each_format()
     local wrong = OUTAGE:format "0.5" .. [[
         s.scenario "too much to hope" {
@@ -818,10 +832,12 @@ function TestVirtualTime:test_what_is_wrong_in_a_file_is_one_sentence_with_its_l
 end
 
 function TestVirtualTime:test_code_of_its_own_that_never_ends_is_found()
-    for work, line in pairs {
-        ["while true do end"] = 6,
-        ["while true do pcall(function() while true do end end) end"] = 6,
-        ["local weir = require 'weir' while true do weir.sleep(0) end"] = 6,
+    local limit = "still at work after 0.3 s, the limit\n"
+    for work, ending in pairs {
+        ["while true do end"] = { "0.3", limit },
+        ["while true do pcall(function() while true do end end) end"] = { "0.3", limit },
+        ["local weir = require 'weir' while true do weir.sleep(0) end"] =
+            { "50", "work of \"own\": the simulation stands still: " },
     } do
         local code, out = run(([[
             local s = require "weir.scenario"
@@ -834,9 +850,9 @@ function TestVirtualTime:test_code_of_its_own_that_never_ends_is_found()
                 duration = 5,
             }
             function test_after() end
-        ]]):format(work), "--limit 0.3")
+        ]]):format(work), "--limit " .. ending[1])
         lu.assertEquals({ code, last_line(out) }, { 1, "1 passed, 1 failed" }, work)
-        lu.assertStrContains(out, ("        t.lua:%d: still at work after 0.3 s, the limit\n"):format(line))
+        lu.assertStrContains(out, "        t.lua:6: " .. ending[2])
     end
 end
 

@@ -343,7 +343,8 @@ static void what_a_killed_worker_held_is_free_again_within_three_seconds(void **
     assert_in_range(counted, sum(f->board->ok), sum(f->board->ok) + EACH);
     order_all(f, PRESS);
     watch_the_cap(f, 500);
-    assert_in_range(f->sampled_most, MAX / 2, MAX); /* under pressure, and never above */ /* the others have its places */
+    assert_in_range(f->sampled_most, MAX / 2, MAX);
+        /* under pressure, and never above */ /* the others have its places */
     order_all(f, RUN);
     start_worker(f, 1);
     watch_the_cap(f, 300);

@@ -405,6 +405,12 @@ function TestMistakes.test_a_run_knows_its_options()
     lu.assertErrorMsgContains("lively is not a known key of run", made.run, made, { lively = true })
 end
 
+function TestMistakes.test_a_fault_without_its_server_is_no_function_of_the_timeline()
+    assert_sentences {
+        { "faults = { s.at(2, s.crash) },", "6: s.at: s.crash needs the name of a server: s.crash \"primary\"" },
+    }
+end
+
 function TestMistakes.test_what_is_more_than_all_cannot_be_expected()
     assert_sentences {
         { "expect = { s.goodput():at_least(99) },", "6: s.goodput is a share, from 0 to 1; it cannot be 99" },

@@ -71,9 +71,12 @@ static void load_due(void *ctx)
 
 static const char *const number_value[] = {weir_load_number};
 static const weir_statement read_one[] = {{.sql = "select name from contacts"}};
-static const weir_statement write_one[] = {{.sql = "insert into t values ($1)", .values = number_value, .count = 1}};
+static const weir_statement write_one[] = {
+    {.sql = "insert into t values ($1)", .values = number_value, .count = 1}};
 static const weir_statement read_and_write[] = {{.sql = "select 1"},
-                                                {.sql = "update t set n = $1", .values = number_value, .count = 1},
+                                                {.sql = "update t set n = $1",
+                                                 .values = number_value,
+                                                 .count = 1},
                                                 {.sql = "select 2"}};
 
 void sim_load(struct sim_fixture *f, double per_second, unsigned seconds)
@@ -81,15 +84,27 @@ void sim_load(struct sim_fixture *f, double per_second, unsigned seconds)
     char why[WEIR_WHY_MAX] = "";
     uint64_t now = weir_sim_now_ns(f->sim);
     if (f->tally == NULL) assert_int_equal(weir_tally_new(&f->tally, now, MS(10), NULL, 0, why), WEIR_OK);
-    f->calls[0] = (weir_load_call){.request = {.client = "anon", .context = "read", .claims = "{}", .readonly = true},
-                                   .statements = read_one, .statement_count = 1, .weight = 4};
+    f->calls[0] =
+        (weir_load_call){.request = {.client = "anon", .context = "read", .claims = "{}", .readonly = true},
+                         .statements = read_one,
+                         .statement_count = 1,
+                         .weight = 4};
     f->calls[1] = (weir_load_call){.request = {.client = "service", .context = "write"},
-                                   .statements = write_one, .statement_count = 1, .weight = 2, .writes = true};
+                                   .statements = write_one,
+                                   .statement_count = 1,
+                                   .weight = 2,
+                                   .writes = true};
     f->calls[2] = (weir_load_call){.request = {.client = "service", .context = "unit"},
-                                   .statements = read_and_write, .statement_count = 3, .weight = 3,
-                                   .unit = true, .writes = true};
+                                   .statements = read_and_write,
+                                   .statement_count = 3,
+                                   .weight = 3,
+                                   .unit = true,
+                                   .writes = true};
     f->calls[3] = (weir_load_call){.request = {.client = "service", .context = "again", .idempotent = true},
-                                   .statements = write_one, .statement_count = 1, .weight = 1, .writes = true};
+                                   .statements = write_one,
+                                   .statement_count = 1,
+                                   .weight = 1,
+                                   .writes = true};
     f->rate = (weir_load_rate){now, per_second};
     f->arrivals.calls = f->calls;
     f->arrivals.call_count = SIM_CALLS;
@@ -134,7 +149,8 @@ void sim_close(struct sim_fixture *f)
     if (f->load != NULL) assert_int_equal(weir_load_open(f->load), 0);
     weir_load_free(f->load);
     if (f->engine != NULL) {
-        (void)weir_sim_run(f->sim, NULL, weir_sim_now_ns(f->sim) + MS(9700)); /* connections are cleaned, no probe is due */
+        (void)weir_sim_run(f->sim, NULL,
+                           weir_sim_now_ns(f->sim) + MS(9700)); /* connections are cleaned, no probe is due */
         weir_held_now(f->engine, &held);
         if (held.calls + held.in_flight + held.leased + held.waiting + held.timers > 0) {
             fail_msg("still held: %zu calls, %zu in flight, %zu leased, %zu waiting, %zu timers", held.calls,
@@ -268,8 +284,8 @@ void sim_expect(const weir_call *call, struct sim_end expected)
                 e->attempts == expected.attempts;
     if (same) return;
     fail_msg("it ended as %s '%s', %s, %s, %s after %u attempts: %s", weir_code_name(e->code), e->sqlstate,
-             weir_class_name(e->class_), weir_outcome_name(e->outcome), weir_phase_name(e->phase), e->attempts,
-             e->message);
+             weir_class_name(e->class_), weir_outcome_name(e->outcome), weir_phase_name(e->phase),
+             e->attempts, e->message);
 }
 
 void sim_expect_well(const weir_call *call)

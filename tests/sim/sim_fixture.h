@@ -62,7 +62,8 @@ weir_call *sim_submit(struct sim_fixture *f, weir_request request, const char *s
 weir_call *sim_begin(struct sim_fixture *f, weir_request request); /* holds a connection */
 /* One statement of a unit, run to its reply. Its SQLSTATE, "" if it went well. */
 const char *sim_send(struct sim_fixture *f, weir_call *call, const char *sql, const char *value);
-void sim_finish(struct sim_fixture *f, weir_call *call, weir_finish how); /* run until it is READY again or has ENDED */
+void sim_finish(struct sim_fixture *f, weir_call *call,
+                weir_finish how); /* run until it is READY again or has ENDED */
 /* Until its status is none of WAITING. */
 void sim_wait(struct sim_fixture *f, weir_call *call);
 /* A unit that writes `value` and commits, retried as the engine says. */
@@ -87,6 +88,6 @@ weir_sim_stats sim_stats(struct sim_fixture *f);
 /* Milliseconds since the start of the world. */
 double sim_ms(const struct sim_fixture *f);
 void sim_assert_ms(const struct sim_fixture *f, double expected); /* to the microsecond */
-weir_dist sim_seconds(double seconds); /* always so long */
+weir_dist sim_seconds(double seconds);                            /* always so long */
 
 #endif

@@ -19,10 +19,12 @@ static uint64_t up_to(weir_sim *sim, double seconds)
 
 static weir_sim_fault random_fault(weir_sim *sim)
 {
-    static const weir_sim_fault_kind kinds[] = {WEIR_SIM_CRASH,     WEIR_SIM_RESTART, WEIR_SIM_REFUSE, WEIR_SIM_SLOW,
-                                                WEIR_SIM_FREEZE,    WEIR_SIM_VANISH,  WEIR_SIM_LATENCY, WEIR_SIM_RESET,
-                                                WEIR_SIM_ROLE_LOST, WEIR_SIM_ROTATE,  WEIR_SIM_ERRORS};
-    static const char *const states[] = {"40001", "40P01", "53200", "57014", "23505", "25006", "XX000", "08006"};
+    static const weir_sim_fault_kind kinds[] = {WEIR_SIM_CRASH,   WEIR_SIM_RESTART, WEIR_SIM_REFUSE,
+                                                WEIR_SIM_SLOW,    WEIR_SIM_FREEZE,  WEIR_SIM_VANISH,
+                                                WEIR_SIM_LATENCY, WEIR_SIM_RESET,   WEIR_SIM_ROLE_LOST,
+                                                WEIR_SIM_ROTATE,  WEIR_SIM_ERRORS};
+    static const char *const states[] = {"40001", "40P01", "53200", "57014",
+                                         "23505", "25006", "XX000", "08006"};
     weir_sim_fault fault = {.kind = kinds[weir_sim_random(sim) % (sizeof kinds / sizeof *kinds)]};
     fault.lasts_ns = up_to(sim, 6);
     fault.after_ns = up_to(sim, 6);
@@ -62,7 +64,8 @@ struct shape {
     bool replica;     /* with a lag, and promoted at a random moment */
 };
 
-static const struct shape alone = {FAULTS, 1, false}, crowded = {FAULTS, 2, false}, followed = {FAULTS, 2, true};
+static const struct shape alone = {FAULTS, 1, false}, crowded = {FAULTS, 2, false},
+                          followed = {FAULTS, 2, true};
 
 static void add_replica(struct sim_fixture *f)
 {
@@ -98,14 +101,17 @@ static void do_harm(struct sim_fixture *f, const struct shape *shape)
         weir_sim_server *server = some_server(f, shape);
         if (i == failover) {
             server = f->primary;
-            fault = (weir_sim_fault){.kind = WEIR_SIM_FAILOVER, .to = "replica", .after_ns = up_to(f->sim, 3)};
+            fault =
+                (weir_sim_fault){.kind = WEIR_SIM_FAILOVER, .to = "replica", .after_ns = up_to(f->sim, 3)};
         }
         if (weir_sim_fault_begin(server, &fault, why) != WEIR_OK) fail_msg("%s", why);
-        if (weir_sim_random(f->sim) % 8 == 0) weir_sim_stall_all(f->sim, weir_sim_now_ns(f->sim) + up_to(f->sim, 0.1));
+        if (weir_sim_random(f->sim) % 8 == 0)
+            weir_sim_stall_all(f->sim, weir_sim_now_ns(f->sim) + up_to(f->sim, 0.1));
     }
     for (int kind = 0; kind < WEIR_SIM_FAULTS; kind++) {
         weir_sim_heal(f->primary, (weir_sim_fault_kind)kind);
-        if (shape->replica) weir_sim_heal(weir_sim_server_named(f->sim, "replica"), (weir_sim_fault_kind)kind);
+        if (shape->replica)
+            weir_sim_heal(weir_sim_server_named(f->sim, "replica"), (weir_sim_fault_kind)kind);
     }
 }
 
@@ -145,15 +151,17 @@ static void all_seeds_keep_the_books(const struct shape *shape, uint64_t count)
         bool good = c.books.twice + c.books.lost + c.books.undead == 0 && c.books.opened == c.books.closed &&
                     c.counts.latency_max_ns <= SECONDS(2) + MS(200);
         if (!good) {
-            fail_msg("seed %llu: twice %llu, lost %llu, undead %llu, opened %llu, closed %llu, longest %.3f s",
-                     (unsigned long long)seed, (unsigned long long)c.books.twice, (unsigned long long)c.books.lost,
-                     (unsigned long long)c.books.undead, (unsigned long long)c.books.opened,
-                     (unsigned long long)c.books.closed, (double)c.counts.latency_max_ns / 1e9);
+            fail_msg(
+                "seed %llu: twice %llu, lost %llu, undead %llu, opened %llu, closed %llu, longest %.3f s",
+                (unsigned long long)seed, (unsigned long long)c.books.twice, (unsigned long long)c.books.lost,
+                (unsigned long long)c.books.undead, (unsigned long long)c.books.opened,
+                (unsigned long long)c.books.closed, (double)c.counts.latency_max_ns / 1e9);
         }
         unknown += c.books.unknown_there + c.books.unknown_not_there;
         writes += c.books.opened;
     }
-    if (one == NULL) assert_in_range(unknown, 1, writes / 2); /* the faults did reach COMMITs, and not all of them */
+    if (one == NULL)
+        assert_in_range(unknown, 1, writes / 2); /* the faults did reach COMMITs, and not all of them */
 }
 
 static void no_fault_makes_a_write_be_lost_or_happen_twice(void **state)

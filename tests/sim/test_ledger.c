@@ -13,7 +13,8 @@ static struct wr_ledger *fresh(void)
 }
 
 /* A write that takes effect so often, and whose caller is told so. */
-static void write_it(struct wr_ledger *ledger, uint64_t number, unsigned effects, weir_outcome told, bool idempotent)
+static void write_it(struct wr_ledger *ledger, uint64_t number, unsigned effects, weir_outcome told,
+                     bool idempotent)
 {
     wr_ledger_open(ledger, number, idempotent);
     wr_ledger_hold(ledger, number);
@@ -164,8 +165,16 @@ static void writes_nobody_opened_are_kept_but_not_without_end(void **state)
 static void a_write_is_known_by_its_first_value(void **state)
 {
     (void)state;
-    static const char *const values[] = {"0", "1", "00000000000000000000000000000001", "-1", "1.5", "ada", "",
-                                         "123456789012345678", "1234567890123456789", "9e9"};
+    static const char *const values[] = {"0",
+                                         "1",
+                                         "00000000000000000000000000000001",
+                                         "-1",
+                                         "1.5",
+                                         "ada",
+                                         "",
+                                         "123456789012345678",
+                                         "1234567890123456789",
+                                         "9e9"};
     struct sim_fixture f;
     sim_prepare(&f, 1);
     sim_open(&f);
@@ -177,7 +186,8 @@ static void a_write_is_known_by_its_first_value(void **state)
         assert_int_equal(weir_sim_executions(f.sim, values[i]), 1);
     }
     assert_int_equal(weir_sim_executions(f.sim, "bob"), 0);
-    weir_call *call = sim_call(&f, (weir_request){0}, "insert into t values (1)", NULL); /* of no number: not kept */
+    weir_call *call =
+        sim_call(&f, (weir_request){0}, "insert into t values (1)", NULL); /* of no number: not kept */
     sim_expect_well(call);
     weir_call_free(call);
     assert_int_equal(weir_sim_executions(f.sim, "1"), 1);

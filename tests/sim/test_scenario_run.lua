@@ -160,6 +160,34 @@ function TestRuns.test_servers_answer_as_the_scenario_says()
     }
 end
 
+function TestRuns.test_a_jump_of_the_clock_moves_the_event_log_and_nothing_that_is_measured()
+    local seen = {}
+    local function look(world, db)
+        db:pause(nil, false) -- makes an event
+        local events = db:events()
+        seen[#seen + 1] = { loop = world.clock(), wall = events[#events].at_us / 1e6 }
+    end
+    local report = run {
+        load = { arrivals = s.constant(10) },
+        faults = { s.at(4, look), s.at(5, s.clock_jump(3600)), s.at(6, look) },
+        expect = { s.goodput():is(1), s.longest_call():at_most(0.5) },
+    }
+    lu.assertTrue(report.ok)
+    lu.assertAlmostEquals(seen[2].loop - seen[1].loop, 2, 0.01)
+    lu.assertAlmostEquals(seen[2].wall - seen[1].wall, 3602, 0.2)
+end
+
+function TestRuns.test_a_breaker_that_stands_open_has_not_stayed_shut()
+    local report = small({
+        faults = { s.at(3, s.crash "primary" { restart_after = 30 }) },
+        phases = { s.phase("later", 7, 7.5) },
+        expect = { s.never_opens("later") },
+    }):run()
+    lu.assertFalse(report.ok)
+    lu.assertStrContains(report.failures[1], 'no breaker should open in phase "later", but that of ')
+    lu.assertStrContains(report.failures[1], " stood open as it began")
+end
+
 function TestRuns.test_functions_may_stand_on_the_timeline()
     local seen = {}
     run {

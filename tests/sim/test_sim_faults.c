@@ -38,10 +38,10 @@ static void expect_executions(const struct sim_fixture *f, const char *value, ui
     assert_int_equal(weir_sim_executions(f->sim, value), count);
 }
 
-static const struct sim_end unknown_lost = {WEIR_CALL_LOST, WEIR_CLASS_UNKNOWN, WEIR_OUTCOME_UNKNOWN, WEIR_PHASE_SENT,
-                                            "", 1};
-static const struct sim_end unknown_timeout = {WEIR_CALL_TIMEOUT, WEIR_CLASS_UNKNOWN, WEIR_OUTCOME_UNKNOWN,
-                                               WEIR_PHASE_SENT, "", 1};
+static const struct sim_end unknown_lost = {
+    WEIR_CALL_LOST, WEIR_CLASS_UNKNOWN, WEIR_OUTCOME_UNKNOWN, WEIR_PHASE_SENT, "", 1};
+static const struct sim_end unknown_timeout = {
+    WEIR_CALL_TIMEOUT, WEIR_CLASS_UNKNOWN, WEIR_OUTCOME_UNKNOWN, WEIR_PHASE_SENT, "", 1};
 
 /* ---- down and up --------------------------------------------------------------------------------------------------- */
 
@@ -53,7 +53,8 @@ static void a_crash_ends_what_runs_and_undoes_it(void **state)
     warm_up(&f);
     weir_call *call = sim_submit(&f, (weir_request){0}, insert, "7");
     sim_run_to(&f, AT(1) + MS(5));
-    sim_fault(&f, (weir_sim_fault){.kind = WEIR_SIM_CRASH, .after_ns = SECONDS(2), .recovery_ns = SECONDS(1)});
+    sim_fault(&f,
+              (weir_sim_fault){.kind = WEIR_SIM_CRASH, .after_ns = SECONDS(2), .recovery_ns = SECONDS(1)});
     sim_wait(&f, call);
     sim_assert_ms(&f, 1006);
     sim_expect(call, unknown_lost);
@@ -64,12 +65,13 @@ static void a_crash_ends_what_runs_and_undoes_it(void **state)
     assert_int_equal(stats.busy_ns, MS(14)); /* what had been done until then counts */
 
     call = write_one(&f, "8"); /* nobody there */
-    sim_expect(call, (struct sim_end){WEIR_CALL_CONNECT, WEIR_CLASS_SAFE, WEIR_OUTCOME_NONE, WEIR_PHASE_NOT_SENT, "", 1});
+    sim_expect(call, (struct sim_end){WEIR_CALL_CONNECT, WEIR_CLASS_SAFE, WEIR_OUTCOME_NONE,
+                                      WEIR_PHASE_NOT_SENT, "", 1});
     weir_call_free(call);
     sim_run_to(&f, AT(3) + MS(500)); /* in recovery */
     call = write_one(&f, "8");
-    sim_expect(call, (struct sim_end){WEIR_CALL_CONNECT, WEIR_CLASS_SAFE, WEIR_OUTCOME_NONE, WEIR_PHASE_NOT_SENT,
-                                      "57P03", 1});
+    sim_expect(call, (struct sim_end){WEIR_CALL_CONNECT, WEIR_CLASS_SAFE, WEIR_OUTCOME_NONE,
+                                      WEIR_PHASE_NOT_SENT, "57P03", 1});
     weir_call_free(call);
     sim_run_to(&f, AT(4) + MS(500)); /* and up */
     call = write_one(&f, "8");
@@ -129,11 +131,11 @@ static void a_running_statement_is_told_57P01_by_a_restart(void **state)
     sim_fault(&f, (weir_sim_fault){.kind = WEIR_SIM_RESTART, .after_ns = SECONDS(1)});
     sim_wait(&f, write);
     sim_wait(&f, read);
-    sim_expect(write, (struct sim_end){WEIR_CALL_LOST, WEIR_CLASS_UNKNOWN, WEIR_OUTCOME_UNKNOWN, WEIR_PHASE_SENT,
-                                       "57P01", 1});
+    sim_expect(write, (struct sim_end){WEIR_CALL_LOST, WEIR_CLASS_UNKNOWN, WEIR_OUTCOME_UNKNOWN,
+                                       WEIR_PHASE_SENT, "57P01", 1});
     assert_string_equal(weir_call_error(write)->severity, "FATAL");
-    sim_expect(read, (struct sim_end){WEIR_CALL_LOST, WEIR_CLASS_SAFE, WEIR_OUTCOME_ROLLED_BACK, WEIR_PHASE_SENT,
-                                      "57P01", 1});
+    sim_expect(read, (struct sim_end){WEIR_CALL_LOST, WEIR_CLASS_SAFE, WEIR_OUTCOME_ROLLED_BACK,
+                                      WEIR_PHASE_SENT, "57P01", 1});
     weir_call_free(write);
     weir_call_free(read);
     expect_executions(&f, "7", 0);
@@ -150,8 +152,8 @@ static void a_unit_that_is_lost_between_its_statements_is_rolled_back(void **sta
     sim_fault(&f, (weir_sim_fault){.kind = WEIR_SIM_RESTART, .after_ns = MS(100)});
     sim_run_to(&f, AT(1));
     sim_finish(&f, call, WEIR_COMMIT);
-    sim_expect(call, (struct sim_end){WEIR_CALL_LOST, WEIR_CLASS_SAFE, WEIR_OUTCOME_ROLLED_BACK, WEIR_PHASE_SENT,
-                                      "57P01", 1});
+    sim_expect(call, (struct sim_end){WEIR_CALL_LOST, WEIR_CLASS_SAFE, WEIR_OUTCOME_ROLLED_BACK,
+                                      WEIR_PHASE_SENT, "57P01", 1});
     weir_call_free(call);
     expect_executions(&f, "1", 0);
     sim_close(&f);
@@ -204,8 +206,8 @@ static void connects_are_refused_as_told(void **state)
         sim_fault(&f, cases[i].fault);
         weir_request anon = {.client = "anon", .claims = "{}"}; /* whose pool has no connection yet */
         weir_call *call = sim_call(&f, anon, insert, "1");
-        sim_expect(call, (struct sim_end){WEIR_CALL_CONNECT, cases[i].class_, WEIR_OUTCOME_NONE, WEIR_PHASE_NOT_SENT,
-                                          cases[i].sqlstate, 1});
+        sim_expect(call, (struct sim_end){WEIR_CALL_CONNECT, cases[i].class_, WEIR_OUTCOME_NONE,
+                                          WEIR_PHASE_NOT_SENT, cases[i].sqlstate, 1});
         weir_call_free(call);
         assert_string_equal(sim_send(&f, holder, insert, "2"), ""); /* who is in stays in */
         sim_finish(&f, holder, WEIR_COMMIT);
@@ -463,7 +465,8 @@ static void a_connect_given_up_in_the_hole_is_not_tried_again(void **state)
     sim_open(&f);
     sim_fault(&f, (weir_sim_fault){.kind = WEIR_SIM_VANISH, .lasts_ns = SECONDS(30)});
     weir_call *call = write_one(&f, "1");
-    sim_expect(call, (struct sim_end){WEIR_CALL_CONNECT, WEIR_CLASS_SAFE, WEIR_OUTCOME_NONE, WEIR_PHASE_NOT_SENT, "", 1});
+    sim_expect(call, (struct sim_end){WEIR_CALL_CONNECT, WEIR_CLASS_SAFE, WEIR_OUTCOME_NONE,
+                                      WEIR_PHASE_NOT_SENT, "", 1});
     sim_assert_ms(&f, 2000);
     weir_call_free(call);
     sim_run_to(&f, AT(200));
@@ -543,7 +546,8 @@ static void a_reset_before_anything_was_sent_is_safe(void **state)
     call = sim_begin(&f, (weir_request){0});
     assert_string_equal(sim_send(&f, call, insert, "2"), "connection_lost");
     sim_finish(&f, call, WEIR_FAILED);
-    sim_expect(call, (struct sim_end){WEIR_CALL_LOST, WEIR_CLASS_SAFE, WEIR_OUTCOME_NONE, WEIR_PHASE_NOT_SENT, "", 1});
+    sim_expect(call, (struct sim_end){WEIR_CALL_LOST, WEIR_CLASS_SAFE, WEIR_OUTCOME_NONE, WEIR_PHASE_NOT_SENT,
+                                      "", 1});
     weir_call_free(call);
     expect_executions(&f, "2", 0);
     sim_close(&f);
@@ -686,10 +690,11 @@ static void errors_strike_what_they_name(void **state)
     (void)state;
     struct sim_fixture f;
     start(&f);
-    sim_fault(&f, (weir_sim_fault){.kind = WEIR_SIM_ERRORS, .sqlstate = "40001", .rate = 1, .text = "T VALUES"});
+    sim_fault(&f,
+              (weir_sim_fault){.kind = WEIR_SIM_ERRORS, .sqlstate = "40001", .rate = 1, .text = "T VALUES"});
     weir_call *call = write_one(&f, "1");
-    sim_expect(call, (struct sim_end){WEIR_CALL_SERVER, WEIR_CLASS_SAFE, WEIR_OUTCOME_ROLLED_BACK, WEIR_PHASE_DONE,
-                                      "40001", 1});
+    sim_expect(call, (struct sim_end){WEIR_CALL_SERVER, WEIR_CLASS_SAFE, WEIR_OUTCOME_ROLLED_BACK,
+                                      WEIR_PHASE_DONE, "40001", 1});
     assert_string_equal(weir_call_error(call)->severity, "ERROR");
     weir_call_free(call);
     call = sim_call(&f, (weir_request){0}, "select 1", NULL);
@@ -697,8 +702,8 @@ static void errors_strike_what_they_name(void **state)
     weir_call_free(call);
     sim_fault(&f, (weir_sim_fault){.kind = WEIR_SIM_ERRORS, .sqlstate = "53200", .rate = 1});
     call = sim_call(&f, (weir_request){0}, "select 1", NULL);
-    sim_expect(call, (struct sim_end){WEIR_CALL_SERVER, WEIR_CLASS_SAFE, WEIR_OUTCOME_ROLLED_BACK, WEIR_PHASE_DONE,
-                                      "53200", 1});
+    sim_expect(call, (struct sim_end){WEIR_CALL_SERVER, WEIR_CLASS_SAFE, WEIR_OUTCOME_ROLLED_BACK,
+                                      WEIR_PHASE_DONE, "53200", 1});
     weir_call_free(call);
     weir_sim_heal(f.primary, WEIR_SIM_ERRORS);
     call = write_one(&f, "1");
@@ -770,8 +775,8 @@ static void a_replica_is_read_only(void **state)
     with_replica(&f, 0.2);
     sim_open(&f);
     weir_call *call = sim_call(&f, (weir_request){.backend = "replica"}, insert, "1");
-    sim_expect(call, (struct sim_end){WEIR_CALL_SERVER, WEIR_CLASS_SAFE, WEIR_OUTCOME_ROLLED_BACK, WEIR_PHASE_DONE,
-                                      "25006", 1});
+    sim_expect(call, (struct sim_end){WEIR_CALL_SERVER, WEIR_CLASS_SAFE, WEIR_OUTCOME_ROLLED_BACK,
+                                      WEIR_PHASE_DONE, "25006", 1});
     weir_call_free(call);
     call = sim_call(&f, (weir_request){.backend = "replica", .readonly = true}, "select 1", NULL);
     sim_expect_well(call);
@@ -807,7 +812,8 @@ static void a_failover_loses_what_the_replica_had_not_seen(void **state)
     weir_call_free(open);
     expect_executions(&f, "3", 0);
 
-    weir_call *call = write_one(&f, "4"); /* 25006, the pool evicted, again until the address leads elsewhere */
+    weir_call *call =
+        write_one(&f, "4"); /* 25006, the pool evicted, again until the address leads elsewhere */
     sim_expect_well(call);
     assert_true(weir_call_attempt(call) > 1);
     assert_true(sim_ms(&f) > 2100);
@@ -842,8 +848,8 @@ static void a_commit_whose_answer_is_lost_in_a_failover_stays_unknown(void **sta
     sim_run_to(&f, weir_sim_now_ns(f.sim) + MS(4));
     sim_fault(&f, (weir_sim_fault){.kind = WEIR_SIM_FAILOVER, .to = "replica", .after_ns = 0});
     sim_wait(&f, call);
-    sim_expect(call, (struct sim_end){WEIR_CALL_LOST, WEIR_CLASS_UNKNOWN, WEIR_OUTCOME_UNKNOWN, WEIR_PHASE_COMMIT_SENT,
-                                      "", 1});
+    sim_expect(call, (struct sim_end){WEIR_CALL_LOST, WEIR_CLASS_UNKNOWN, WEIR_OUTCOME_UNKNOWN,
+                                      WEIR_PHASE_COMMIT_SENT, "", 1});
     weir_call_free(call);
     sim_close(&f);
 }
@@ -882,8 +888,9 @@ static void an_address_follows_from_failover_to_failover_and_back(void **state)
 static void what_cannot_be_a_fault_is_refused_with_a_sentence(void **state)
 {
     (void)state;
-    static const char long_text[] = "a text that is longer than the longest part of a statement that a fault can keep, "
-                                    "and would be cut";
+    static const char long_text[] =
+        "a text that is longer than the longest part of a statement that a fault can keep, "
+        "and would be cut";
     static const struct {
         weir_sim_fault fault;
         const char *why;

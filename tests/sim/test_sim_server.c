@@ -23,7 +23,7 @@ struct crowd { /* arrivals of a Poisson process, straight to the server: there i
     weir_sim_alarm next;
     double per_second;
     unsigned left, ended;
-    double total_s;      /* of all latencies */
+    double total_s;         /* of all latencies */
     double short_s, long_s; /* by the text of the statement */
     unsigned shorts, longs;
 };
@@ -129,7 +129,8 @@ static void one_fifo_worker_with_even_service_waits_half_as_long(void **state)
 {
     (void)state;
     const double service = 0.01, load = 0.7; /* Pollaczek and Khinchine */
-    struct crowd crowd = run_crowd(4, server_with(1, WEIR_SIM_FIFO, sim_seconds(service)), load / service, 60000);
+    struct crowd crowd =
+        run_crowd(4, server_with(1, WEIR_SIM_FIFO, sim_seconds(service)), load / service, 60000);
     assert_near(crowd.total_s / crowd.ended, service + service * load / (2 * (1 - load)), 0.03);
 }
 
@@ -153,7 +154,8 @@ static void a_shared_server_slows_everybody_down_by_the_same_factor(void **state
     sim_run_to(&f, AT(2));
     weir_sim_alarm_set(f.sim, &crowd.next, weir_sim_now_ns(f.sim), crowd_arrives, &crowd);
     while (crowd.ended < 60000) sim_run_to(&f, weir_sim_now_ns(f.sim) + SECONDS(1));
-    assert_near(crowd.short_s / crowd.shorts, small / (1 - load), 0.04); /* processor sharing: size / (1 - load) */
+    assert_near(crowd.short_s / crowd.shorts, small / (1 - load),
+                0.04); /* processor sharing: size / (1 - load) */
     assert_near(crowd.long_s / crowd.longs, big / (1 - load), 0.04);
     weir_sim_stats stats = sim_stats(&f);
     assert_near((double)stats.busy_ns / 1e9, crowd.shorts * small + crowd.longs * big, 0.001);
@@ -233,8 +235,8 @@ static void one_session_too_many_is_refused_with_53300(void **state)
     sim_open(&f);
     weir_call *holder = sim_begin(&f, (weir_request){0});
     weir_call *other = sim_call(&f, (weir_request){.client = "anon", .claims = "{}"}, "select 1", NULL);
-    sim_expect(other, (struct sim_end){WEIR_CALL_CONNECT, WEIR_CLASS_SAFE, WEIR_OUTCOME_NONE, WEIR_PHASE_NOT_SENT,
-                                       "53300", 1});
+    sim_expect(other, (struct sim_end){WEIR_CALL_CONNECT, WEIR_CLASS_SAFE, WEIR_OUTCOME_NONE,
+                                       WEIR_PHASE_NOT_SENT, "53300", 1});
     assert_int_equal(sim_stats(&f).connects_refused, 1);
     assert_int_equal(sim_stats(&f).sessions, 1);
     weir_call_free(other);
@@ -377,7 +379,8 @@ static void who_ignores_cancels_works_on_for_nobody(void **state)
     start(&f, 1);
     slow_statements(&f, 5, true);
     weir_call *call = sim_call(&f, (weir_request){.timeout_ns = MS(100)}, "insert into t values ($1)", "7");
-    sim_expect(call, (struct sim_end){WEIR_CALL_TIMEOUT, WEIR_CLASS_UNKNOWN, WEIR_OUTCOME_UNKNOWN, WEIR_PHASE_SENT, "", 1});
+    sim_expect(call, (struct sim_end){WEIR_CALL_TIMEOUT, WEIR_CLASS_UNKNOWN, WEIR_OUTCOME_UNKNOWN,
+                                      WEIR_PHASE_SENT, "", 1});
     weir_call_free(call);
     assert_int_equal(weir_sim_executions(f.sim, "7"), 0);
     sim_run_to(&f, AT(20));
@@ -418,7 +421,8 @@ static void a_cancel_arrives_though_its_connection_was_closed_meanwhile(void **s
     f.options.health_interval_ns = 0;
     sim_open(&f);
     slow_statements(&f, 30, false);
-    weir_call *call = sim_submit(&f, (weir_request){.timeout_ns = SECONDS(60)}, "insert into t values ($1)", "7");
+    weir_call *call =
+        sim_submit(&f, (weir_request){.timeout_ns = SECONDS(60)}, "insert into t values ($1)", "7");
     sim_run_to(&f, AT(1));
     sim_fault(&f, (weir_sim_fault){.kind = WEIR_SIM_LATENCY, .seconds = 1});
     weir_call_cancel(call); /* takes three seconds to get there; the connection is given up after a half */
@@ -520,17 +524,25 @@ static void savepoints_go_by_their_names(void **state)
     start(&f, 1);
     weir_call *call = sim_begin(&f, (weir_request){0});
     const char *const steps[][3] = {
-        {"insert into t values ($1)", "1", ""}, {"savepoint a", NULL, ""},
-        {"insert into t values ($1)", "2", ""}, {"SAVEPOINT b", NULL, ""},
-        {"insert into t values ($1)", "3", ""}, {"savepoint c;", NULL, ""},
-        {"release savepoint c", NULL, ""},      {"rollback to savepoint c", NULL, "3B001"},
-        {"insert into t values ($1)", "4", "25P02"}, {"ROLLBACK TO A", NULL, ""},
-        {"insert into t values ($1)", "5", ""}, {"rollback to b", NULL, "3B001"},
-        {"rollback to a", NULL, ""},            {"insert into t values ($1)", "6", ""},
+        {"insert into t values ($1)", "1", ""},
+        {"savepoint a", NULL, ""},
+        {"insert into t values ($1)", "2", ""},
+        {"SAVEPOINT b", NULL, ""},
+        {"insert into t values ($1)", "3", ""},
+        {"savepoint c;", NULL, ""},
+        {"release savepoint c", NULL, ""},
+        {"rollback to savepoint c", NULL, "3B001"},
+        {"insert into t values ($1)", "4", "25P02"},
+        {"ROLLBACK TO A", NULL, ""},
+        {"insert into t values ($1)", "5", ""},
+        {"rollback to b", NULL, "3B001"},
+        {"rollback to a", NULL, ""},
+        {"insert into t values ($1)", "6", ""},
     };
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
         const char *said = sim_send(&f, call, steps[i][0], steps[i][1]);
-        const char *expected = strcmp(steps[i][2], "25P02") == 0 ? "3B001" : steps[i][2]; /* the first failure is kept */
+        const char *expected =
+            strcmp(steps[i][2], "25P02") == 0 ? "3B001" : steps[i][2]; /* the first failure is kept */
         if (strcmp(said, expected) != 0) fail_msg("%s: '%s' instead of '%s'", steps[i][0], said, expected);
     }
     sim_finish(&f, call, WEIR_COMMIT);
@@ -575,7 +587,7 @@ static void a_swallowed_error_is_told_at_commit(void **state)
     assert_string_equal(sim_send(&f, call, "insert into bad values ($1)", "2"), "23505");
     double before = sim_ms(&f);
     assert_string_equal(sim_send(&f, call, "select 1", NULL), "23505"); /* 25P02, which says less */
-    sim_assert_ms(&f, before + 2);                  /* and is said at once */
+    sim_assert_ms(&f, before + 2);                                      /* and is said at once */
     sim_finish(&f, call, WEIR_COMMIT);
     assert_int_equal(sim_code(call), WEIR_CALL_ABORTED);
     assert_int_equal(weir_sim_executions(f.sim, "1"), 0);
@@ -624,7 +636,12 @@ static void a_rule_answers_with_rows_for_whoever_asks(void **state)
     start(&f, 1);
     static const char *const names[] = {"id", "name"}, *const values[] = {"1", "ada", "2", NULL};
     static const uint32_t types[] = {20, 25};
-    weir_sim_rule rule = {.text = "CONTACTS", .writes = -1, .names = names, .types = types, .columns = 2, .rows = 2,
+    weir_sim_rule rule = {.text = "CONTACTS",
+                          .writes = -1,
+                          .names = names,
+                          .types = types,
+                          .columns = 2,
+                          .rows = 2,
                           .values = values};
     assert_int_equal(weir_sim_rule_add(f.primary, &rule, NULL), WEIR_OK);
     weir_call *insert = sim_call(&f, (weir_request){0}, "insert into contacts values ($1) returning *", "5");
@@ -664,8 +681,8 @@ static void the_first_rule_that_fits_rules(void **state)
     assert_int_equal(weir_sim_rule_add(f.primary, &second, NULL), WEIR_OK);
     assert_int_equal(weir_sim_rule_add(f.primary, &effect, NULL), WEIR_OK);
     weir_call *call = sim_call(&f, (weir_request){0}, "insert into orders values ($1)", "1");
-    sim_expect(call, (struct sim_end){WEIR_CALL_SERVER, WEIR_CLASS_SAFE, WEIR_OUTCOME_ROLLED_BACK, WEIR_PHASE_DONE,
-                                      "40001", 1});
+    sim_expect(call, (struct sim_end){WEIR_CALL_SERVER, WEIR_CLASS_SAFE, WEIR_OUTCOME_ROLLED_BACK,
+                                      WEIR_PHASE_DONE, "40001", 1});
     assert_string_equal(weir_call_error(call)->message, "again");
     weir_call_free(call);
     double before = sim_ms(&f);
@@ -690,8 +707,9 @@ static void answer(void *ctx, const weir_sim_asked *asked, weir_sim_answer *answ
     struct asked *a = ctx;
     a->count++;
     (void)snprintf(a->seen, sizeof a->seen, "%s|%s|%s|%s|%s|%d", asked->sql,
-                   asked->claims == NULL ? "-" : asked->claims, asked->role == NULL ? "-" : asked->role, asked->user,
-                   asked->statement->count > 0 ? asked->statement->values[0] : "-", asked->in_transaction);
+                   asked->claims == NULL ? "-" : asked->claims, asked->role == NULL ? "-" : asked->role,
+                   asked->user, asked->statement->count > 0 ? asked->statement->values[0] : "-",
+                   asked->in_transaction);
     assert_int_equal(asked->at_ns, weir_sim_now_ns(a->f->sim));
     assert_int_equal(asked->seen_until_ns, asked->at_ns);
     answer->sqlstate = a->sqlstate;
@@ -741,7 +759,8 @@ static void a_rule_may_bring_its_own_server_down(void **state)
         struct asked a = {.f = &f, .faults = true, .does = kind};
         weir_sim_rule rule = {.text = "insert", .writes = -1, .answer = answer, .ctx = &a};
         assert_int_equal(weir_sim_rule_add(f.primary, &rule, NULL), WEIR_OK);
-        weir_call *call = sim_call(&f, (weir_request){.timeout_ns = SECONDS(2)}, "insert into t values ($1)", "5");
+        weir_call *call =
+            sim_call(&f, (weir_request){.timeout_ns = SECONDS(2)}, "insert into t values ($1)", "5");
         bool falls = kind == WEIR_SIM_CRASH || kind == WEIR_SIM_RESTART; /* in the middle of the statement */
         assert_int_equal(weir_sim_executions(f.sim, "5"), falls ? 0 : 1);
         assert_string_equal(weir_call_error(call) == NULL ? "" : weir_call_error(call)->sqlstate,
@@ -764,7 +783,9 @@ static void what_follows_a_failing_statement_takes_no_time(void **state)
     weir_sim_rule rule = {.text = "bad", .sqlstate = "23505", .writes = -1};
     assert_int_equal(weir_sim_rule_add(f.primary, &rule, NULL), WEIR_OK);
     weir_call_free(sim_call(&f, (weir_request){0}, "select 1", NULL));
-    const weir_statement three[] = {{.sql = "select 1"}, {.sql = "insert into bad"}, {.sql = "insert into t"}};
+    const weir_statement three[] = {{.sql = "select 1"},
+                                    {.sql = "insert into bad"},
+                                    {.sql = "insert into t"}};
     weir_request request = {.client = "service", .context = "three"};
     weir_call *call = NULL;
     double before = sim_ms(&f);

@@ -46,7 +46,8 @@ static void alarms_come_in_order_of_time_and_then_of_planning(void **state)
     weir_sim_alarm_clear(d.sim, &d.alarms[1]); /* twice does no harm */
     assert_int_equal(weir_sim_run(d.sim, NULL, UINT64_MAX), WEIR_SIM_IDLE);
     assert_string_equal(d.text, "b@2 a@5 c@5 a@5 late@7 ");
-    assert_int_equal(weir_sim_now_ns(d.sim), WEIR_SIM_START + MS(7)); /* idle: the clock stands where it stood */
+    assert_int_equal(weir_sim_now_ns(d.sim),
+                     WEIR_SIM_START + MS(7)); /* idle: the clock stands where it stood */
     assert_int_equal(weir_sim_run(d.sim, NULL, AT(1)), WEIR_SIM_TIME);
     assert_int_equal(weir_sim_now_ns(d.sim), AT(1));
     assert_int_equal(weir_sim_run(d.sim, NULL, AT(0)), WEIR_SIM_TIME); /* never backwards */
@@ -92,7 +93,8 @@ static void once_more(void *ctx)
 {
     struct again *again = ctx;
     again->count++;
-    weir_sim_alarm_set(again->sim, &again->alarm, weir_sim_now_ns(again->sim) + again->every_ns, once_more, again);
+    weir_sim_alarm_set(again->sim, &again->alarm, weir_sim_now_ns(again->sim) + again->every_ns, once_more,
+                       again);
 }
 
 static void a_world_that_stands_still_is_told_apart_from_a_busy_one(void **state)
@@ -106,7 +108,8 @@ static void a_world_that_stands_still_is_told_apart_from_a_busy_one(void **state
     assert_int_equal(weir_sim_now_ns(again.sim), WEIR_SIM_START);
     assert_int_equal(weir_sim_run(again.sim, NULL, AT(1)), WEIR_SIM_STUCK); /* and again */
     again.every_ns = 500;
-    assert_int_equal(weir_sim_run(again.sim, NULL, AT(1)), WEIR_SIM_TIME); /* two million events, but time passes */
+    assert_int_equal(weir_sim_run(again.sim, NULL, AT(1)),
+                     WEIR_SIM_TIME); /* two million events, but time passes */
     weir_sim_alarm_clear(again.sim, &again.alarm);
     weir_sim_free(again.sim);
 }
@@ -199,7 +202,8 @@ static void a_stalled_program_hears_of_nothing_until_it_goes_on(void **state)
     sim_server_exact(&f);
     f.options.health_interval_ns = 0;
     sim_open(&f);
-    weir_call *call = sim_submit(&f, (weir_request){.timeout_ns = SECONDS(5)}, "insert into t values ($1)", "1");
+    weir_call *call =
+        sim_submit(&f, (weir_request){.timeout_ns = SECONDS(5)}, "insert into t values ($1)", "1");
     weir_sim_stall(f.host, WEIR_SIM_START + SECONDS(2));
     weir_sim_stall(f.host, WEIR_SIM_START + SECONDS(1)); /* a shorter one changes nothing */
     sim_wait(&f, call);
@@ -219,7 +223,8 @@ static void a_deadline_that_passed_in_a_stall_is_met_right_after_it(void **state
     weir_sim_options options = sim_server(&f);
     options.service = sim_seconds(1);
     sim_server_set(&f, options);
-    weir_call *call = sim_submit(&f, (weir_request){.timeout_ns = SECONDS(5)}, "insert into t values ($1)", "1");
+    weir_call *call =
+        sim_submit(&f, (weir_request){.timeout_ns = SECONDS(5)}, "insert into t values ($1)", "1");
     sim_run_to(&f, WEIR_SIM_START + MS(500));
     weir_sim_stall_all(f.sim, AT(10));
     sim_wait(&f, call);
@@ -247,7 +252,8 @@ static void what_ended_during_a_stall_is_seen_before_it_is_used(void **state)
     sim_run_to(&f, AT(2));
     sim_fault(&f, (weir_sim_fault){.kind = WEIR_SIM_RESTART, .after_ns = MS(100)});
     sim_run_to(&f, AT(3) - 1);
-    weir_call *call = sim_submit(&f, (weir_request){0}, "insert into t values ($1)", "1"); /* the very first it does */
+    weir_call *call =
+        sim_submit(&f, (weir_request){0}, "insert into t values ($1)", "1"); /* the very first it does */
     sim_wait(&f, call);
     sim_expect_well(call);
     assert_int_equal(weir_call_attempt(call), 1);
@@ -299,7 +305,8 @@ static void look(void *ctx, const weir_sim_asked *asked, weir_sim_answer *answer
 static void a_replica_has_seen_what_is_older_than_its_lag(void **state)
 {
     (void)state;
-    static const weir_dist lags[] = {{.kind = WEIR_DIST_CONSTANT, .a = 0.5}, {.kind = WEIR_DIST_UNIFORM, .a = 0, .b = 5}};
+    static const weir_dist lags[] = {{.kind = WEIR_DIST_CONSTANT, .a = 0.5},
+                                     {.kind = WEIR_DIST_UNIFORM, .a = 0, .b = 5}};
     for (size_t l = 0; l < 2; l++) {
         struct sim_fixture f;
         sim_prepare(&f, 3);
@@ -339,7 +346,8 @@ static void two_engines_share_one_server(void **state)
     sim_open(&f);
     assert_int_equal(weir_sim_host_new(&host, f.sim), WEIR_OK);
     assert_true(weir_sim_hooks(host)->seed != weir_sim_hooks(f.host)->seed);
-    assert_int_equal(weir_open(&other, &f.options, weir_sim_hooks(host), weir_sim_driver(f.sim), why), WEIR_OK);
+    assert_int_equal(weir_open(&other, &f.options, weir_sim_hooks(host), weir_sim_driver(f.sim), why),
+                     WEIR_OK);
     weir_sim_bind(host, other);
     weir_engine *engines[] = {f.engine, other};
     weir_call *calls[2];

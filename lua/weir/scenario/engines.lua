@@ -88,8 +88,8 @@ function engines.open(plan, adjust)
     return list
 end
 
---- How often functions of the policy failed, in all engines, what the first one said, and whether the policy was
--- switched off for it. The built-in policy answered instead, so nothing else would show it.
+--- How often functions of the policy failed, in all engines, what the first one said, and whether the
+-- policy was switched off for it. The built-in policy answered instead, so nothing else would show it.
 function engines.policy_faults(list)
     local count, why, off = 0, nil, false
     for _, one in ipairs(list) do

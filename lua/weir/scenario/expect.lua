@@ -264,12 +264,31 @@ moves_to("opens", "OPEN", "open", "trouble_from")
 --- A breaker closes again, likewise (after the end of the trouble).
 moves_to("closes", "CLOSED", "close", "trouble_to")
 
---- No breaker opens in the phase, or at all.
+-- The pool whose breaker stands open at that moment, or nil.
+local function open_at(figures, moment)
+    local state, pools = {}, {}
+    for _, move in ipairs(figures.moves) do
+        if move.at < moment then
+            if not state[move.pool] then pools[#pools + 1] = move.pool end
+            state[move.pool] = move.to
+        end
+    end
+    for _, pool in ipairs(pools) do
+        if state[pool] == "OPEN" then return pool end
+    end
+end
+
+--- No breaker opens in the phase, or stands open as it begins; or none ever.
 function words.never_opens(phase)
     local spot = place.here("s.never_opens")
     check_phase(spot, phase)
     return expectation(spot, function(_, figures)
         local from, to = figures:span_of(phase)
+        local before = open_at(figures, from)
+        if before then
+            return false, ("no breaker should open in phase %q, but that of %s stood open as it began")
+                :format(phase, before)
+        end
         local move = first_move(figures, "OPEN", from)
         if not move or phase and move.at >= to then return true end
         return false, ("no breaker should open%s, but that of %s did at %s s"):format(
@@ -351,7 +370,8 @@ local function judge_policy(most, figures)
     local hook, reason = (faults.why or "a function: no reason was kept"):match "^([^:]*): (.*)$"
     return false, ("policy: %s failed %s, and the built-in policy answered instead: %s%s"):format(hook,
         wording.several(faults.count, "time"), reason,
-        faults.off and "; too many in a row (policy_faults): from then on no function of the policy was asked" or "")
+        faults.off and "; too many in a row (policy_faults): from then on no function of the policy was asked"
+            or "")
 end
 
 local function never(word, judge)
@@ -370,7 +390,8 @@ never("calls_lost", judge_lost)
 --- At most so many requests took effect more than once. Checked with 0 likewise.
 never("executed_twice", judge_twice)
 
---- At most so many times a function of the policy fails, runs too long or gives nonsense. Checked with 0 likewise.
+--- At most so many times a function of the policy fails, runs too long or gives nonsense. Checked with 0
+-- likewise.
 never("policy_faults", judge_policy)
 
 local function judge_undead(_, figures)

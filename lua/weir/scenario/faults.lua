@@ -159,8 +159,13 @@ end
 -- -----------------------------------------------------------------------------------------------
 
 local function check_what(spot, what)
-    if getmetatable(what) == Fault or type(what) == "function" then return end
     local names = check.names(words)
+    for _, name in ipairs(names) do
+        if rawequal(what, words[name]) then
+            spot:fail("%s: s.%s needs the name of a server: s.%s \"primary\"", spot.title, name, name)
+        end
+    end
+    if getmetatable(what) == Fault or type(what) == "function" then return end
     local hint = type(what) == "string" and check.hint(what, names) or ""
     spot:fail("%s takes faults, such as s.crash \"primary\", or functions; this is %s%s", spot.title,
         check.shown(what), hint)

@@ -92,7 +92,9 @@ local function read_servers(spot, given)
         list[#list + 1] = read_server(spot, name, given[name])
         names[name] = true
     end
-    for _, server in ipairs(list) do check_leader(server.where, server.name, server.options.follows, names) end
+    for _, server in ipairs(list) do
+        check_leader(server.where, server.name, server.options.follows, names)
+    end
     table.sort(list, function(a, b)
         local a_leads, b_leads = not a.options.follows, not b.options.follows
         if a_leads ~= b_leads then return a_leads end

@@ -45,6 +45,7 @@ local options = {
     { name = "--limit", key = "limit", read = seconds },
     { name = "--live", key = "live" },
     { name = "--list", key = "list" },
+    { name = "--pictures", key = "pictures" },
     -- how the supervisor starts a worker: the number of the case to begin with
     { name = "--worker", key = "worker", read = whole(1, LARGEST_SEED), internal = true },
 }
@@ -134,6 +135,7 @@ function arguments.of_worker(parsed, file, from)
     if parsed.record then list[#list + 1] = "--record=" .. parsed.record end
     if parsed.live then list[#list + 1] = "--live" end
     if parsed.list then list[#list + 1] = "--list" end
+    if parsed.pictures then list[#list + 1] = "--pictures" end
     list[#list + 1] = "--"
     list[#list + 1] = file
     return list

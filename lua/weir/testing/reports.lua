@@ -32,7 +32,11 @@ local function add_output(lines, output)
     end
 end
 
--- What there is to say about a case that did not pass, line by line.
+local function is_good(result)
+    return result.status == "passed" or result.status == "skipped"
+end
+
+-- What there is to say about a case, line by line: of one that passed, its picture if that was asked for.
 local function explanation(result)
     local lines = {}
     local function add(text, indent)
@@ -41,15 +45,11 @@ local function explanation(result)
     end
     add(result.text)
     add(result.trace, "  ")
-    if result.status == "skipped" then return lines end
+    if is_good(result) then return lines end
     if result.output and result.output ~= "" then add_output(lines, result.output) end
     if result.record then add("trace: " .. result.record) end
     if result.again then add("again: " .. result.again) end
     return lines
-end
-
-local function is_good(result)
-    return result.status == "passed" or result.status == "skipped"
 end
 
 -- ---- text ------------------------------------------------------------------------------------------------
@@ -83,7 +83,6 @@ function Text:case(result)
         return
     end
     self.write("  ", self:word(word), "  ", name, " (", times, ")\n")
-    if is_good(result) then return end
     for _, line in ipairs(explanation(result)) do self.write(line == "" and "" or "        ", line, "\n") end
 end
 
@@ -134,7 +133,6 @@ function Tap:case(result)
         return
     end
     self.write "\n"
-    if is_good(result) then return end
     for _, line in ipairs(explanation(result)) do self.write("# ", line, "\n") end
 end
 

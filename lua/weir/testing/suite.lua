@@ -139,8 +139,8 @@ local function set_seed(case)
     if sim then sim.default_seed(case.seed) end
 end
 
-local function text_to_tell(status, message, report)
-    if status == "SUCCESS" then return nil end
+local function text_to_tell(status, message, report, pictures)
+    if status == "SUCCESS" then return pictures and report and report.picture or nil end
     if status == "SKIP" and report then return report.skipped end
     if status == "FAIL" and report and report.text then return report.text end -- without a line of ours
     return collect.as_text(message)
@@ -149,7 +149,8 @@ end
 -- A limit that ran out in the middle of our own code has no line of the file's; then it is that of the case.
 local function with_line(self, text)
     local case, file = self.current and self.current.case, self.options.files[1]
-    if not self.late or not case or not case.line or text:sub(1, #file + 1) == file .. ":" then return text end
+    local has_line = text:sub(1, #file + 1) == file .. ":"
+    if not self.late or not case or not case.line or has_line then return text end
     return ("%s:%d: %s"):format(file, case.line, text:match "^[^\n]-:%d+: (.*)$" or text)
 end
 
@@ -171,8 +172,8 @@ end
 local function tell_end(self, status, message, trace, seconds)
     local report = self.current and self.current.report
     local figures = report and report.figures
-    local text = text_to_tell(status, message, report)
-    text = text and with_line(self, text)
+    local text = text_to_tell(status, message, report, self.options.pictures)
+    text = text and status ~= "SUCCESS" and with_line(self, text) or text
     self.tell {
         event = "end", status = words[status], text = text,
         trace = trace_to_tell(self, status, text or "", trace), seconds = seconds,
