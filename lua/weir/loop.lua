@@ -31,18 +31,18 @@ local UNHEARD_MAX = 100
 -- resumed there. C allows some 200 nested calls; from here on inner turns serve the database only and resume
 -- nobody.
 local DEPTH_MAX = 16
--- How long the loop sleeps at most, so that Ctrl-C in a plain script is noticed; and how much time may pass at once
--- where that costs none.
+-- How long the loop sleeps at most, so that Ctrl-C in a plain script is noticed; and how much time may
+-- pass at once where that costs none.
 local TURN_MAX, APART_TURN_MAX = 0.25, 10
 local turn_max = TURN_MAX
 -- How many calls in a row a task may have served on the spot.
 local SERVED_MAX = 100
 
 loop.now = core.now
-loop.polls_waited = 0            -- how many wait for a descriptor; kept by weir.poll, which sets on_polled too
+loop.polls_waited = 0            -- how many wait for a descriptor; kept by weir.poll, as is on_polled
 
--- Puts everything the scheduler knows aside and begins with nothing, or with what was put aside before. Returns
--- what was there.
+-- Puts everything the scheduler knows aside and begins with nothing, or with what was put aside before.
+-- Returns what was there.
 local function exchange(other)
     local before = {
         current = current, queue = queue, first = first, last = last, parked = parked,
@@ -480,8 +480,8 @@ local function conclude(protected, ok, ...)
     return ok, ...
 end
 
---- Calls fn(...) in a world of its own: with a scheduler that knows none of the tasks there are and forgets what
--- is left when fn returns. All others stand still meanwhile. Errors pass through. For simulations.
+--- Calls fn(...) in a world of its own: with a scheduler that knows none of the tasks there are and forgets
+-- what is left when fn returns. All others stand still meanwhile. Errors pass through. For simulations.
 function loop.apart(fn, ...)
     local outside = exchange()
     turn_max = APART_TURN_MAX

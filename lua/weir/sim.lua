@@ -8,8 +8,8 @@
 --         ...
 --     end)
 --
--- Inside run everything of Weir lives in virtual time: engines, guards, sleeps, tasks. The same seed gives the same
--- course of events. Lua's own math.random is seeded too; os.time and os.clock know nothing of it.
+-- Inside run everything of Weir lives in virtual time: engines, guards, sleeps, tasks. The same seed gives
+-- the same course of events. Lua's own math.random is seeded too; os.time and os.clock know nothing of it.
 
 local compat = require "weir.compat"
 local core = require "weir.core"
@@ -61,11 +61,11 @@ local function with_claims(fn)
     end
 end
 
---- What statements that contain `text` (letters of any case) do; the first rule that fits rules. `does` is a table:
--- service (duration), writes (whether it has an effect), error (a SQLSTATE) and message, rows and columns; or a
--- function(asked) giving rows, a number of affected rows, nothing (the usual answer), or nil, a SQLSTATE and a
--- message. It is called at the moment of execution, with { sql, params, claims, role, user, now, seen_until,
--- in_transaction }, and must not wait.
+--- What statements that contain `text` (letters of any case) do; the first rule that fits rules. `does` is
+-- a table: service (duration), writes (whether it has an effect), error (a SQLSTATE) and message, rows and
+-- columns; or a function(asked) giving rows, a number of affected rows, nothing (the usual answer), or
+-- nil, a SQLSTATE and a message. It is called at the moment of execution, with { sql, params, claims,
+-- role, user, now, seen_until, in_transaction }, and must not wait.
 function Server:on(text, does)
     check_type("on: the part of the statements meant", text, "string")
     local rule = {}
@@ -80,9 +80,9 @@ function Server:on(text, does)
     return self
 end
 
---- Begins a fault now: "crash", "restart", "refuse", "slow", "freeze", "vanish", "latency", "reset", "errors",
--- "failover", "role_lost", "rotate". Options: lasts (seconds; without, until heal), and by kind after, recovery,
--- factor, rate, seconds, sqlstate, text, to, phase, count, forgotten.
+--- Begins a fault now: "crash", "restart", "refuse", "slow", "freeze", "vanish", "latency", "reset",
+-- "errors", "failover", "role_lost", "rotate". Options: lasts (seconds; without, until heal), and by kind
+-- after, recovery, factor, rate, seconds, sqlstate, text, to, phase, count, forgotten.
 function Server:fault(kind, options)
     check_type("fault: the kind", kind, "string")
     checked(self.sim.core:fault(self.name, kind, table_or_nothing("fault", options)))
@@ -132,7 +132,9 @@ end
 --- The server of that name; made with the defaults when first named.
 function Sim:server(name)
     check_type("server: the name", name, "string")
-    if self.servers and not self.servers[name] then errors.misusef("server: there is no server '%s'", name) end
+    if self.servers and not self.servers[name] then
+        errors.misusef("server: there is no server '%s'", name)
+    end
     checked(self.core:stats(name))
     return setmetatable({ sim = self, name = name }, Server)
 end
@@ -184,8 +186,8 @@ local function conclude(results)
     return compat.unpack(results, 2, results.n)
 end
 
---- Runs fn(...) in virtual time until it and all tasks it started have ended, those of `at` included. Returns what
--- fn returned and raises what it raised. What runs in real time stands still meanwhile.
+--- Runs fn(...) in virtual time until it and all tasks it started have ended, those of `at` included.
+-- Returns what fn returned and raises what it raised. What runs in real time stands still meanwhile.
 function Sim:run(fn, ...)
     check_type("run: the argument", fn, "function")
     if running then errors.misuse("run: a simulation is running already; one runs at a time") end
