@@ -53,7 +53,8 @@ void weir_sim_alarm_set(weir_sim *sim, weir_sim_alarm *alarm, uint64_t at_ns, vo
                         void *ctx);
 void weir_sim_alarm_clear(weir_sim *sim, weir_sim_alarm *alarm);
 
-/* One line per event, without newline: "12.500000 primary job 17 finished ...". NULL: none, and only the hash is kept. */
+/* One line per event, without newline: "12.500000000 primary finished 17 0". Told in the middle of it, so the function
+ * must only look. NULL: none, and only the hash is kept. */
 void weir_sim_trace(weir_sim *sim, void (*line)(void *ctx, const char *text), void *ctx);
 void weir_sim_note(weir_sim *sim, const char *text); /* a line of the program's own; part of the hash */
 uint64_t weir_sim_hash(const weir_sim *sim);         /* of everything that happened, in order */
@@ -78,6 +79,7 @@ typedef enum weir_sim_queue {
     WEIR_SIM_SHARED    /* all run at once, and slow each other down when they are more than `workers` */
 } weir_sim_queue;
 
+/* The statements of one segment share its statement_timeout. There are no prepared statements, so none goes stale. */
 typedef struct weir_sim_options {
     uint32_t workers; /* 1 .. 100 000 */
     weir_sim_queue queue;
@@ -116,7 +118,8 @@ typedef struct weir_sim_rule {
     const uint32_t *types;
     size_t columns, rows;
     const char *const *values; /* row by row; NULL: SQL NULL */
-    /* Asked at the moment of execution instead: fills the answer, whose strings it keeps until it is asked again. */
+    /* Asked at the moment of execution instead: fills the answer, whose strings it keeps until it is asked again. It may
+     * begin faults; one that brings its own server down ends its statement too. */
     void (*answer)(void *ctx, const struct weir_sim_asked *asked, struct weir_sim_answer *answer);
     void *ctx;
 } weir_sim_rule;
@@ -148,11 +151,14 @@ typedef enum weir_sim_fault_kind {
     WEIR_SIM_REFUSE,    /* connects are refused, with `sqlstate` (53300) or, "-", by nobody listening */
     WEIR_SIM_SLOW,      /* every statement that begins takes `factor` times as long */
     WEIR_SIM_FREEZE,    /* accepts, never answers; afterwards it goes on where it stood */
-    WEIR_SIM_VANISH,    /* packets vanish both ways; afterwards TCP sends them again, unless `forgotten` */
-    WEIR_SIM_LATENCY,   /* `seconds` more, each way */
+    WEIR_SIM_VANISH, /* packets vanish both ways; afterwards TCP sends them again. `forgotten`: connections that there
+                         * were stay silent for ever, and the server's ends keep their places until it restarts */
+    WEIR_SIM_LATENCY, /* `seconds` more, each way */
     WEIR_SIM_RESET, /* the connection is reset at `phase`, with probability `rate`, `count` times (0: always) */
-    WEIR_SIM_ERRORS, /* statements that contain `text` (NULL: all) fail with `sqlstate` at `rate` */
-    WEIR_SIM_FAILOVER, /* read-only from now on; server `to` is promoted; after `after`, who connects here gets there */
+    WEIR_SIM_ERRORS, /* statements that contain `text` (NULL: all) fail with `sqlstate` at `rate`, `count` times (0:
+                      * always); "commit": COMMIT does, as serializable transactions and deferred constraints make it */
+    WEIR_SIM_FAILOVER, /* read-only from now on, and what open transactions still commit here is lost; server `to` is
+                        * promoted; after `after`, who connects here gets there */
     WEIR_SIM_ROLE_LOST, /* SET ROLE is refused: 42501 */
     WEIR_SIM_ROTATE,    /* new connects are refused: 28P01; sessions stay */
     WEIR_SIM_FAULTS

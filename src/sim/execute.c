@@ -117,9 +117,14 @@ void wr_sim_execute(struct wr_sim_job *job)
     case WR_SEGMENT_MORE:
         run_statements(job);
         break;
-    case WR_SEGMENT_COMMIT:
-        job->committed = session->transaction == 'T';
-        wr_sim_session_finish(session, job->committed);
+    case WR_SEGMENT_COMMIT: /* what serializability or a deferred constraint has to say is said here */
+        job->committed = session->transaction == 'T' && !job->commit_fails;
+        if (session->transaction == 'T' && job->commit_fails) {
+            wr_sim_fail(job, job->server->trouble[WEIR_SIM_ERRORS].sqlstate,
+                        "made to fail by the simulation");
+        } else {
+            wr_sim_session_finish(session, job->committed);
+        }
         break;
     case WR_SEGMENT_ROLLBACK:
         wr_sim_session_finish(session, false);

@@ -150,7 +150,7 @@ static struct wr_sim_copy *copy_of(const weir_statement *statement, const struct
     return NULL;
 }
 
-static bool errors_strike(weir_sim_server *server, const char *sql)
+bool wr_sim_errors_strike(weir_sim_server *server, const char *sql)
 {
     const struct wr_sim_trouble *errors = &server->trouble[WEIR_SIM_ERRORS];
     if (!errors->active || (errors->fault.text != NULL && strcasestr(sql, errors->fault.text) == NULL))
@@ -169,7 +169,7 @@ static int read_statement(struct wr_sim_job *job, const struct wr_segment *segme
     if (op->verb == 'S' || op->verb == 'R' || op->verb == 'L') op->savepoint = savepoint_of(statement->sql);
     job->dirty = job->dirty || wr_sql_may_dirty(statement->sql);
     if (op->writes && statement->count > 0) op->number = wr_sim_number_of(statement->values[0]);
-    if (errors_strike(server, statement->sql))
+    if (wr_sim_errors_strike(server, statement->sql))
         memcpy(op->sqlstate, server->trouble[WEIR_SIM_ERRORS].sqlstate, sizeof op->sqlstate);
     if (op->rule != NULL && op->rule->answer != NULL) {
         op->copy = copy_of(statement, segment, job);

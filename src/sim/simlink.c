@@ -38,6 +38,7 @@ struct wr_link *wr_sim_link_new(struct wr_sim_instance *instance, void *owner, s
     link->server = session->server;
     link->session = link->backend = session;
     link->pid = session->pid;
+    link->transaction = session->transaction;
     link->hangup.fire = hangup_fired;
     wr_text_copy(link->user, sizeof link->user, user);
     wr_list_append(&link->server->links, &link->node);
@@ -96,6 +97,21 @@ static void fill_job(struct wr_sim_job *job, struct wr_link *link, const struct 
     job->role = segment->role != NULL;
     job->timeout_ns = segment->timeout_ms * 1000000u;
     job->asked_xid = segment->xid;
+    bool named = link->server->trouble[WEIR_SIM_ERRORS].fault.text !=
+                 NULL; /* COMMIT is no statement of the caller's */
+    job->commit_fails =
+        named && segment->kind == WR_SEGMENT_COMMIT && wr_sim_errors_strike(link->server, "commit");
+}
+
+/* A segment in the wrong place is refused as src/pg does: the two ends would disagree about the transaction. */
+static bool is_out_of_place(const struct wr_link *link, enum wr_segment_kind kind)
+{
+    static const char *const from[] = {
+        [WR_SEGMENT_SINGLE] = "I",  [WR_SEGMENT_BEGIN] = "I",       [WR_SEGMENT_MORE] = "TE",
+        [WR_SEGMENT_COMMIT] = "TE", [WR_SEGMENT_ROLLBACK] = "TE",   [WR_SEGMENT_PROBE] = "I",
+        [WR_SEGMENT_RESET] = "I",   [WR_SEGMENT_XACT_STATUS] = "I",
+    };
+    return link->busy || strchr(from[kind], link->transaction) == NULL;
 }
 
 /* The request or COMMIT is swallowed, and the reset is all that comes back. */
@@ -114,7 +130,7 @@ static bool answer_is_swallowed(weir_sim_server *server, enum wr_segment_kind ki
 int wr_sim_link_send(struct wr_link *link, const struct wr_segment *segment, struct wr_fault *fault)
 {
     weir_sim_server *server = link->server;
-    if (link->broken ||
+    if (link->broken || is_out_of_place(link, segment->kind) ||
         (carries_statements(segment->kind) && wr_sim_reset_strikes(server, WEIR_SIM_BEFORE_SEND)))
         return send_failed(link, fault);
     struct wr_sim_job *job = wr_sim_job_new(server->sim);
@@ -168,6 +184,7 @@ static void settled(void *arg)
         wr_text_copy(reply.fault.message, sizeof reply.fault.message, job->message);
     }
     link->busy = link->answered = false;
+    link->transaction = job->transaction;
     link->job = NULL;
     job->link = NULL;
     if (link->rung) wr_sim_arm(link->server->sim, &link->hangup, link->server->sim->now);

@@ -47,7 +47,7 @@ void wr_sim_job_free(struct wr_sim_job *job)
     job->link = NULL;
     job->gate = NULL;
     job->owner = NULL;
-    job->connect = job->failed = job->committed = job->xid_asked = job->dirty = false;
+    job->connect = job->failed = job->committed = job->xid_asked = job->dirty = job->commit_fails = false;
     job->timed_out = job->reset_after = job->role = job->readonly = job->want_xid = false;
     job->sqlstate[0] = job->message[0] = '\0';
     job->xid = job->asked_xid = job->timeout_ns = 0;

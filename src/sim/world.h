@@ -120,6 +120,7 @@ struct wr_link {
     bool unheard;           /* the end of it was told into a black hole */
     bool severed;           /* a middlebox has forgotten it: neither end hears the other again */
     bool closed;            /* the client has gone; only its cancel is left */
+    char transaction;       /* as the last answer said */
     bool answered;          /* the answer is here and waits for the confirmation of a cancel */
     enum wr_sim_cancel cancel_stage;
     unsigned cancels;       /* sent for this segment */
@@ -177,7 +178,7 @@ struct wr_sim_job {
 
     /* a segment */
     enum wr_segment_kind kind;
-    bool readonly, want_xid, role, timed_out, reset_after, dirty;
+    bool readonly, want_xid, role, timed_out, reset_after, dirty, commit_fails;
     uint64_t timeout_ns, asked_xid;
     struct wr_sim_op *ops, few[WR_SIM_OPS];
     size_t op_count, op_room;
@@ -362,6 +363,7 @@ bool wr_sim_session_release(struct wr_sim_session *session, uint64_t name);
 
 /* rules.c */
 struct wr_sim_rule;
+bool wr_sim_errors_strike(weir_sim_server *server, const char *sql);
 /* Fills ops from the statements, drawing what has to be drawn. WEIR_OK or WEIR_ENOMEM. */
 int wr_sim_read_statements(struct wr_sim_job *job, const struct wr_segment *segment);
 uint64_t wr_sim_number_of(const char *text); /* of a write whose first value this is; 0: none */

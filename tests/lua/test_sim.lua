@@ -191,6 +191,9 @@ function TestDatabase.test_rows_have_the_types_of_their_values()
         lu.assertEquals(rows, { { id = 1, name = "ada", rate = 0.5, vip = true }, { id = 2, rate = 2 } })
         sim:server("primary"):on("ordered", { columns = { "b", "a" }, rows = { { a = 1, b = 2 } } })
         lu.assertEquals(assert(db:service():query("GET /x", "select ordered")), { { a = 1, b = 2 } })
+        sim:server("primary"):on("large", { rows = { { big = 1e15, huge = 1e300, nan = 0 / 0 } } })
+        local large = assert(db:service():query("GET /x", "select large"))[1]
+        lu.assertEquals({ large.big, large.huge, large.nan ~= large.nan }, { 1e15, 1e300, true })
         sim:server("primary"):on("nothing", { rows = {} })
         lu.assertEquals(#assert(db:service():query("GET /x", "select nothing")), 0)
     end)
@@ -316,7 +319,7 @@ function TestDatabase.test_what_cannot_be_is_refused_at_its_line()
         { function() server:on("x", { eror = "40001" }) end, "eror is not a known option" },
         { function() server:on("x", { error = "4" }) end, "sqlstate is not five characters long, like 40001" },
         { function() server:on("x", { rows = { 1 } }) end, "rows must be a list of tables with columns by name" },
-        { function() server:on("x", { rows = { { a = {} } } }) end, "a row holds a value that is no string, number" },
+        { function() server:on("x", { rows = { { a = {} } } }) end, "a row holds a value that is no string (without zero bytes), number" },
         { function() server:on("x", { answer = 5 }) end, "answer must be a function" },
         { function() server:fault "flood" end, "there is no fault 'flood'; there are crash, restart, refuse" },
         { function() server:fault(5) end, "fault: the kind is a number; it must be a string" },
@@ -717,7 +720,7 @@ function TestTrouble.test_an_answer_that_makes_no_sense_is_told()
     for _, case in ipairs {
         { "text", "a rule must return rows, a number of affected rows, nothing, or nil and a SQLSTATE" },
         { { 1, 2 }, "rows must be a list of tables with columns by name, or come with columns" },
-        { { { a = print } }, "a row holds a value that is no string, number, boolean or weir.null" },
+        { { { a = print } }, "a row holds a value that is no string (without zero bytes), number, boolean or weir.null" },
     } do
         local sim = weir.sim {}
         sim:server("primary"):on("select", function() return case[1] end)

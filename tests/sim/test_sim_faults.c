@@ -730,6 +730,27 @@ static void an_error_counts_down_and_is_repeated(void **state)
     sim_close(&f);
 }
 
+static void an_error_may_come_at_commit(void **state)
+{
+    (void)state;
+    struct sim_fixture f;
+    prepare(&f);
+    f.options.retries = 1;
+    sim_open(&f);
+    sim_fault(&f, (weir_sim_fault){
+                      .kind = WEIR_SIM_ERRORS, .sqlstate = "40001", .rate = 1, .text = "commit", .count = 2});
+    weir_call *call = sim_write_unit(&f, (weir_request){0}, "1");
+    sim_expect(call, (struct sim_end){WEIR_CALL_SERVER, WEIR_CLASS_SAFE, WEIR_OUTCOME_ROLLED_BACK, WEIR_PHASE_DONE,
+                                      "40001", 2});
+    weir_call_free(call);
+    expect_executions(&f, "1", 0);
+    call = sim_write_unit(&f, (weir_request){0}, "1");
+    sim_expect_well(call);
+    weir_call_free(call);
+    expect_executions(&f, "1", 1);
+    sim_close(&f);
+}
+
 static void a_lost_role_is_denied_to_anon_only(void **state)
 {
     (void)state;
@@ -957,6 +978,7 @@ int main(void)
         cmocka_unit_test(a_reset_strikes_at_its_rate_and_as_often_as_told),
         cmocka_unit_test(errors_strike_what_they_name),
         cmocka_unit_test(an_error_counts_down_and_is_repeated),
+        cmocka_unit_test(an_error_may_come_at_commit),
         cmocka_unit_test(a_lost_role_is_denied_to_anon_only),
         cmocka_unit_test(a_replica_is_read_only),
         cmocka_unit_test(a_failover_loses_what_the_replica_had_not_seen),
