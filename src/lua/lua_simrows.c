@@ -84,7 +84,19 @@ static uint32_t type_of(lua_State *L)
     }
 }
 
-/* The value on top as text; NULL for nil and weir.null. False: a table or a function, which no column holds. */
+static void write_number(lua_State *L, char *out, size_t size)
+{
+#if LUA_VERSION_NUM >= 503
+    if (lua_isinteger(L, -1)) {
+        (void)snprintf(out, size, LUA_INTEGER_FMT, lua_tointeger(L, -1));
+        return;
+    }
+#endif
+    (void)snprintf(out, size, type_of(L) == TYPE_INT8 ? "%.0f" : "%.17g", lua_tonumber(L, -1));
+}
+
+/* The value on top as text; NULL for nil and weir.null. False: a table, a function or a zero byte, which no column
+ * holds. */
 static bool text_of(lua_State *L, char **out)
 {
     char digits[40];
@@ -95,10 +107,10 @@ static bool text_of(lua_State *L, char **out)
     case LUA_TBOOLEAN:
         return (*out = strdup(lua_toboolean(L, -1) ? "t" : "f")) != NULL;
     case LUA_TNUMBER:
-        (void)snprintf(digits, sizeof digits, type_of(L) == TYPE_INT8 ? "%.0f" : "%.17g",
-                       lua_tonumber(L, -1));
+        write_number(L, digits, sizeof digits);
         return (*out = strdup(digits)) != NULL;
     case LUA_TSTRING:
+        if (strlen(lua_tostring(L, -1)) != lua_rawlen(L, -1)) return false;
         return (*out = strdup(lua_tostring(L, -1))) != NULL;
     default:
         return wl_is_null(L, -1);
@@ -143,7 +155,7 @@ const char *wl_rows_read(lua_State *L, int list, int names, struct wl_rows *rows
     if (rows->types == NULL || rows->values == NULL) return "there is not enough memory for the rows";
     for (size_t r = 0; r < count; r++) {
         if (!read_row(L, list, r, rows))
-            return "a row holds a value that is no string, number, boolean or weir.null";
+            return "a row holds a value that is no string (without zero bytes), number, boolean or weir.null";
     }
     for (size_t c = 0; c < rows->columns; c++) {
         if (rows->types[c] == 0) rows->types[c] = TYPE_TEXT;
