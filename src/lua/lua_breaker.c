@@ -71,13 +71,6 @@ static uint64_t ask_open_for(void *ctx, uint32_t k)
 
 /* ---- making -------------------------------------------------------------------------------------------- */
 
-static int refuse(lua_State *L, const char *why)
-{
-    lua_pushnil(L);
-    lua_pushstring(L, why);
-    return 2;
-}
-
 /* core.breaker(options[, now]) -> breaker | nil, why */
 int wl_breaker_new(lua_State *L)
 {
@@ -88,7 +81,7 @@ int wl_breaker_new(lua_State *L)
     lua_settop(L, 2);
     uint64_t now_ns = wl_guard_now(L, 2);
     weir_breaker_defaults(&config);
-    if (!wl_breaker_read(&reader, 1, &config)) return refuse(L, reader.why);
+    if (!wl_breaker_read(&reader, 1, &config)) return wl_refuse(L, reader.why);
 
     struct wl_breaker *self = lua_newuserdatauv(L, sizeof *self + weir_breaker_size() + 63, 1);
     *self = (struct wl_breaker){.L = L};
@@ -103,7 +96,7 @@ int wl_breaker_new(lua_State *L)
     wl_set_anchor(L, -2);
     lua_replace(L, 1); /* where ask_open_for looks, should init ask: a breaker may start open */
     lua_settop(L, 1);
-    if (weir_breaker_init(self->breaker, &config, now_ns, why) != WEIR_OK) return refuse(L, why);
+    if (weir_breaker_init(self->breaker, &config, now_ns, why) != WEIR_OK) return wl_refuse(L, why);
     luaL_setmetatable(L, WL_BREAKER_TYPE);
     return 1;
 }
@@ -116,18 +109,6 @@ static struct wl_breaker *check_breaker(lua_State *L)
 }
 
 /* ---- evidence ------------------------------------------------------------------------------------------ */
-
-static void set_number(lua_State *L, const char *name, double value)
-{
-    lua_pushnumber(L, value);
-    lua_setfield(L, -2, name);
-}
-
-static void set_count(lua_State *L, const char *name, uint64_t value)
-{
-    lua_pushinteger(L, (lua_Integer)value);
-    lua_setfield(L, -2, name);
-}
 
 static void set_text(lua_State *L, const char *name, const char *value)
 {
@@ -152,14 +133,14 @@ static void push_evidence(lua_State *L, const weir_evidence *evidence)
     set_text(L, "to", weir_breaker_state_name(evidence->to));
     set_text(L, "rule", rule_name(evidence->rule));
     set_text(L, "text", weir_evidence_text(evidence, text, sizeof text));
-    set_count(L, "generation", evidence->generation);
-    set_count(L, "calls", evidence->calls);
-    set_count(L, "failures", evidence->failures);
-    set_count(L, "slow", evidence->slow);
-    set_number(L, "at", (double)evidence->at_ns / 1e9);
+    wl_set_count(L, "generation", evidence->generation);
+    wl_set_count(L, "calls", evidence->calls);
+    wl_set_count(L, "failures", evidence->failures);
+    wl_set_count(L, "slow", evidence->slow);
+    wl_set_number(L, "at", (double)evidence->at_ns / 1e9);
     if (evidence->threshold > 0) {
-        set_number(L, "rate", evidence->rate);
-        set_number(L, "threshold", evidence->threshold);
+        wl_set_number(L, "rate", evidence->rate);
+        wl_set_number(L, "threshold", evidence->threshold);
     }
     lua_createtable(L, 4, 0);
     for (int i = 0; i < 4 && evidence->codes[i][0] != '\0'; i++) {
@@ -209,10 +190,12 @@ static int breaker_settle(lua_State *L)
     double elapsed = lua_type(L, 4) == LUA_TNUMBER ? lua_tonumber(L, 4) : -1;
     int verdict = 0;
     while (verdict < 3 && strcmp(said, verdicts[verdict]) != 0) verdict++;
-    if (permit == NULL || permit->from != self) return refuse(L, "the permit is not one this breaker gave");
-    if (permit->settled) return refuse(L, "the permit has been settled before");
-    if (verdict == 3) return refuse(L, "the verdict must be 'success', 'failure' or 'neutral'");
-    if (!(elapsed >= 0 && elapsed < 1e9)) return refuse(L, "elapsed must be a number of seconds, 0 or more");
+    if (permit == NULL || permit->from != self)
+        return wl_refuse(L, "the permit is not one this breaker gave");
+    if (permit->settled) return wl_refuse(L, "the permit has been settled before");
+    if (verdict == 3) return wl_refuse(L, "the verdict must be 'success', 'failure' or 'neutral'");
+    if (!(elapsed >= 0 && elapsed < 1e9))
+        return wl_refuse(L, "elapsed must be a number of seconds, 0 or more");
     uint64_t now_ns = wl_guard_now(L, 6);
     permit->settled = true;
     bool moved =
@@ -260,7 +243,8 @@ static int breaker_force(lua_State *L)
         lua_pushboolean(L, 1);
         return 1 + push_event(L, self, moved, &event);
     }
-    return refuse(L, "the state must be 'open', 'closed', 'disabled', 'metrics_only', or nil to end forcing");
+    return wl_refuse(L,
+                     "the state must be 'open', 'closed', 'disabled', 'metrics_only', or nil to end forcing");
 }
 
 static int breaker_reset(lua_State *L)
@@ -284,15 +268,15 @@ static int breaker_snapshot(lua_State *L)
     weir_breaker_snapshot_at(self->breaker, wl_guard_now(L, 2), &now);
     lua_createtable(L, 0, 12);
     set_text(L, "state", weir_breaker_state_name(now.state));
-    set_count(L, "calls", now.calls);
-    set_count(L, "failures", now.failures);
-    set_count(L, "slow", now.slow);
-    if (now.failure_rate >= 0) set_number(L, "failure_rate", now.failure_rate);
-    if (now.slow_rate >= 0) set_number(L, "slow_rate", now.slow_rate);
-    set_count(L, "refused", now.refused);
-    set_count(L, "opened_count", now.opened_count);
-    set_count(L, "generation", now.generation);
-    if (now.retry_after_ns != UINT64_MAX) set_number(L, "retry_after", (double)now.retry_after_ns / 1e9);
+    wl_set_count(L, "calls", now.calls);
+    wl_set_count(L, "failures", now.failures);
+    wl_set_count(L, "slow", now.slow);
+    if (now.failure_rate >= 0) wl_set_number(L, "failure_rate", now.failure_rate);
+    if (now.slow_rate >= 0) wl_set_number(L, "slow_rate", now.slow_rate);
+    wl_set_count(L, "refused", now.refused);
+    wl_set_count(L, "opened_count", now.opened_count);
+    wl_set_count(L, "generation", now.generation);
+    if (now.retry_after_ns != UINT64_MAX) wl_set_number(L, "retry_after", (double)now.retry_after_ns / 1e9);
     if (now.evidence.rule != WEIR_RULE_NONE) {
         push_evidence(L, &now.evidence);
         lua_setfield(L, -2, "evidence");

@@ -138,13 +138,6 @@ static int call_free(lua_State *L)
     return 0;
 }
 
-static int refuse(lua_State *L, const char *why)
-{
-    lua_pushnil(L);
-    lua_pushstring(L, why);
-    return 2;
-}
-
 static struct wl_call **push_call(lua_State *L)
 {
     struct wl_call **box = lua_newuserdatauv(L, sizeof *box, 0);
@@ -160,7 +153,7 @@ static struct wl_engine *prepare(lua_State *L, int context, weir_request *reques
     struct wl_engine *engine = wl_engine_enterable(L, 1);
     const struct wl_request *common = luaL_checkudata(L, 2, WL_REQUEST_TYPE);
     *request = common->request;
-    if (engine == NULL) return (void)refuse(L, "the engine is closed"), NULL;
+    if (engine == NULL) return (void)wl_refuse(L, "the engine is closed"), NULL;
     if (lua_type(L, context) != LUA_TSTRING) {
         lua_pushnil(L);
         lua_pushfstring(L, "the context is a %s; say in a string what this call is for, like 'GET /contacts'",
@@ -170,8 +163,9 @@ static struct wl_engine *prepare(lua_State *L, int context, weir_request *reques
     size_t length = 0;
     request->context = lua_tolstring(L, context, &length);
     if (length == 0)
-        return (void)refuse(L, "the context is empty; say what this call is for, like 'GET /contacts'"), NULL;
-    if (strlen(request->context) != length) return (void)refuse(L, "the context holds a zero byte"), NULL;
+        return (void)wl_refuse(L, "the context is empty; say what this call is for, like 'GET /contacts'"),
+               NULL;
+    if (strlen(request->context) != length) return (void)wl_refuse(L, "the context holds a zero byte"), NULL;
     request->notify = on_notify;
     return engine;
 }
@@ -219,8 +213,8 @@ int wl_call_submit_many(lua_State *L)
     if (engine == NULL) return 2;
     struct wl_call **box = push_call(L);
     const weir_statement *statements = wl_params_many(L, &engine->scratch, 4, &count, why);
-    if (statements == NULL) return refuse(L, why);
-    return begin_call(engine, box, &request, statements, count, why) ? hand_out(L, box) : refuse(L, why);
+    if (statements == NULL) return wl_refuse(L, why);
+    return begin_call(engine, box, &request, statements, count, why) ? hand_out(L, box) : wl_refuse(L, why);
 }
 
 int wl_call_begin(lua_State *L)
@@ -230,7 +224,7 @@ int wl_call_begin(lua_State *L)
     struct wl_engine *engine = prepare(L, 3, &request);
     if (engine == NULL) return 2;
     struct wl_call **box = push_call(L);
-    return begin_call(engine, box, &request, NULL, 0, why) ? hand_out(L, box) : refuse(L, why);
+    return begin_call(engine, box, &request, NULL, 0, why) ? hand_out(L, box) : wl_refuse(L, why);
 }
 
 /* ---- methods ------------------------------------------------------------------------------------------- */
@@ -267,14 +261,14 @@ static struct wl_call *check_active(lua_State *L)
 static int send_statements(lua_State *L, struct wl_call *call, const weir_statement *statements, size_t count,
                            char *why)
 {
-    if (statements == NULL) return refuse(L, why);
-    if (call->engine->handle == NULL) return refuse(L, "the engine is closed");
+    if (statements == NULL) return wl_refuse(L, why);
+    if (call->engine->handle == NULL) return wl_refuse(L, "the engine is closed");
     why[0] = '\0';
     call->engine->loop->busy++;
     int code = weir_unit_send(call->handle, statements, count, why);
     wl_loop_leave(call->engine->loop);
-    if (code == WEIR_ESTATE) return refuse(L, "the transaction is busy or has ended");
-    if (code != WEIR_OK) return refuse(L, why);
+    if (code == WEIR_ESTATE) return wl_refuse(L, "the transaction is busy or has ended");
+    if (code != WEIR_OK) return wl_refuse(L, why);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -303,7 +297,7 @@ static int call_finish(lua_State *L)
     call->engine->loop->busy++;
     int code = weir_unit_finish(call->handle, (weir_finish)how);
     wl_loop_leave(call->engine->loop);
-    if (code != WEIR_OK) return refuse(L, "the transaction is busy or has ended");
+    if (code != WEIR_OK) return wl_refuse(L, "the transaction is busy or has ended");
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -447,8 +441,8 @@ int wl_call_query(lua_State *L)
     if (engine == NULL) return 2;
     struct wl_call **box = borrow_box(L);
     const weir_statement *statement = wl_params_one(L, &engine->scratch, 5, last, why);
-    if (statement == NULL) return refuse(L, why);
-    if (!begin_call(engine, box, &request, statement, 1, why)) return refuse(L, why);
+    if (statement == NULL) return wl_refuse(L, why);
+    if (!begin_call(engine, box, &request, statement, 1, why)) return wl_refuse(L, why);
     if (!serve(L, *box, seconds)) return hand_out_borrowed(L, box);
     return collect(L, box, ((const struct wl_request *)lua_touserdata(L, 2))->null);
 }

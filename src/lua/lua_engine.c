@@ -110,13 +110,6 @@ static struct wl_engine *lookable(lua_State *L)
     return engine->handle != NULL ? engine : NULL;
 }
 
-static int refuse(lua_State *L, const char *why)
-{
-    lua_pushnil(L);
-    lua_pushstring(L, why);
-    return 2;
-}
-
 static int fail(lua_State *L, const char *what)
 {
     lua_pushnil(L);
@@ -153,7 +146,7 @@ static int start(lua_State *L, struct wl_engine *engine, struct wl_options *opti
     int code = engine->loop->sim != NULL ? wl_sim_open_engine(engine, options, why)
                                          : open_on_uv(L, engine, options, why);
     wl_loop_leave(engine->loop);
-    if (code == WEIR_EINVAL) return refuse(L, why);
+    if (code == WEIR_EINVAL) return wl_refuse(L, why);
     if (code != WEIR_OK) return fail(L, why);
     lua_pushlightuserdata(L, engine);
     push_check_names(L, &options->engine);
@@ -166,7 +159,7 @@ int wl_engine_new(lua_State *L)
     struct wl_reader reader = {.L = L};
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 1);
-    if (!wl_options_read(&reader, 1, &options)) return refuse(L, reader.why);
+    if (!wl_options_read(&reader, 1, &options)) return wl_refuse(L, reader.why);
 
     struct wl_loop *loop = wl_loop_of(L);
     if (loop->busy > 0) return luaL_error(L, "a policy must not open an engine");
@@ -218,7 +211,7 @@ static size_t write_document(weir_engine *engine, enum document which, uint64_t 
 static int push_document(lua_State *L, enum document which, uint64_t number)
 {
     struct wl_engine *engine = lookable(L);
-    if (engine == NULL) return refuse(L, "the engine is closed");
+    if (engine == NULL) return wl_refuse(L, "the engine is closed");
     for (;;) {
         size_t length = write_document(engine->handle, which, number, engine->text, engine->text_room);
         if (length < engine->text_room) {
@@ -259,27 +252,21 @@ static int engine_events(lua_State *L)
     return push_document(L, EVENTS, check_count(L, 2, 0));
 }
 
-static void set_count(lua_State *L, const char *name, uint64_t count)
-{
-    lua_pushinteger(L, (lua_Integer)count);
-    lua_setfield(L, -2, name);
-}
-
 static int engine_held(lua_State *L)
 {
     struct wl_engine *engine = lookable(L);
     weir_held held = {0};
     if (engine != NULL) weir_held_now(engine->handle, &held);
     lua_createtable(L, 0, 9);
-    set_count(L, "calls", held.calls);
-    set_count(L, "in_flight", held.in_flight);
-    set_count(L, "leased", held.leased);
-    set_count(L, "connecting", held.connecting);
-    set_count(L, "canceling", held.canceling);
-    set_count(L, "idle", held.idle);
-    set_count(L, "timers", held.timers);
-    set_count(L, "waiting", held.waiting);
-    set_count(L, "allocations", held.allocations);
+    wl_set_count(L, "calls", held.calls);
+    wl_set_count(L, "in_flight", held.in_flight);
+    wl_set_count(L, "leased", held.leased);
+    wl_set_count(L, "connecting", held.connecting);
+    wl_set_count(L, "canceling", held.canceling);
+    wl_set_count(L, "idle", held.idle);
+    wl_set_count(L, "timers", held.timers);
+    wl_set_count(L, "waiting", held.waiting);
+    wl_set_count(L, "allocations", held.allocations);
     return 1;
 }
 
@@ -295,7 +282,7 @@ static int engine_closed(lua_State *L)
 static int answer(lua_State *L, struct wl_engine *engine, int code, const char *why)
 {
     wl_loop_leave(engine->loop);
-    if (code != WEIR_OK) return refuse(L, why);
+    if (code != WEIR_OK) return wl_refuse(L, why);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -309,7 +296,7 @@ static int engine_force(lua_State *L)
     struct wl_engine *engine = wl_engine_enterable(L, 1);
     const char *pool = luaL_optstring(L, 2, NULL);
     int state = luaL_checkoption(L, 3, "auto", names);
-    if (engine == NULL) return refuse(L, "the engine is closed");
+    if (engine == NULL) return wl_refuse(L, "the engine is closed");
     engine->loop->busy++;
     return answer(L, engine, weir_force_breaker(engine->handle, pool, states[state], why), why);
 }
@@ -320,7 +307,7 @@ static int engine_pause(lua_State *L)
     struct wl_engine *engine = wl_engine_enterable(L, 1);
     const char *pool = luaL_optstring(L, 2, NULL);
     bool paused = lua_toboolean(L, 3) != 0;
-    if (engine == NULL) return refuse(L, "the engine is closed");
+    if (engine == NULL) return wl_refuse(L, "the engine is closed");
     engine->loop->busy++;
     return answer(L, engine, weir_pause(engine->handle, pool, paused, why), why);
 }

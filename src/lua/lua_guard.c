@@ -19,13 +19,6 @@ uint64_t wl_seed(lua_State *L)
     return seed;
 }
 
-static int refuse(lua_State *L, const char *why)
-{
-    lua_pushnil(L);
-    lua_pushstring(L, why);
-    return 2;
-}
-
 /* ---- backoff ------------------------------------------------------------------------------------------- */
 
 struct backoff {
@@ -56,12 +49,12 @@ int wl_backoff_new(lua_State *L)
                                defaults.backoff_factor,
                                0,
                                false};
-    if (!wl_backoff_read(&reader, 1, &given)) return refuse(L, reader.why);
+    if (!wl_backoff_read(&reader, 1, &given)) return wl_refuse(L, reader.why);
     struct backoff *self = lua_newuserdatauv(L, sizeof *self, 0);
     self->random = given.seeded ? given.seed : wl_seed(L);
     if (weir_backoff_init(&self->backoff, (weir_backoff_kind)given.kind, given.base_ns, given.cap_ns,
                           given.factor, why) != WEIR_OK) {
-        return refuse(L, why);
+        return wl_refuse(L, why);
     }
     luaL_setmetatable(L, WL_BACKOFF_TYPE);
     return 1;
@@ -92,9 +85,9 @@ int wl_budget_new(lua_State *L)
     luaL_checktype(L, 1, LUA_TTABLE);
     uint64_t now_ns = wl_guard_now(L, 2);
     weir_budget_defaults(&config);
-    if (!wl_budget_read(&reader, 1, &config)) return refuse(L, reader.why);
+    if (!wl_budget_read(&reader, 1, &config)) return wl_refuse(L, reader.why);
     void *memory = lua_newuserdatauv(L, weir_budget_size() + 63, 0);
-    if (weir_budget_init(wl_aligned(memory), &config, now_ns, why) != WEIR_OK) return refuse(L, why);
+    if (weir_budget_init(wl_aligned(memory), &config, now_ns, why) != WEIR_OK) return wl_refuse(L, why);
     luaL_setmetatable(L, WL_BUDGET_TYPE);
     return 1;
 }
@@ -143,7 +136,7 @@ int wl_limit_new(lua_State *L)
     double max = luaL_checknumber(L, 1);
     void *memory = lua_newuserdatauv(L, weir_limit_size() + 63, 0);
     uint32_t whole = max >= 1 && max <= 4294967295.0 ? (uint32_t)max : 0;
-    if (weir_limit_init(wl_aligned(memory), whole, why) != WEIR_OK) return refuse(L, why);
+    if (weir_limit_init(wl_aligned(memory), whole, why) != WEIR_OK) return wl_refuse(L, why);
     luaL_setmetatable(L, WL_LIMIT_TYPE);
     return 1;
 }
@@ -186,7 +179,8 @@ int wl_rate_new(lua_State *L)
     double per_second = luaL_checknumber(L, 1), burst = luaL_checknumber(L, 2);
     uint64_t now_ns = wl_guard_now(L, 3);
     void *memory = lua_newuserdatauv(L, weir_rate_size() + 63, 0);
-    if (weir_rate_init(wl_aligned(memory), per_second, burst, now_ns, why) != WEIR_OK) return refuse(L, why);
+    if (weir_rate_init(wl_aligned(memory), per_second, burst, now_ns, why) != WEIR_OK)
+        return wl_refuse(L, why);
     luaL_setmetatable(L, WL_RATE_TYPE);
     return 1;
 }

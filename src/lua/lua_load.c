@@ -143,13 +143,6 @@ static int load_collect(lua_State *L)
     return 0;
 }
 
-static int refuse(lua_State *L, const char *why)
-{
-    lua_pushnil(L);
-    lua_pushstring(L, why);
-    return 2;
-}
-
 /* The box, at 4, holds a load with neither handle nor options. */
 static struct wl_load *push_load(lua_State *L, struct wl_engine *engine, struct wl_tally *tally)
 {
@@ -183,11 +176,11 @@ int wl_load_new(lua_State *L)
     struct wl_engine *engine = wl_engine_enterable(L, 1);
     struct wl_tally **tally = luaL_checkudata(L, 2, WL_TALLY_TYPE);
     luaL_checktype(L, 3, LUA_TTABLE);
-    if (engine == NULL) return refuse(L, "the engine is closed");
+    if (engine == NULL) return wl_refuse(L, "the engine is closed");
     if (*tally == NULL || (*tally)->handle == NULL) return luaL_error(L, "the tally is closed");
     struct wl_load *load = push_load(L, engine, *tally);
     lua_insert(L, 3); /* the options are on top */
-    if (!wl_load_read(&reader, 4, load, &options)) return refuse(L, reader.why);
+    if (!wl_load_read(&reader, 4, load, &options)) return wl_refuse(L, reader.why);
     if (load->numbers != NULL) options.numbers = &load->numbers->last;
     options.now_ns = on_now;
     options.opened = on_opened;
@@ -196,7 +189,7 @@ int wl_load_new(lua_State *L)
     options.sooner = rearm;
     options.ctx = load;
     if (weir_load_new(&load->handle, engine->handle, load->tally->handle, &options, reader.why) != WEIR_OK)
-        return refuse(L, reader.why);
+        return wl_refuse(L, reader.why);
     begin(load);
     lua_settop(L, 3);
     return 1;

@@ -68,12 +68,6 @@ static void set_text(lua_State *L, const char *name, const char *value)
     lua_setfield(L, -2, name);
 }
 
-static void set_number(lua_State *L, const char *name, double value)
-{
-    lua_pushnumber(L, value);
-    lua_setfield(L, -2, name);
-}
-
 static void set_bool(lua_State *L, const char *name, bool value)
 {
     lua_pushboolean(L, value);
@@ -106,10 +100,10 @@ static void push_failure(lua_State *L, const weir_failure *failure)
     set_text(L, "label", failure->label);
     lua_pushinteger(L, (lua_Integer)failure->attempt);
     lua_setfield(L, -2, "attempt");
-    set_number(L, "elapsed", (double)failure->elapsed_ns / 1e9);
-    set_number(L, "remaining", (double)failure->remaining_ns / 1e9);
-    set_number(L, "delay", (double)failure->backoff_ns / 1e9);
-    set_number(L, "budget", failure->budget);
+    wl_set_number(L, "elapsed", (double)failure->elapsed_ns / 1e9);
+    wl_set_number(L, "remaining", (double)failure->remaining_ns / 1e9);
+    wl_set_number(L, "delay", (double)failure->backoff_ns / 1e9);
+    wl_set_number(L, "budget", failure->budget);
     set_bool(L, "readonly", failure->readonly);
     set_bool(L, "idempotent", failure->idempotent);
     lua_pushvalue(L, lua_upvalueindex(4));

@@ -258,25 +258,19 @@ static int sim_note(lua_State *L)
     return 0;
 }
 
-static void set_count(lua_State *L, const char *name, uint64_t count)
-{
-    lua_pushinteger(L, (lua_Integer)count);
-    lua_setfield(L, -2, name);
-}
-
 static int sim_books(lua_State *L)
 {
     weir_sim_books books;
     weir_sim_books_now(wl_sim_check(L)->handle, &books);
     lua_createtable(L, 0, 8);
-    set_count(L, "opened", books.opened);
-    set_count(L, "closed", books.closed);
-    set_count(L, "twice", books.twice);
-    set_count(L, "lost", books.lost);
-    set_count(L, "undead", books.undead);
-    set_count(L, "gone", books.gone);
-    set_count(L, "unknown_there", books.unknown_there);
-    set_count(L, "unknown_not_there", books.unknown_not_there);
+    wl_set_count(L, "opened", books.opened);
+    wl_set_count(L, "closed", books.closed);
+    wl_set_count(L, "twice", books.twice);
+    wl_set_count(L, "lost", books.lost);
+    wl_set_count(L, "undead", books.undead);
+    wl_set_count(L, "gone", books.gone);
+    wl_set_count(L, "unknown_there", books.unknown_there);
+    wl_set_count(L, "unknown_not_there", books.unknown_not_there);
     return 1;
 }
 

@@ -7,17 +7,10 @@
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-static int refuse(lua_State *L, const char *why)
-{
-    lua_pushnil(L);
-    lua_pushstring(L, why);
-    return 2;
-}
-
 static int answer(lua_State *L, int code, const char *why)
 {
     if (code == WEIR_ENOMEM) return luaL_error(L, "not enough memory");
-    if (code != WEIR_OK) return refuse(L, why);
+    if (code != WEIR_OK) return wl_refuse(L, why);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -91,7 +84,7 @@ int wl_sim_set(lua_State *L)
     if (server == NULL) return 2;
     luaL_checktype(L, 3, LUA_TTABLE);
     weir_sim_server_get(server, &options);
-    if (!read_options(&reader, sim, &options)) return refuse(L, reader.why);
+    if (!read_options(&reader, sim, &options)) return wl_refuse(L, reader.why);
     return answer(L, weir_sim_server_set(server, &options, why), why);
 }
 
@@ -292,7 +285,7 @@ int wl_sim_rule(lua_State *L)
     luaL_checktype(L, 3, LUA_TTABLE);
     bool good = wl_read_fields(&reader, 3, rule_fields, COUNT(rule_fields), &read) &&
                 wl_dist_read(&reader, 3, "service", &rule.service, &sim->bins);
-    if (!good) return refuse(L, reader.why);
+    if (!good) return wl_refuse(L, reader.why);
     rule.timed = !lua_isnil(L, push_field(L, "service"));
     if (!lua_isnil(L, push_field(L, "writes"))) rule.writes = read.writes ? 1 : 0;
     rule.text = read.text;
@@ -360,7 +353,8 @@ int wl_sim_fault(lua_State *L)
     if (server == NULL) return 2;
     if (!check_kind(L, &read.fault.kind)) return 2;
     luaL_checktype(L, 4, LUA_TTABLE);
-    if (!wl_read_fields(&reader, 4, fault_fields, COUNT(fault_fields), &read)) return refuse(L, reader.why);
+    if (!wl_read_fields(&reader, 4, fault_fields, COUNT(fault_fields), &read))
+        return wl_refuse(L, reader.why);
     read.fault.phase = (weir_sim_phase)read.phase;
     return answer(L, weir_sim_fault_begin(server, &read.fault, why), why);
 }
@@ -378,18 +372,6 @@ int wl_sim_heal(lua_State *L)
 
 /* ---- figures ------------------------------------------------------------------------------------------------ */
 
-static void set_number(lua_State *L, const char *name, double value)
-{
-    lua_pushnumber(L, value);
-    lua_setfield(L, -2, name);
-}
-
-static void set_count(lua_State *L, const char *name, uint64_t count)
-{
-    lua_pushinteger(L, (lua_Integer)count);
-    lua_setfield(L, -2, name);
-}
-
 int wl_sim_stats(lua_State *L)
 {
     weir_sim_stats stats;
@@ -397,20 +379,20 @@ int wl_sim_stats(lua_State *L)
     if (server == NULL) return 2;
     weir_sim_server_stats(server, &stats);
     lua_createtable(L, 0, 16);
-    set_count(L, "connects", stats.connects);
-    set_count(L, "connects_refused", stats.connects_refused);
-    set_count(L, "statements", stats.statements);
-    set_count(L, "commits", stats.commits);
-    set_count(L, "rollbacks", stats.rollbacks);
-    set_count(L, "cancels", stats.cancels);
-    set_count(L, "writes", stats.writes);
-    set_number(L, "busy", (double)stats.busy_ns / 1e9);
-    set_number(L, "wasted", (double)stats.wasted_ns / 1e9);
-    set_count(L, "sessions", stats.sessions);
-    set_count(L, "running", stats.running);
-    set_count(L, "waiting", stats.waiting);
-    set_count(L, "sessions_max", stats.sessions_max);
-    set_count(L, "waiting_max", stats.waiting_max);
-    set_count(L, "connects_in_a_second_max", stats.connects_in_a_second_max);
+    wl_set_count(L, "connects", stats.connects);
+    wl_set_count(L, "connects_refused", stats.connects_refused);
+    wl_set_count(L, "statements", stats.statements);
+    wl_set_count(L, "commits", stats.commits);
+    wl_set_count(L, "rollbacks", stats.rollbacks);
+    wl_set_count(L, "cancels", stats.cancels);
+    wl_set_count(L, "writes", stats.writes);
+    wl_set_number(L, "busy", (double)stats.busy_ns / 1e9);
+    wl_set_number(L, "wasted", (double)stats.wasted_ns / 1e9);
+    wl_set_count(L, "sessions", stats.sessions);
+    wl_set_count(L, "running", stats.running);
+    wl_set_count(L, "waiting", stats.waiting);
+    wl_set_count(L, "sessions_max", stats.sessions_max);
+    wl_set_count(L, "waiting_max", stats.waiting_max);
+    wl_set_count(L, "connects_in_a_second_max", stats.connects_in_a_second_max);
     return 1;
 }

@@ -100,13 +100,6 @@ static bool read_phases(struct wl_reader *reader, struct wl_tally *tally, weir_p
     return true;
 }
 
-static int refuse(lua_State *L, const char *why)
-{
-    lua_pushnil(L);
-    lua_pushstring(L, why);
-    return 2;
-}
-
 /* core.tally { bucket = seconds, phases = { { name =, from =, to = }, ... } } -> tally | nil, why */
 int wl_tally_new(lua_State *L)
 {
@@ -125,10 +118,10 @@ int wl_tally_new(lua_State *L)
     (*box)->references = 1;
     (*box)->origin_ns = wl_loop_now(wl_loop_of(L));
     if (!wl_read_fields(&reader, 1, fields, 2, &bucket_ns) || !read_phases(&reader, *box, spans))
-        return refuse(L, reader.why);
+        return wl_refuse(L, reader.why);
     if (weir_tally_new(&(*box)->handle, (*box)->origin_ns, bucket_ns, spans, (*box)->phase_count,
                        reader.why) != WEIR_OK)
-        return refuse(L, reader.why);
+        return wl_refuse(L, reader.why);
     lua_settop(L, 2);
     return 1;
 }
@@ -159,12 +152,6 @@ static size_t check_phase(lua_State *L, const struct wl_tally *tally, int index)
     return 0;
 }
 
-static void set_count(lua_State *L, const char *name, uint64_t count)
-{
-    lua_pushinteger(L, (lua_Integer)count);
-    lua_setfield(L, -2, name);
-}
-
 static void set_seconds(lua_State *L, const char *name, double ns)
 {
     lua_pushnumber(L, (lua_Number)(ns / 1e9));
@@ -179,14 +166,14 @@ static void set_moment(lua_State *L, const struct wl_tally *tally, const char *n
 static void set_counts(lua_State *L, const weir_tally_counts *counts)
 {
     uint64_t ended = counts->ok + counts->failed;
-    set_count(L, "arrived", counts->arrived);
-    set_count(L, "ok", counts->ok);
-    set_count(L, "failed", counts->failed);
-    set_count(L, "refused", counts->refused);
-    set_count(L, "timed_out", counts->timed_out);
-    set_count(L, "unknown", counts->unknown);
-    set_count(L, "calls", counts->calls);
-    set_count(L, "attempts", counts->attempts);
+    wl_set_count(L, "arrived", counts->arrived);
+    wl_set_count(L, "ok", counts->ok);
+    wl_set_count(L, "failed", counts->failed);
+    wl_set_count(L, "refused", counts->refused);
+    wl_set_count(L, "timed_out", counts->timed_out);
+    wl_set_count(L, "unknown", counts->unknown);
+    wl_set_count(L, "calls", counts->calls);
+    wl_set_count(L, "attempts", counts->attempts);
     set_seconds(L, "latency_mean", ended == 0 ? 0 : (double)counts->latency_sum_ns / (double)ended);
     set_seconds(L, "latency_max", (double)counts->latency_max_ns);
 }
@@ -220,7 +207,7 @@ static int tally_ended_as(lua_State *L)
     lua_newtable(L);
     for (int code = WEIR_CALL_OK; code <= WEIR_CALL_ROLLED_BACK; code++) {
         uint64_t count = weir_tally_ended_as(tally->handle, phase, (weir_code)code);
-        if (count > 0) set_count(L, weir_code_name((weir_code)code), count);
+        if (count > 0) wl_set_count(L, weir_code_name((weir_code)code), count);
     }
     return 1;
 }
@@ -236,8 +223,8 @@ static int tally_buckets(lua_State *L)
         set_moment(L, tally, "to", bucket.to_ns);
         set_counts(L, &bucket.counts);
         set_seconds(L, "latency_p95", (double)bucket.latency_p95_ns);
-        set_count(L, "waiting", bucket.waiting);
-        set_count(L, "connections", bucket.connections);
+        wl_set_count(L, "waiting", bucket.waiting);
+        wl_set_count(L, "connections", bucket.connections);
         lua_pushstring(L, weir_breaker_state_name(bucket.breaker));
         lua_setfield(L, -2, "breaker");
         lua_rawseti(L, -2, (int)i + 1);

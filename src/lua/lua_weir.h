@@ -65,6 +65,13 @@ uint64_t wl_loop_now(const struct wl_loop *loop); /* the loop's: virtual while a
 const luaL_Reg *wl_loop_functions(void);
 const luaL_Reg *wl_poll_functions(void);
 
+/* ---- pushing (lua_push.c) ------------------------------------------------------------------------------ */
+
+int wl_refuse(lua_State *L, const char *why); /* nil and a sentence: misuse, or what cannot be; returns 2 */
+/* A field of the table on top. */
+void wl_set_count(lua_State *L, const char *name, uint64_t count);
+void wl_set_number(lua_State *L, const char *name, double number);
+
 /* ---- options (lua_fields.c, lua_options.c) ------------------------------------------------------------- */
 
 enum wl_kind {
