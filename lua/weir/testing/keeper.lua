@@ -245,10 +245,17 @@ signal_server() { # sequence signal
 }
 
 # The postmaster first when they stop, last when they go on: nobody is born meanwhile.
+# A letter for each process, as ps gives it.
+states_of() {
+    for pid in "$@"; do
+        sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null || ps -o stat= -p "$pid" 2>/dev/null
+    done
+}
+
 # A signal is sent in no time and obeyed a moment later: waits until none of the processes runs any more.
 await_standstill() {
     steps=250
-    while [ "$steps" -gt 0 ] && ps -o stat= -p "$(echo "$@" | tr ' ' ,)" | grep -q '^[^TZ]'; do
+    while [ "$steps" -gt 0 ] && states_of "$@" | grep -q '^[^TZ]'; do
         steps=$((steps - 1))
         sleep 0.002
     done
