@@ -283,6 +283,35 @@ static void a_frozen_server_goes_on_where_it_stood(void **state)
     }
 }
 
+static void a_frozen_server_given_more_workers_starts_nobody(void **state)
+{
+    (void)state;
+    struct sim_fixture f;
+    prepare(&f);
+    with_queue(&f, WEIR_SIM_FIFO);
+    weir_sim_options options = sim_server(&f);
+    options.workers = 1;
+    sim_server_set(&f, options);
+    sim_open(&f);
+    weir_call *first = sim_submit(&f, (weir_request){0}, insert, "1");
+    weir_call *second = sim_submit(&f, (weir_request){0}, insert, "2");
+    sim_run_to(&f, WEIR_SIM_START + MS(500)); /* one runs, the other waits for the worker */
+    assert_int_equal(sim_stats(&f).waiting, 1);
+    sim_fault(&f, (weir_sim_fault){.kind = WEIR_SIM_FREEZE, .lasts_ns = SECONDS(2)});
+    options.workers = 2;
+    sim_server_set(&f, options);
+    assert_int_equal(sim_stats(&f).running, 1);
+    sim_run_to(&f, WEIR_SIM_START + MS(2501)); /* thawed: now it has its worker */
+    assert_int_equal(sim_stats(&f).running, 2);
+    sim_wait(&f, first);
+    sim_wait(&f, second);
+    sim_expect_well(first);
+    sim_expect_well(second);
+    weir_call_free(first);
+    weir_call_free(second);
+    sim_close(&f);
+}
+
 static void a_statement_arriving_at_a_frozen_server_waits_there(void **state)
 {
     (void)state;
@@ -740,8 +769,8 @@ static void an_error_may_come_at_commit(void **state)
     sim_fault(&f, (weir_sim_fault){
                       .kind = WEIR_SIM_ERRORS, .sqlstate = "40001", .rate = 1, .text = "commit", .count = 2});
     weir_call *call = sim_write_unit(&f, (weir_request){0}, "1");
-    sim_expect(call, (struct sim_end){WEIR_CALL_SERVER, WEIR_CLASS_SAFE, WEIR_OUTCOME_ROLLED_BACK, WEIR_PHASE_DONE,
-                                      "40001", 2});
+    sim_expect(call, (struct sim_end){WEIR_CALL_SERVER, WEIR_CLASS_SAFE, WEIR_OUTCOME_ROLLED_BACK,
+                                      WEIR_PHASE_DONE, "40001", 2});
     weir_call_free(call);
     expect_executions(&f, "1", 0);
     call = sim_write_unit(&f, (weir_request){0}, "1");
@@ -958,6 +987,7 @@ int main(void)
         cmocka_unit_test(a_slow_server_takes_so_many_times_as_long),
         cmocka_unit_test(latency_is_added_each_way),
         cmocka_unit_test(a_frozen_server_goes_on_where_it_stood),
+        cmocka_unit_test(a_frozen_server_given_more_workers_starts_nobody),
         cmocka_unit_test(a_statement_arriving_at_a_frozen_server_waits_there),
         cmocka_unit_test(time_limits_fire_as_a_frozen_server_thaws),
         cmocka_unit_test(a_cancel_that_lay_at_a_frozen_server_takes_effect_as_it_thaws),
