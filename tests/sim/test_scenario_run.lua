@@ -177,6 +177,17 @@ function TestRuns.test_a_jump_of_the_clock_moves_the_event_log_and_nothing_that_
     lu.assertAlmostEquals(seen[2].wall - seen[1].wall, 3602, 0.2)
 end
 
+function TestRuns.test_a_pool_that_does_not_exist_is_told_as_such()
+    local report = small({
+        faults = crash(),
+        expect = { s.opens { within = 5, pool = "servce@primary" }, s.closes { within = 5, pool = "zzz" },
+            s.opens { within = 5, pool = "service@primary" } },
+    }):run()
+    lu.assertEquals(#report.failures, 2, report.text)
+    lu.assertStrContains(report.failures[1], "there is no pool 'servce@primary'; did you mean service@primary?")
+    lu.assertStrContains(report.failures[2], "there is no pool 'zzz'; there is anon@primary, service@primary")
+end
+
 function TestRuns.test_a_breaker_that_stands_open_has_not_stayed_shut()
     local report = small({
         faults = { s.at(3, s.crash "primary" { restart_after = 30 }) },

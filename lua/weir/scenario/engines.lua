@@ -101,6 +101,14 @@ function engines.policy_faults(list)
     return { count = count, why = why, off = off }
 end
 
+--- The names of the pools, which are those of every engine.
+function engines.pools(list)
+    local names = {}
+    local ok, stats = pcall(list[1].stats, list[1])
+    for _, pool in ipairs(ok and stats.pools or {}) do names[#names + 1] = pool.pool end
+    return names
+end
+
 function engines.close(list)
     for _, one in ipairs(list) do one:close() end
 end

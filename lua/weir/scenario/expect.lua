@@ -229,6 +229,15 @@ local function check_within(spot, options)
     spot:fail("%s says no time: %s { within = 10 }, in seconds", spot.title, spot.title)
 end
 
+-- A pool that no engine has never moves, which would be told as a breaker that did not.
+local function unknown_pool(figures, pool)
+    local names = pool and figures.pools or {}
+    for _, name in ipairs(names) do
+        if name == pool then return nil end
+    end
+    return #names > 0 and ("there is no pool '%s'%s"):format(pool, check.hint(pool, names)) or nil
+end
+
 local move_keys = { within = true, after = true, pool = true }
 
 local function moves_to(word, state, verb, default)
@@ -241,6 +250,8 @@ local function moves_to(word, state, verb, default)
         if options.pool ~= nil then check.type(spot:at "pool", options.pool, "string") end
         local function verify(self, figures)
             local after = options.after or self[default] or 0
+            local unknown = unknown_pool(figures, options.pool)
+            if unknown then return false, unknown end
             local move = first_move(figures, state, after, options.pool)
             if move and move.at - after <= options.within + 1e-9 then return true end
             local which = options.pool and "the breaker of " .. options.pool or "a breaker"

@@ -7,6 +7,7 @@
 --         buckets, windows, moves,               -- of the tally; windows with their `share`
 --         open, oldest, stuck, faults_of_work,   -- what had not ended, and what work functions raised
 --         policy_faults = { count, why, off },   -- how often the policy's functions failed
+--         pools = { name, ... },                 -- of each engine
 --         books, servers = { name = stats }, samples = { name = { { at, ... }, ... } },   -- of a simulation
 --     }
 --     counts = { arrived, ok, failed, refused, timed_out, unknown, calls, attempts, latency_mean,

@@ -199,6 +199,7 @@ local function measure(run)
         seed = run.seed, ended = run.clock(), open = run.traffic:open(), oldest = run.traffic:oldest(),
         stuck = run.traffic:stuck(), faults_of_work = list, faults_of_work_seen = seen,
         policy_faults = engines.policy_faults(run.engines),
+        pools = engines.pools(run.engines),
         servers = stats, samples = run.samples, live = true, queues = run.plan.paced,
     })
 end

@@ -155,13 +155,18 @@ end
 -- ---- turning and looking
 -- ----------------------------------------------------------------------------------
 
-function Traffic:due()
+-- The least that any of the loads answers to this question; nil if none has an answer.
+local function least_of(self, question)
     local least
     for _, entry in ipairs(self.entries) do
-        local due = entry.load:due()
-        if due and (not least or due < least) then least = due end
+        local answer = entry.load[question](entry.load)
+        if answer and (not least or answer < least) then least = answer end
     end
     return least
+end
+
+function Traffic:due()
+    return least_of(self, "due")
 end
 
 function Traffic:run()
@@ -175,12 +180,7 @@ function Traffic:open()
 end
 
 function Traffic:oldest()
-    local oldest
-    for _, entry in ipairs(self.entries) do
-        local arrived = entry.load:oldest()
-        if arrived and (not oldest or arrived < oldest) then oldest = arrived end
-    end
-    return oldest
+    return least_of(self, "oldest")
 end
 
 --- What the engine said of a call that it would not take, or nil.

@@ -119,6 +119,7 @@ local function measured(run, tally)
         faults_of_work = list,
         faults_of_work_seen = seen,
         policy_faults = engines.policy_faults(run.engines),
+        pools = engines.pools(run.engines),
         books = run.world:books(),
         servers = stats,
         samples = run.samples,
