@@ -60,7 +60,6 @@ end
 local function new_handle(db, spec)
     return setmetatable({
         db = db,
-        core = db.core,
         spec = spec,
         request = make_request(db, spec),
         null = spec.null,
@@ -84,7 +83,7 @@ local submit = core.query
 --- Runs one statement in one round trip, retried as the policy says.
 -- @return result, or nil and an error
 function Handle:query(context, ...)
-    local result, failure, call, key = submit(self.core, self.request, loop.leisure(), context, ...)
+    local result, failure, call, key = submit(self.db.core, self.request, loop.leisure(), context, ...)
     if call then
         loop.park(call, key)
         result, failure = call:collect(self.null)

@@ -319,14 +319,18 @@ function Task:status()
     return self.ok and "done" or "failed"
 end
 
+local function is_task(item)
+    return getmetatable(item) == Task or loop.foreign_task and getmetatable(item) == loop.foreign_task
+end
+
 local function as_tasks(...)
     local list = { ... }
-    if #list == 1 and type(list[1]) == "table" and getmetatable(list[1]) ~= Task then list = list[1] end
+    if #list == 1 and type(list[1]) == "table" and not is_task(list[1]) then list = list[1] end
     local tasks = {}
     for i, item in ipairs(list) do
         if type(item) == "function" then
             tasks[i] = loop.spawn(item)
-        elseif getmetatable(item) == Task then
+        elseif is_task(item) then
             tasks[i] = item
         else
             errors.misusef("gather: argument %d is a %s; it must be a task or a function", i, type(item))
@@ -484,9 +488,11 @@ end
 -- what is left when fn returns. All others stand still meanwhile. Errors pass through. For simulations.
 function loop.apart(fn, ...)
     local outside = exchange()
+    local came_from = loop.enter_virtual()
     turn_max = APART_TURN_MAX
     local results = compat.pack(pcall(fn, ...))
     turn_max = TURN_MAX
+    loop.leave_virtual(came_from)
     exchange(outside)
     if not results[1] then error(results[2], 0) end
     return compat.unpack(results, 2, results.n)
@@ -503,6 +509,43 @@ function loop.run(main, ...)
         end, with_traceback)
     end)
     return conclude(pcall(run_to_end, task, before))
+end
+
+-- ---- loops that turn by themselves ------------------------------------------------------------------------
+
+-- Inside nginx all that waits is taken over by weir.nginx, except in a simulation: its world stands still for everybody
+-- else, and its tasks are ours. What others have taken from this table at load time must follow, hence the functions
+-- that ask each time.
+local real = core.host == "nginx" and require "weir.nginx" or nil
+
+function loop.enter_virtual()
+    local came_from = real
+    real = nil
+    return came_from
+end
+
+function loop.leave_virtual(came_from)
+    real = came_from
+end
+
+if real then
+    local names = { "leisure", "await", "park", "wait", "wait_for", "fire", "sleep", "spawn", "spawn_daemon", "run",
+        "this_task" }
+    for _, name in ipairs(names) do
+        local virtual = loop[name]
+        loop[name] = function(...)
+            if real then return real[name](...) end
+            return virtual(...)
+        end
+    end
+    loop.foreign_task = real.Task
+    function real.on_check(key, index)
+        if loop.on_check then loop.on_check(key, index) end
+    end
+    function real.on_polled(fd, what)
+        if loop.on_polled then loop.on_polled(fd, what) end
+    end
+    require "weir.ngx".on_stir(real.stirred)
 end
 
 return loop

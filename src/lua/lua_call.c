@@ -59,6 +59,10 @@ static void on_notify(void *user, weir_call *handle)
     struct wl_call *call = user;
     struct wl_news *news = wl_news_of(call->engine);
     (void)handle;
+    if (call->gate != NULL) {
+        call->engine->loop->host.open(call->gate);
+        return;
+    }
     call->engine->loop->wake = true;
     if (call->ready) return;
     call->ready = true;
@@ -107,6 +111,7 @@ void wl_call_drop(struct wl_call *call)
     loop->busy++; /* freeing an unfinished call may report it to policies */
     if (call->handle != NULL) weir_call_free(call->handle);
     loop->busy--;
+    if (call->gate != NULL) loop->host.drop(call->gate);
     if (engine->spares < SPARES_MAX && engine->handle != NULL) {
         call->next = engine->spare;
         engine->spare = call;
@@ -146,38 +151,69 @@ static struct wl_call **push_call(lua_State *L)
     return box;
 }
 
+/* The context at `index` into the request; what is left open may be filled by the host. False, and nil with a sentence
+ * pushed. */
+static bool read_context(lua_State *L, int index, struct wl_loop *loop, weir_request *request)
+{
+    size_t length = 0;
+    if (lua_type(L, index) == LUA_TSTRING) {
+        request->context = lua_tolstring(L, index, &length);
+        if (length == 0)
+            return (void)wl_refuse(L,
+                                   "the context is empty; say what this call is for, like 'GET /contacts'"),
+                   false;
+        if (strlen(request->context) != length)
+            return (void)wl_refuse(L, "the context holds a zero byte"), false;
+    }
+    if (wl_has_gates(loop)) loop->host.describe(loop->host.ctx, L, request);
+    if (request->context != NULL && (length > 0 || lua_isnoneornil(L, index))) return true;
+    lua_pushnil(L);
+    lua_pushfstring(L, "the context is a %s; say in a string what this call is for, like 'GET /contacts'",
+                    lua_isnoneornil(L, index) ? "nil" : luaL_typename(L, index));
+    return false;
+}
+
 /* The engine at 1, the request at 2 and the context as what weir_submit wants. NULL, and nil with a sentence
  * pushed. */
 static struct wl_engine *prepare(lua_State *L, int context, weir_request *request)
 {
+    char why[WEIR_WHY_MAX];
     struct wl_engine *engine = wl_engine_enterable(L, 1);
     const struct wl_request *common = luaL_checkudata(L, 2, WL_REQUEST_TYPE);
     *request = common->request;
     if (engine == NULL) return (void)wl_refuse(L, "the engine is closed"), NULL;
-    if (lua_type(L, context) != LUA_TSTRING) {
-        lua_pushnil(L);
-        lua_pushfstring(L, "the context is a %s; say in a string what this call is for, like 'GET /contacts'",
-                        lua_isnoneornil(L, context) ? "nil" : luaL_typename(L, context));
-        return NULL;
-    }
-    size_t length = 0;
-    request->context = lua_tolstring(L, context, &length);
-    if (length == 0)
-        return (void)wl_refuse(L, "the context is empty; say what this call is for, like 'GET /contacts'"),
-               NULL;
-    if (strlen(request->context) != length) return (void)wl_refuse(L, "the context holds a zero byte"), NULL;
+    struct wl_loop *loop = engine->loop;
+    if (wl_has_gates(loop) && !loop->host.may_wait(loop->host.ctx, L, why))
+        return (void)wl_refuse(L, why), NULL;
+    if (!read_context(L, context, loop, request)) return NULL;
     request->notify = on_notify;
     return engine;
+}
+
+/* Its coroutine was killed, or what it worked for has ended: nobody will ever collect it. */
+static void on_deserted(void *user)
+{
+    struct wl_call *call = user;
+    struct wl_loop *loop = call->engine->loop;
+    if (call->handle == NULL || loop->busy > 0) return;
+    loop->busy++;
+    weir_call_cancel(call->handle);
+    wl_loop_leave(loop);
 }
 
 /* Starts a call, or a unit of work if there are no statements, and puts it into the box. False, with a
  * sentence in why, if it cannot be. The box was made before the statements were read into the engine's
  * scratch: making one may run a finaliser, and that one a query of its own. */
-static bool begin_call(struct wl_engine *engine, struct wl_call **box, weir_request *request,
+static bool begin_call(lua_State *L, struct wl_engine *engine, struct wl_call **box, weir_request *request,
                        const weir_statement *statements, size_t count, char *why)
 {
     struct wl_call *call = new_call(engine);
-    if (call == NULL) {
+    bool gated = wl_has_gates(engine->loop);
+    if (call != NULL && gated) {
+        call->gate = engine->loop->host.gate(engine->loop->host.ctx, L, on_deserted, call);
+        if (call->gate == NULL) wl_call_drop(call);
+    }
+    if (call == NULL || (gated && call->gate == NULL)) {
         (void)snprintf(why, WEIR_WHY_MAX, "out of memory");
         return false;
     }
@@ -214,7 +250,8 @@ int wl_call_submit_many(lua_State *L)
     struct wl_call **box = push_call(L);
     const weir_statement *statements = wl_params_many(L, &engine->scratch, 4, &count, why);
     if (statements == NULL) return wl_refuse(L, why);
-    return begin_call(engine, box, &request, statements, count, why) ? hand_out(L, box) : wl_refuse(L, why);
+    return begin_call(L, engine, box, &request, statements, count, why) ? hand_out(L, box)
+                                                                        : wl_refuse(L, why);
 }
 
 int wl_call_begin(lua_State *L)
@@ -224,7 +261,7 @@ int wl_call_begin(lua_State *L)
     struct wl_engine *engine = prepare(L, 3, &request);
     if (engine == NULL) return 2;
     struct wl_call **box = push_call(L);
-    return begin_call(engine, box, &request, NULL, 0, why) ? hand_out(L, box) : wl_refuse(L, why);
+    return begin_call(L, engine, box, &request, NULL, 0, why) ? hand_out(L, box) : wl_refuse(L, why);
 }
 
 /* ---- methods ------------------------------------------------------------------------------------------- */
@@ -330,6 +367,16 @@ static int call_serve(lua_State *L)
 {
     lua_pushboolean(L, serve(L, check_active(L), luaL_checknumber(L, 2)));
     return 1;
+}
+
+/* call:pass(): waits at the call's gate until it may have its answer; see wl_gate_pass. */
+static int call_pass(lua_State *L)
+{
+    struct wl_call *call = check_active(L);
+    if (call->gate == NULL) return luaL_error(L, "this call has no gate");
+    if (!is_waiting(call)) return 0;
+    return wl_gate_pass(call->engine->loop, L, call->gate,
+                        (double)weir_call_remaining_ns(call->handle) / 1e9 + 1);
 }
 
 static int call_error(lua_State *L)
@@ -442,7 +489,7 @@ int wl_call_query(lua_State *L)
     struct wl_call **box = borrow_box(L);
     const weir_statement *statement = wl_params_one(L, &engine->scratch, 5, last, why);
     if (statement == NULL) return wl_refuse(L, why);
-    if (!begin_call(engine, box, &request, statement, 1, why)) return wl_refuse(L, why);
+    if (!begin_call(L, engine, box, &request, statement, 1, why)) return wl_refuse(L, why);
     if (!serve(L, *box, seconds)) return hand_out_borrowed(L, box);
     return collect(L, box, ((const struct wl_request *)lua_touserdata(L, 2))->null);
 }
@@ -460,14 +507,23 @@ void wl_call_open(lua_State *L)
 {
     static const luaL_Reg none[] = {{NULL, NULL}};
     static const luaL_Reg methods[] = {
-        {"send", call_send},       {"send_many", call_send_many},
-        {"finish", call_finish},   {"cancel", call_cancel},
-        {"status", call_status},   {"waiting", call_waiting},
-        {"error", call_error},     {"count", call_count},
-        {"result", call_result},   {"collect", call_collect},
-        {"attempt", call_attempt}, {"remaining", call_remaining},
-        {"serve", call_serve},     {"free", call_free},
-        {"__gc", call_free},       {NULL, NULL},
+        {"send", call_send},
+        {"send_many", call_send_many},
+        {"finish", call_finish},
+        {"cancel", call_cancel},
+        {"status", call_status},
+        {"waiting", call_waiting},
+        {"error", call_error},
+        {"count", call_count},
+        {"result", call_result},
+        {"collect", call_collect},
+        {"attempt", call_attempt},
+        {"remaining", call_remaining},
+        {"serve", call_serve},
+        {"pass", call_pass},
+        {"free", call_free},
+        {"__gc", call_free},
+        {NULL, NULL},
     };
     make_type(L, WL_REQUEST_TYPE, none);
     make_type(L, WL_CALL_TYPE, methods);

@@ -6,22 +6,22 @@
 
 #include <stdint.h>
 
-int luaopen_weir_core(lua_State *L);
-
-int luaopen_weir_core(lua_State *L)
+int weir_lua_open(lua_State *L, const weir_lua_host *host)
 {
     static const luaL_Reg functions[] = {
-        {"open", wl_engine_new},      {"breaker", wl_breaker_new},
-        {"backoff", wl_backoff_new},  {"budget", wl_budget_new},
-        {"limit", wl_limit_new},      {"rate", wl_rate_new},
-        {"sim", wl_sim_new},          {"setup", wl_values_setup},
-        {"decode", wl_values_decode}, {"load", wl_load_new},
-        {"tally", wl_tally_new},      {"numbers", wl_numbers_new},
-        {"dist", wl_dist_mean},       {NULL, NULL},
+        {"open", wl_engine_new},     {"check", wl_engine_check},
+        {"breaker", wl_breaker_new}, {"backoff", wl_backoff_new},
+        {"budget", wl_budget_new},   {"limit", wl_limit_new},
+        {"rate", wl_rate_new},       {"sim", wl_sim_new},
+        {"setup", wl_values_setup},  {"decode", wl_values_decode},
+        {"load", wl_load_new},       {"tally", wl_tally_new},
+        {"numbers", wl_numbers_new}, {"dist", wl_dist_mean},
+        {"gate", wl_gate_new},       {NULL, NULL},
     };
-    wl_loop_open(L);
+    wl_loop_open(L, host);
     wl_engine_open(L);
     wl_call_open(L);
+    wl_gate_open(L);
     wl_breaker_open(L);
     wl_guard_open(L);
     wl_sim_open(L);
@@ -34,7 +34,14 @@ int luaopen_weir_core(lua_State *L)
     lua_setfield(L, -2, "query");
     lua_pushlightuserdata(L, (void *)(uintptr_t)weir_load_number); /* as a value: the request's number */
     lua_setfield(L, -2, "number");
+    lua_pushstring(L, host->name);
+    lua_setfield(L, -2, "host");
     lua_pushliteral(L, WEIR_VERSION);
     lua_setfield(L, -2, "version");
     return 1;
+}
+
+void weir_lua_shut(lua_State *L)
+{
+    wl_engines_shut(wl_loop_of(L));
 }

@@ -1,8 +1,6 @@
 /* Engines: opening, closing, seeing and steering. */
 #include "lua_weir.h"
 
-#include "weir/uv.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +12,7 @@ static void on_check(void *ctx, size_t index)
     struct wl_engine *engine = ctx;
     if (index >= WL_CHECKS_MAX) return;
     engine->checks_due |= UINT32_C(1) << index;
-    engine->loop->wake = true;
+    wl_loop_wake(engine->loop);
     if (engine->listed_due) return;
     engine->listed_due = true;
     struct wl_news *news = wl_news_of(engine);
@@ -32,16 +30,24 @@ static void forget_due(struct wl_engine *engine)
     engine->checks_due = 0;
 }
 
+static void unlist(struct wl_engine *engine)
+{
+    struct wl_engine **at = &engine->loop->engines;
+    while (*at != NULL && *at != engine) at = &(*at)->next_open;
+    if (*at == engine) *at = engine->next_open;
+}
+
 static void shut(struct wl_engine *engine)
 {
     struct wl_loop *loop = engine->loop;
+    unlist(engine);
     wl_loop_retain(loop);
     loop->busy++;
     wl_loads_free_of(engine);
     weir_free(engine->handle);
     engine->handle = NULL;
-    weir_uv_free(engine->uv);
-    engine->uv = NULL;
+    if (engine->loan != NULL) loop->host.take_back(engine->loan);
+    engine->loan = NULL;
     wl_sim_close_engine(engine);
     wl_policy_free(engine->policy);
     engine->policy = NULL;
@@ -53,6 +59,11 @@ static void shut(struct wl_engine *engine)
     }
     wl_loop_leave(loop);
     wl_loop_release(loop);
+}
+
+void wl_engines_shut(struct wl_loop *loop)
+{
+    while (loop->engines != NULL) shut(loop->engines);
 }
 
 void wl_engine_release(struct wl_engine *engine)
@@ -127,13 +138,14 @@ static void push_check_names(lua_State *L, const weir_options *options)
     }
 }
 
-static int open_on_uv(lua_State *L, struct wl_engine *engine, const struct wl_options *options, char *why)
+static int open_on_host(lua_State *L, struct wl_engine *engine, const struct wl_options *options, char *why)
 {
-    uint64_t seed = options->seeded ? options->seed : wl_seed(L);
-    int code = weir_uv_new(&engine->uv, weir_uv_loop(engine->loop->uv), seed);
+    const weir_lua_host *host = &engine->loop->host;
+    weir_host hooks;
+    int code = host->lend(host->ctx, options->seeded ? options->seed : wl_seed(L), &hooks, &engine->loan);
     if (code != WEIR_OK) return code;
-    code = weir_open(&engine->handle, &options->engine, weir_uv_hooks(engine->uv), weir_driver_pg(), why);
-    if (code == WEIR_OK) weir_uv_bind(engine->uv, engine->handle);
+    code = weir_open(&engine->handle, &options->engine, &hooks, weir_driver_pg(), why);
+    if (code == WEIR_OK) host->bind(engine->loan, engine->handle);
     return code;
 }
 
@@ -144,10 +156,12 @@ static int start(lua_State *L, struct wl_engine *engine, struct wl_options *opti
     options->engine.check_ctx = engine;
     engine->loop->busy++;
     int code = engine->loop->sim != NULL ? wl_sim_open_engine(engine, options, why)
-                                         : open_on_uv(L, engine, options, why);
+                                         : open_on_host(L, engine, options, why);
     wl_loop_leave(engine->loop);
     if (code == WEIR_EINVAL) return wl_refuse(L, why);
     if (code != WEIR_OK) return fail(L, why);
+    engine->next_open = engine->loop->engines;
+    engine->loop->engines = engine;
     lua_pushlightuserdata(L, engine);
     push_check_names(L, &options->engine);
     return 3;
@@ -178,6 +192,18 @@ int wl_engine_new(lua_State *L)
                    &options.engine.policy);
     lua_settop(L, 2);
     return start(L, *box, &options);
+}
+
+/* check(options) -> true, or nil and a sentence: what is wrong with them, without opening anything. */
+int wl_engine_check(lua_State *L)
+{
+    struct wl_options options = {0};
+    struct wl_reader reader = {.L = L};
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 1);
+    if (!wl_options_read(&reader, 1, &options)) return wl_refuse(L, reader.why);
+    lua_pushboolean(L, 1);
+    return 1;
 }
 
 static int engine_close(lua_State *L)
@@ -270,6 +296,15 @@ static int engine_held(lua_State *L)
     return 1;
 }
 
+/* engine:handle() -> the engine of C, for the host's own use; nil once it is closed. */
+static int engine_handle(lua_State *L)
+{
+    struct wl_engine *engine = check_engine(L, 1);
+    if (engine->handle == NULL) return 0;
+    lua_pushlightuserdata(L, engine->handle);
+    return 1;
+}
+
 static int engine_closed(lua_State *L)
 {
     lua_pushboolean(L, check_engine(L, 1)->handle == NULL);
@@ -350,23 +385,15 @@ static int engine_settle_check(lua_State *L)
 void wl_engine_open(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"request", wl_call_request},
-        {"submit_many", wl_call_submit_many},
-        {"begin", wl_call_begin},
-        {"close", engine_close},
-        {"closed", engine_closed},
-        {"health", engine_health},
-        {"stats", engine_stats},
-        {"calls", engine_calls},
-        {"events", engine_events},
-        {"held", engine_held},
-        {"force", engine_force},
-        {"pause", engine_pause},
-        {"drain", engine_drain},
-        {"drained", engine_drained},
-        {"settle_check", engine_settle_check},
-        {"__gc", engine_collect},
-        {NULL, NULL},
+        {"request", wl_call_request}, {"submit_many", wl_call_submit_many},
+        {"begin", wl_call_begin},     {"close", engine_close},
+        {"closed", engine_closed},    {"handle", engine_handle},
+        {"health", engine_health},    {"stats", engine_stats},
+        {"calls", engine_calls},      {"events", engine_events},
+        {"held", engine_held},        {"force", engine_force},
+        {"pause", engine_pause},      {"drain", engine_drain},
+        {"drained", engine_drained},  {"settle_check", engine_settle_check},
+        {"__gc", engine_collect},     {NULL, NULL},
     };
     luaL_newmetatable(L, WL_ENGINE_TYPE);
     luaL_setfuncs(L, methods, 0);

@@ -4,7 +4,6 @@
 #include "lua_weir.h"
 
 #include "weir/sim.h"
-#include "weir/uv.h"
 
 #include <stdlib.h>
 #include <time.h>
@@ -37,9 +36,15 @@ void wl_loop_release(struct wl_loop *loop)
 {
     if (--loop->references > 0) return;
     loop->busy++;
-    weir_uv_free(loop->uv);
+    if (loop->host.close != NULL) loop->host.close(loop->host.ctx);
     free(loop->polls);
     free(loop);
+}
+
+void wl_loop_wake(struct wl_loop *loop)
+{
+    loop->wake = true;
+    if (wl_has_gates(loop)) loop->host.stir(loop->host.ctx);
 }
 
 void wl_loop_leave(struct wl_loop *loop)
@@ -70,7 +75,7 @@ static int loop_collect(lua_State *L)
     return 0;
 }
 
-void wl_loop_open(lua_State *L)
+void wl_loop_open(lua_State *L, const weir_lua_host *host)
 {
     struct wl_loop **box = lua_newuserdatauv(L, sizeof *box, 0);
     *box = NULL;
@@ -82,7 +87,7 @@ void wl_loop_open(lua_State *L)
     if (*box == NULL) luaL_error(L, "not enough memory");
     (*box)->references = 1;
     (*box)->polled = -1;
-    if (weir_uv_new(&(*box)->uv, NULL, 0) != WEIR_OK) luaL_error(L, "cannot make an event loop");
+    (*box)->host = *host;
     lua_rawsetp(L, LUA_REGISTRYINDEX, &loop_key);
 }
 
@@ -111,11 +116,12 @@ void wl_loop_turn(lua_State *L, struct wl_loop *loop, double seconds)
         if (!went_on) luaL_error(L, "%s", why);
         return;
     }
+    if (loop->host.turn == NULL) luaL_error(L, "the loop of %s turns by itself", loop->host.name);
     /* No turn ends before it began: libuv's host looks at the clock first. */
     uint64_t limit = seconds < 0 ? 0 : seconds < 50e-6 ? 50000 : (uint64_t)(seconds * 1e9);
     loop->wake = has_news(loop);
     loop->busy++;
-    (void)weir_uv_run_until(loop->uv, &loop->wake, limit);
+    loop->host.turn(loop->host.ctx, &loop->wake, limit);
     wl_loop_leave(loop);
 }
 

@@ -2,8 +2,6 @@
  * again for what no task has looked at yet. As with calls, C only marks; lua/weir/poll.lua asks afterwards. */
 #include "lua_weir.h"
 
-#include "weir/uv.h"
-
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,8 +21,8 @@ static void on_ready(void *ctx, int fd, unsigned events)
     poll->ready |= events & poll->wanted;
     poll->wanted &= ~events;
     /* Cannot fail: what is watched can be watched for less. */
-    (void)weir_uv_watch(loop->uv, fd, poll->wanted, on_ready, loop);
-    loop->wake = true;
+    (void)loop->host.watch(loop->host.ctx, fd, poll->wanted, on_ready, loop);
+    wl_loop_wake(loop);
     if (poll->listed) return;
     poll->listed = true;
     poll->next = loop->polled;
@@ -60,7 +58,7 @@ static int poll_watch(lua_State *L)
     }
     if (fd >= 0 && fd < FD_MAX) {
         if (!reserve(loop, (int)fd)) return luaL_error(L, "not enough memory");
-        code = weir_uv_watch(loop->uv, (int)fd, wanted, on_ready, loop);
+        code = loop->host.watch(loop->host.ctx, (int)fd, wanted, on_ready, loop);
         loop->polls[fd].wanted = code == WEIR_OK ? wanted : 0;
         loop->polls[fd].ready = 0;
     }

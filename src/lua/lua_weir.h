@@ -14,6 +14,7 @@
 
 #include "weir/dist.h"
 #include "weir/guard.h"
+#include "weir/luahost.h"
 #include "weir/weir.h"
 
 #define WL_STRANGER                                                                                          \
@@ -36,7 +37,8 @@ struct wl_news {                  /* of one world, which Lua has not heard of */
 
 struct wl_loop {
     unsigned references;           /* the Lua state's one, and one per engine: finalisers come in any order */
-    struct weir_uv *uv;            /* turns the loop when no engine is open */
+    weir_lua_host host;            /* what the surrounding program lends */
+    struct wl_engine *engines;     /* that are open; through engine->next_open */
     volatile bool wake;            /* a call ended or a check fell due: back to Lua */
     unsigned busy;                 /* depth inside engine or loop: no frees, no engine calls from policies */
     struct wl_news news;           /* of the world that runs */
@@ -56,7 +58,8 @@ struct wl_loop {
 struct wl_loop *wl_loop_of(lua_State *L);
 void wl_loop_retain(struct wl_loop *loop);
 void wl_loop_release(struct wl_loop *loop);
-void wl_loop_open(lua_State *L);          /* makes the state's loop; called once by luaopen */
+void wl_loop_open(lua_State *L, const weir_lua_host *host); /* makes the state's loop; called once */
+void wl_loop_wake(struct wl_loop *loop);                    /* there is something that Lua should fetch */
 void wl_loop_leave(struct wl_loop *loop); /* busy--, and at zero frees what finalisers left behind */
 /* Turns until a call has an answer, a check is due, or the time is over; less than 0 is for ever. */
 void wl_loop_turn(lua_State *L, struct wl_loop *loop, double seconds);
@@ -64,6 +67,14 @@ uint64_t wl_now_ns(void);                         /* the real clock */
 uint64_t wl_loop_now(const struct wl_loop *loop); /* the loop's: virtual while a simulation runs */
 const luaL_Reg *wl_loop_functions(void);
 const luaL_Reg *wl_poll_functions(void);
+
+/* ---- gates (lua_gate.c): waiting where the loop turns by itself ---------------------------------------- */
+
+bool wl_has_gates(const struct wl_loop *loop); /* in the world that runs: a simulation has none */
+int wl_gate_new(lua_State *L);                 /* core.gate() -> gate, with pass([seconds]) and open() */
+void wl_gate_open(lua_State *L);               /* registers the metatable; called once */
+/* What a lua_CFunction returns to wait at the gate, at most so many seconds; less than 0 is for ever. */
+int wl_gate_pass(struct wl_loop *loop, lua_State *L, weir_lua_gate *gate, double seconds);
 
 /* ---- pushing (lua_push.c) ------------------------------------------------------------------------------ */
 
@@ -185,7 +196,7 @@ struct wl_scratch { /* parameter arrays, reused from call to call */
 
 struct wl_engine {
     weir_engine *handle;            /* NULL once closed */
-    struct weir_uv *uv;             /* NULL in a simulation */
+    void *loan;                     /* the host's, NULL in a simulation */
     struct weir_sim_host *sim_host; /* NULL in the real world */
     struct wl_sim *sim;
     struct wl_loop *loop;
@@ -194,7 +205,7 @@ struct wl_engine {
     struct wl_call *spare; /* calls to be used again; through call->next */
     unsigned spares;
     unsigned references; /* the userdata's one, and one per call */
-    struct wl_engine *next, *next_due;
+    struct wl_engine *next, *next_due, *next_open;
     uint32_t checks_due; /* a bit per health check */
     bool listed_due;
     char *text; /* for the JSON documents */
@@ -206,6 +217,7 @@ struct wl_call {
     struct wl_engine *engine;
     struct wl_call *next; /* on the ready, retired or spare list */
     bool ready;           /* on the ready list */
+    weir_lua_gate *gate;  /* at which its coroutine waits, where the loop turns by itself; else NULL */
 };
 
 struct wl_request {       /* what all calls of one client handle have in common */
@@ -220,7 +232,9 @@ struct wl_request {       /* what all calls of one client handle have in common 
 void wl_engine_open(lua_State *L); /* registers the metatables; called once by luaopen */
 void wl_call_open(lua_State *L);
 int wl_engine_new(lua_State *L); /* (options) -> engine | nil, why | nil, nil, failure */
+int wl_engine_check(lua_State *L);
 void wl_engine_release(struct wl_engine *engine);
+void wl_engines_shut(struct wl_loop *loop);    /* closes all that are open */
 void wl_engine_drop(struct wl_engine *engine); /* closes, then releases; the loop's, for retired ones */
 /* The open engine at index, ready to be called: raises in a policy, returns NULL if closed. */
 struct wl_engine *wl_engine_enterable(lua_State *L, int index);

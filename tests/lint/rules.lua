@@ -20,7 +20,8 @@ local below = { -- which folders of src/ a folder may include, itself always
     sim = { "base", "area", "guard", "engine" },
     load = { "base" }, -- a program's part: it sees the engine through include/
     host = { "base", "area", "guard", "engine" },
-    lua = {}, -- these two see the engine as any program does: through include/
+    lua = {}, -- these see the engine as any program does: through include/
+    nginx = {},
     cli = {},
 }
 
@@ -57,9 +58,10 @@ end
 local homes = { -- whose header it is, where it may be included, and where one looks
     { header = "libpq%-fe%.h", home = { "src/pg/", "tests/support/", "tests/bench/" }, scope = { "" } },
     { header = "uv%.h", home = { "src/host/", "src/cli/" }, scope = { "src", "include" } },
-    { header = "luaj?i?t?%.h", home = { "src/lua/", "src/cli/" }, scope = { "src", "include" } },
-    { header = "lauxlib%.h", home = { "src/lua/", "src/cli/" }, scope = { "src", "include" } },
-    { header = "lualib%.h", home = { "src/lua/", "src/cli/" }, scope = { "src", "include" } },
+    { header = "luaj?i?t?%.h", home = { "src/lua/", "src/cli/", "src/nginx/ngxlua" }, scope = { "src", "include" } },
+    { header = "ngx_[%w_]+%.h", home = { "src/nginx/" }, scope = { "" } },
+    { header = "lauxlib%.h", home = { "src/lua/", "src/cli/", "src/nginx/ngxlua" }, scope = { "src", "include" } },
+    { header = "lualib%.h", home = { "src/lua/", "src/cli/", "src/nginx/ngxlua" }, scope = { "src", "include" } },
 }
 
 local function at_home(path, home)
@@ -249,6 +251,7 @@ end
 function rules.declared_functions(tree)
     local declared = {}
     for path, text in house.each(tree, { "include" }, { ".h" }) do
+        if path:find "luahost%.h$" then text = "" end -- of the binding, which is linked in and exports nothing
         local code = house.code(text, true):gsub("#[^\n]*", ""):gsub('extern%s*"%s*"%s*{', "")
         code = code:gsub("%b{}", " ")
         for declaration in code:gmatch "[^;]+" do

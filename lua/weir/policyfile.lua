@@ -1,0 +1,43 @@
+--- A policy file: Lua that returns the options of an engine.
+
+local core = require "weir.core"
+
+local policyfile = {}
+
+-- 5.4 and 5.1 load a text each in its own way.
+local load_text = loadstring or load -- luacheck: ignore
+
+--- What the text returns.
+-- @param name  of the file, for messages
+-- @return options, or nil and a sentence with file and line
+function policyfile.options(text, name)
+    local chunk, why = load_text(text, "@" .. name)
+    if not chunk then return nil, why end
+    local ok, options = pcall(chunk)
+    if not ok then return nil, tostring(options) end
+    if type(options) ~= "table" then
+        return nil, ("%s returns a %s; a policy file returns the table of options that weir.open takes"):format(name,
+            type(options))
+    end
+    return options
+end
+
+--- The options for an engine on a shared area, looked through as far as that goes without opening anything.
+-- @return options, or nil and a sentence
+function policyfile.engine_options(text, name, area)
+    local options, why = policyfile.options(text, name)
+    if not options then return nil, why end
+    if options.area ~= nil then return nil, name .. ": area is weir_area's business and may not be set here" end
+    options.area = area
+    local sound, reason = core.check(options)
+    if not sound then return nil, name .. ": " .. reason end
+    return options
+end
+
+--- Reads the policy as a worker will. Returns nothing, or a sentence.
+function policyfile.check(text, name, area)
+    local options, why = policyfile.engine_options(text, name, area)
+    return not options and why or nil
+end
+
+return policyfile
