@@ -19,7 +19,8 @@ typedef struct weir_lua_gate weir_lua_gate;
 typedef struct weir_lua_host {
     const char *name; /* weir.core's field `host`: which Lua files park, and how */
     void *ctx;
-    struct lua_State *main; /* whose threads policies run on; NULL: of whoever opens an engine */
+    /* Pushes a new Lua thread for policies to run on, which must not be tied to what L works for. NULL: lua_newthread. */
+    struct lua_State *(*thread)(void *ctx, struct lua_State *L);
 
     /* The hooks for one engine, and what they belong to. WEIR_OK, WEIR_ENOMEM, WEIR_ESYS. */
     int (*lend)(void *ctx, uint64_t seed, weir_host *hooks, void **loan);

@@ -59,6 +59,7 @@ function db.open(options)
         checks_running = {},
     }, Db)
     open[key] = self
+    if self.checks and loop.on_checks then loop.on_checks() end
     return self
 end
 

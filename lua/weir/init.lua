@@ -30,6 +30,7 @@ end
 
 return {
     version = core.version,
+    host = core.host, -- "libuv" or "nginx": whose loop this is
     open = db.open,
 
     spawn = loop.spawn,

@@ -539,6 +539,7 @@ if real then
         end
     end
     loop.foreign_task = real.Task
+    loop.on_checks = real.start_daemon
     function real.on_check(key, index)
         if loop.on_check then loop.on_check(key, index) end
     end

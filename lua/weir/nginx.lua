@@ -16,6 +16,7 @@ local Task = {}
 Task.__index = Task
 
 local of_thread = setmetatable({}, { __mode = "k" }) -- coroutine -> the task it runs
+local of_program = setmetatable({}, { __mode = "k" }) -- coroutine -> the run (nginx.run) it is part of
 local FOREVER = 1e9
 
 -- ---- waiting ----------------------------------------------------------------------------------------------
@@ -142,13 +143,18 @@ local function finish(task, ok, ...)
     task.results = compat.pack(...)
     nginx.fire(task)
     -- Who joins it later hears of it too; but most likely nobody will.
-    if not ok and not task.heard then
-        ngx_core.log("error", "a task failed and nobody waits for it: " .. tostring((...)))
-    end
+    local lonely = not ok and not task.heard
+    if lonely then ngx_core.log("error", "a task failed and nobody waits for it: " .. tostring((...))) end
+    local program = task.program
+    if not program then return end
+    program.alive = program.alive - 1
+    if lonely then program.lonely = program.lonely + 1 end
+    if program.alive == 0 then nginx.fire(program) end
 end
 
 local function body(task)
-    of_thread[coroutine.running()] = task
+    local thread = coroutine.running()
+    of_thread[thread], of_program[thread] = task, task.program
     pass_once() -- a task begins when whoever made it next waits
     if task.cancel_pending then
         return finish(task, false, errors.new("cancelled", "the task was cancelled before it began"))
@@ -161,7 +167,9 @@ function nginx.spawn(fn, ...)
     if type(fn) ~= "function" then
         errors.misusef("spawn: the first argument is a %s; it must be a function", type(fn))
     end
-    local task = setmetatable({ fn = fn, arguments = compat.pack(...) }, Task)
+    local program = of_program[coroutine.running()]
+    if program then program.alive = program.alive + 1 end
+    local task = setmetatable({ fn = fn, arguments = compat.pack(...), program = program }, Task)
     task.thread = ngx.thread.spawn(body, task)
     return task
 end
@@ -217,11 +225,23 @@ local function with_traceback(err)
     return type(err) == "string" and debug.traceback(err, 2) or err
 end
 
---- Calls main(...) where it stands. Returns true and its results, or false and what it raised. Tasks it leaves behind end
--- with the request, which waits for them.
+--- Calls main(...) where it stands, and waits until all tasks it started have ended. Returns true and its results, or
+-- false and what it raised (strings with a traceback), or false and nil if only tasks failed that nobody joined.
 function nginx.run(main, ...)
     local arguments = compat.pack(...)
-    return xpcall(function() return main(compat.unpack(arguments, 1, arguments.n)) end, with_traceback)
+    local thread = coroutine.running()
+    local outer, program = of_program[thread], { alive = 0, lonely = 0 }
+    of_program[thread] = program
+    local results = compat.pack(xpcall(function()
+        return main(compat.unpack(arguments, 1, arguments.n))
+    end, with_traceback))
+    of_program[thread] = outer
+    while results[1] and program.alive > 0 do
+        program.fired = nil
+        wait(program)
+    end
+    if results[1] and program.lonely > 0 then return false, nil end
+    return compat.unpack(results, 1, results.n)
 end
 
 -- ---- health checks ----------------------------------------------------------------------------------------

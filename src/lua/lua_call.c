@@ -135,6 +135,7 @@ static void empty_box(struct wl_call **box)
     forget_ready(call); /* a finaliser inside a policy: the engine is at work, so later */
     call->next = loop->retired_calls;
     loop->retired_calls = call;
+    wl_loop_wake(loop);
 }
 
 static int call_free(lua_State *L)

@@ -95,6 +95,7 @@ static int engine_collect(lua_State *L)
     engine->next =
         engine->loop->retired_engines; /* a finaliser inside a policy: when the engine has been left */
     engine->loop->retired_engines = engine;
+    wl_loop_wake(engine->loop);
     return 0;
 }
 

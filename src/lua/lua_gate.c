@@ -27,6 +27,7 @@ int wl_gate_new(lua_State *L)
 {
     char why[WEIR_WHY_MAX];
     struct wl_loop *loop = wl_loop_of(L);
+    if (loop->busy > 0) return luaL_error(L, "a policy must not wait or call the database");
     if (!wl_has_gates(loop)) return luaL_error(L, "gates are for loops that turn by themselves");
     if (!loop->host.may_wait(loop->host.ctx, L, why)) return wl_refuse(L, why);
     struct gate_box *box = lua_newuserdatauv(L, sizeof *box, 0);

@@ -155,6 +155,11 @@ static int loop_ready(lua_State *L)
 static int loop_due(lua_State *L)
 {
     struct wl_loop *loop = wl_loop_of(L);
+    if (loop->busy == 0 &&
+        wl_has_gates(loop)) { /* no turn of ours ends where finalisers' leavings are freed */
+        loop->busy++;
+        wl_loop_leave(loop);
+    }
     struct wl_engine *engine = loop->news.due;
     if (engine == NULL) return 0;
     int index = __builtin_ctz(engine->checks_due);

@@ -17,6 +17,7 @@ enum hook { HOOK_RETRY = 1, HOOK_ROUTE, HOOK_LABEL }; /* also where its closure 
 
 struct wl_policy {
     lua_State *L; /* the thread; anchored by the engine's userdata */
+    struct wl_loop *loop;
     uint64_t slice_ns, deadline_ns;
     bool counted;      /* by instructions, HOOK_CHARGE_NS for each round of the hook */
     uint64_t spent_ns; /* counted: in this call */
@@ -247,8 +248,10 @@ static bool run(struct wl_policy *policy, enum hook hook, char *why)
     policy->spent_ns = 0;
     if (!policy->counted) policy->deadline_ns = wl_now_ns() + policy->slice_ns;
     running = policy;
+    policy->loop->busy++; /* the engine is at work, even where its loop is not ours and nobody has said so */
     lua_pushvalue(L, hook);
     int status = lua_pcall(L, 0, 0, 0);
+    policy->loop->busy--; /* not left: what finalisers put aside waits until the engine has been */
     running = outer;
     end_watch(policy, &former);
     if (status != LUA_OK) explain(L, status, why);
@@ -321,7 +324,9 @@ void wl_policy_open(lua_State *L, int index, int anchor, uint64_t slice_ns, bool
     struct wl_policy *policy = *out;
     policy->slice_ns = slice_ns;
     policy->counted = counted;
-    policy->L = lua_newthread(L);
+    policy->loop = wl_loop_of(L);
+    const weir_lua_host *host = &policy->loop->host;
+    policy->L = host->thread != NULL ? host->thread(host->ctx, L) : lua_newthread(L);
     lua_rawseti(L, anchor, 1);
     *hooks = (weir_policy){.ctx = policy};
     if (push_hook(L, index, "retry", run_retry, policy)) hooks->retry = on_retry;

@@ -6,6 +6,7 @@
 #include "ngxweir.h"
 
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 
 struct watch { /* of one descriptor */
@@ -153,12 +154,20 @@ static int loan_watch(void *ctx, int fd, unsigned events)
     return set_watch(fd, events, &(struct watch){.loan = ctx});
 }
 
+/* nginx logs an alert for what epoll refuses. */
+static bool can_be_watched(int fd)
+{
+    struct stat info;
+    return fstat(fd, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode);
+}
+
 int wn_host_watch(void *ctx, int fd, unsigned events, void (*ready)(void *user, int fd, unsigned events),
                   void *user)
 {
     (void)ctx;
     const struct watch *watch = fd >= 0 && (size_t)fd < host.room ? host.watches[fd] : NULL;
     if (watch != NULL && watch->loan != NULL) return WEIR_EINVAL; /* an engine's */
+    if (watch == NULL && events != 0 && !can_be_watched(fd)) return WEIR_ESYS;
     return set_watch(fd, events, &(struct watch){.ready = ready, .user = user});
 }
 

@@ -55,6 +55,18 @@ const char *wn_lua_objection(void)
     return NULL;
 }
 
+/* Threads inherit the request they are made in, which a policy outlives, so this one is made by no request and told of
+ * none; ngx.* that needs a request says so in a policy. */
+static lua_State *new_thread(void *ctx, lua_State *L)
+{
+    (void)ctx;
+    lua_State *home = state.L != NULL ? state.L : L;
+    lua_State *thread = lua_newthread(home);
+    lua_setexdata(thread, NULL);
+    if (home != L) lua_xmove(home, L, 1);
+    return thread;
+}
+
 static int open_binding(lua_State *L)
 {
     static const weir_lua_host host = {.name = "nginx",
@@ -67,13 +79,10 @@ static int open_binding(lua_State *L)
                                        .pass = wn_gate_pass,
                                        .open = wn_gate_open,
                                        .drop = wn_gate_drop,
+                                       .thread = new_thread,
                                        .describe = wn_route_describe,
                                        .stir = wn_lua_stir};
-    weir_lua_host ours = host;
-    /* Policies run on threads of the main state's: one of a request's would keep pointing to the request. Before a worker
-     * has begun, ngx_lua runs code on no other. */
-    ours.main = state.L != NULL ? state.L : L;
-    return weir_lua_open(L, &ours);
+    return weir_lua_open(L, &host);
 }
 
 /* ---- where the Lua files are ------------------------------------------------------------------------------- */
@@ -275,6 +284,7 @@ ngx_int_t wn_lua_check(ngx_conf_t *cf, struct wn_conf *conf, char *why)
         return NGX_ERROR;
     }
     if (conf->L != NULL && version_objection(conf->L, why, WEIR_WHY_MAX) != NULL) return NGX_ERROR;
+    if (conf->L != NULL) add_folder(conf->L);
     if (conf->policy.len == 0) return NGX_OK;
     if (conf->L == NULL) return check_apart(cf, conf, why);
     return call_lua(conf->L, CHECK_MODULE, "check", conf, why) ? NGX_OK : NGX_ERROR;

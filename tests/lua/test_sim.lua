@@ -911,7 +911,7 @@ function TestMemory.test_real_calls_and_checks_may_be_collected_inside()
     left_behind()
     local stop = os.clock() + 0.01
     while os.clock() < stop do end
-    core.turn(0)
+    if core.host ~= "nginx" then core.turn(0) end
     weir.sim {}:run(function()
         collectgarbage()
         weir.sleep(1)

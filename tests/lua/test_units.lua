@@ -255,7 +255,9 @@ function TestUnits:test_claims_and_context_are_demanded_before_anything_runs()
     local ran = false
     local function unit() ran = true end
     lu.assertStrContains(fixture.raised(function() self.db:with_anon("GET", nil, unit) end), "claims")
-    lu.assertStrContains(fixture.raised(function() self.db:with_anon(nil, {}, unit) end), "context")
+    if weir.host ~= "nginx" then -- where a request's method and route are the default
+        lu.assertStrContains(fixture.raised(function() self.db:with_anon(nil, {}, unit) end), "context")
+    end
     lu.assertStrContains(fixture.raised(function() self.db:with_service("", unit) end), "context")
     lu.assertFalse(ran)
 end
