@@ -166,6 +166,19 @@ function Db:held()
     return self.core:held()
 end
 
+--- What an HTTP server shows of the engine at `path`: /health, /livez, /readyz, /metrics, /stats.json, /calls.json,
+--- /events.json, and the page /. `accept` is the request's Accept header, if it has one.
+-- @return status, content type, body; nothing if there is no such document
+function Db:page(path, accept)
+    if type(path) ~= "string" then errors.misusef("the path is %s; it must be a string", tostring(path)) end
+    if accept ~= nil and type(accept) ~= "string" then
+        errors.misusef("accept is %s; it must be a string or nil", tostring(accept))
+    end
+    local status, kind, body = self.core:page(path, accept)
+    if status == nil and kind then errors.misuse(kind) end
+    return status, kind, body
+end
+
 -- ---- steering ---------------------------------------------------------------------------------------------
 
 local Breaker = {}

@@ -267,6 +267,14 @@ function db:health_json() end
 ---@return table
 function db:stats() end
 
+---What an HTTP server shows at this path; nothing if there is no such document.
+---@param path string "/health", "/livez", "/readyz", "/metrics", "/stats.json", "/calls.json", "/events.json" or "/"
+---@param accept? string The request's Accept header.
+---@return integer? status
+---@return string? content_type
+---@return string? body
+function db:page(path, accept) end
+
 ---@param most? integer (100)
 ---@return table[] Finished calls with their timelines, newest first.
 function db:calls(most) end

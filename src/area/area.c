@@ -119,6 +119,11 @@ uint32_t wr_area_worker(const struct wr_area *area)
     return area->worker;
 }
 
+uint64_t wr_area_created_us(const struct wr_area *area)
+{
+    return ((const struct wr_header *)(const void *)area->base)->created_us;
+}
+
 const struct wr_area_shape *wr_area_shape(const struct wr_area *area)
 {
     return &area->shape;

@@ -55,7 +55,8 @@ int wr_area_open(struct wr_area **out, const char *path, const char *name, const
 void wr_area_close(struct wr_area *area);
 
 bool wr_area_is_shared(const struct wr_area *area);
-uint32_t wr_area_worker(const struct wr_area *area); /* own slot, >= 1 */
+uint32_t wr_area_worker(const struct wr_area *area);     /* own slot, >= 1 */
+uint64_t wr_area_created_us(const struct wr_area *area); /* wall clock: since when its meters count */
 const struct wr_area_shape *wr_area_shape(const struct wr_area *area);
 
 /* The shared record of the pool `name`: zeroed and *created on first sight by any worker. *index is its place,

@@ -121,7 +121,7 @@ static void add_series(struct wr_series_sum *sum, const struct wr_series_meter *
 void wr_meter_series_sum(const struct wr_area *area, uint32_t pool, uint32_t label, struct wr_series_sum *sum)
 {
     WR_CHECK(pool < area->shape.pools && label < area->shape.labels);
-    memset(sum, 0, sizeof *sum);
+    sum->ok = sum->failed = sum->refused = sum->timeout = sum->unknown = sum->cancelled = sum->retries = 0;
     wr_histogram_view_init(&sum->duration, WR_COARSE_BITS);
     for (uint32_t worker = 1; worker <= wr_slots_used(area); worker++) {
         if (!pool_touched(area, worker, pool)) continue;

@@ -72,8 +72,10 @@ void wr_histogram_record_coarse(struct wr_histogram_coarse *histogram, uint64_t 
 void wr_histogram_view_init(struct wr_histogram_view *view, unsigned bits)
 {
     WR_CHECK(bits == WR_FINE_BITS || bits == WR_COARSE_BITS);
-    memset(view, 0, sizeof *view);
     view->bits = bits;
+    view->count = view->sum_ns = view->max_ns = 0;
+    memset(view->bucket, 0,
+           bucket_count(bits) * sizeof *view->bucket); /* of a coarse one the rest is never looked at */
 }
 
 /* The view's count is what its buckets hold: a writer may be between the bucket and its own count, or dead
@@ -135,4 +137,16 @@ uint64_t wr_histogram_count_below(const struct wr_histogram_view *view, uint64_t
     unsigned last = bucket_of(bound_ns, view->bits);
     for (unsigned i = 0; i <= last; i++) total += view->bucket[i];
     return total;
+}
+
+void wr_histogram_below(const struct wr_histogram_view *view, const uint64_t *edges, uint64_t *below,
+                        unsigned count)
+{
+    uint64_t total = 0;
+    unsigned bucket = 0;
+    for (unsigned i = 0; i < count; i++) {
+        for (unsigned end = bucket_of(edges[i], view->bits); bucket < end; bucket++)
+            total += view->bucket[bucket];
+        below[i] = total;
+    }
 }

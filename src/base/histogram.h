@@ -38,5 +38,9 @@ void wr_histogram_merge_coarse(struct wr_histogram_view *view, const struct wr_h
 uint64_t wr_histogram_quantile(const struct wr_histogram_view *view, double q);
 /* All values <= bound, and of those above it at most the ones that share its bucket. */
 uint64_t wr_histogram_count_below(const struct wr_histogram_view *view, uint64_t bound_ns);
+/* Of edges in rising order, below[i]: how many values are less than edges[i]. Exact where an edge is a power of two or
+ * one of its quarters beyond; elsewhere those that share the edge's bucket are left out. */
+void wr_histogram_below(const struct wr_histogram_view *view, const uint64_t *edges, uint64_t *below,
+                        unsigned count);
 
 #endif

@@ -41,9 +41,9 @@ static bool second_byte_fits(unsigned char lead, unsigned char second)
     }
 }
 
-/* Length of the valid character at `text` (NUL-terminated), 0 if it is not one. */
-static size_t character_length(const unsigned char *text)
+size_t wr_text_character(const char *at)
 {
+    const unsigned char *text = (const unsigned char *)at;
     size_t length = promised_length(text[0]);
     if (length < 2) return length;
     if (!second_byte_fits(text[0], text[1])) return 0;
@@ -196,7 +196,7 @@ static bool stands_for_itself(unsigned char byte)
 static size_t json_character(struct wr_buffer *buffer, const unsigned char *text)
 {
     const char *escape = short_escape(text[0]);
-    size_t length = character_length(text);
+    size_t length = wr_text_character((const char *)text);
     if (escape != NULL) {
         wr_buffer_add(buffer, escape, 2);
     } else if (text[0] < 0x20) {

@@ -13,6 +13,9 @@
 size_t wr_text_copy(char *to, size_t size, const char *from);
 size_t wr_text_format(char *to, size_t size, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* Bytes of the UTF-8 character at `text`, which is not its end; 0 if there is none. */
+size_t wr_text_character(const char *text);
+
 /* A buffer that keeps its memory when emptied, so a reused one stops allocating. Strings live at stable offsets,
  * not addresses. On lack of memory `failed` sticks and the contents stay valid up to there. */
 struct wr_buffer {

@@ -319,6 +319,7 @@ static void dismantle(struct weir_engine *engine)
     }
     wr_heap_release(&engine->timers);
     wr_buffer_release(&engine->report);
+    wr_free(&engine->memory, engine->scratch);
     if (engine->plain_locale != (locale_t)0) freelocale(engine->plain_locale);
     wr_free(&engine->memory, engine->watches);
     wr_area_close(engine->area);

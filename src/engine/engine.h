@@ -100,6 +100,8 @@ struct weir_engine {
 
     struct wr_buffer report; /* JSON is put together here, under plain_locale ("C") */
     locale_t plain_locale, hosts_locale;
+    char *scratch; /* weir_scratch */
+    size_t scratch_room;
 
     uint32_t policy_faults[WR_HOOKS]; /* of each hook, in a row */
     bool policy_off;

@@ -34,6 +34,19 @@ static void start_probe(struct wr_pool *pool)
     }
 }
 
+struct wr_backend_view wr_health_of_backend(const struct weir_engine *engine, size_t backend)
+{
+    const struct wr_backend_state *state = &engine->backends[backend];
+    struct wr_backend_view view = {state->known, state->ok, state->elapsed_ns,
+                                   state->known ? state->at_ns : 0};
+    for (size_t c = 0; c < engine->config.options.client_count; c++) {
+        const struct wr_pool *pool = &engine->pools[c * engine->config.options.backend_count + backend];
+        if (pool->last_success_at <= view.at_ns || pool->last_success_at == 0) continue;
+        view = (struct wr_backend_view){true, true, pool->last_success_ns, pool->last_success_at};
+    }
+    return view;
+}
+
 /* A success since the last look is as good as a look. */
 static bool heard_of_lately(struct weir_engine *engine, size_t backend)
 {

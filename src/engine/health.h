@@ -5,6 +5,13 @@
 
 #include "engine/pool.h"
 
+struct
+    wr_backend_view { /* what this worker knows of a backend: by the monitor, or by the last call that went well */
+    bool known, ok;
+    uint64_t elapsed_ns, at_ns;
+};
+struct wr_backend_view wr_health_of_backend(const struct weir_engine *engine, size_t backend);
+
 void wr_health_start(struct weir_engine *engine);
 void wr_health_stop(struct weir_engine *engine);
 /* The breaker is not closed: keep probing until it is. */

@@ -1,5 +1,6 @@
 /* Health, statistics, the flight recorder and the event log as JSON. One truth for every reader: the area. */
 #include "engine/call.h"
+#include "engine/health.h"
 #include "engine/pool.h"
 
 #include <string.h>
@@ -72,23 +73,6 @@ static uint64_t ended(const struct wr_pool *pool)
 
 /* ---- health --------------------------------------------------------------------------------------------------- */
 
-static bool backend_ok(const weir_engine *engine, size_t backend, bool *known, uint64_t *elapsed)
-{
-    const struct wr_backend_state *state = &engine->backends[backend];
-    bool ok = state->ok;
-    uint64_t at = state->known ? state->at_ns : 0;
-    *known = state->known;
-    *elapsed = state->elapsed_ns;
-    for (size_t c = 0; c < engine->config.options.client_count; c++) {
-        const struct wr_pool *pool = &engine->pools[c * engine->config.options.backend_count + backend];
-        if (pool->last_success_at <= at || pool->last_success_at == 0) continue;
-        at = pool->last_success_at;
-        *known = ok = true;
-        *elapsed = pool->last_success_ns;
-    }
-    return ok;
-}
-
 static int badness(weir_breaker_state state)
 {
     static const int of[] = {
@@ -113,12 +97,10 @@ static weir_health assess(const weir_engine *engine)
     size_t answering = 0;
     bool degraded = engine->policy_off || badness(worst_breaker(engine)) >= badness(WEIR_HALF_OPEN);
     for (size_t b = 0; b < o->backend_count; b++) {
-        bool known;
-        uint64_t elapsed;
-        bool ok = backend_ok(engine, b, &known, &elapsed);
-        if (ok || !known) answering++;
-        if (known && !ok && o->backends[b].critical) return WEIR_UNHEALTHY;
-        if (known && !ok) degraded = true;
+        struct wr_backend_view seen = wr_health_of_backend(engine, b);
+        if (seen.ok || !seen.known) answering++;
+        if (seen.known && !seen.ok && o->backends[b].critical) return WEIR_UNHEALTHY;
+        if (seen.known && !seen.ok) degraded = true;
     }
     for (size_t i = 0; i < o->check_count; i++) {
         if (!engine->checks[i].known || engine->checks[i].ok) continue;
@@ -160,13 +142,11 @@ static void database_check(struct wr_buffer *b, const weir_engine *engine)
     uint64_t elapsed = 0;
     const char *message = "";
     for (size_t i = 0; i < o->backend_count; i++) {
-        bool known;
-        uint64_t this_elapsed;
-        bool ok = backend_ok(engine, i, &known, &this_elapsed);
-        if (known && ok && !any_ok) elapsed = this_elapsed;
-        if (known && !ok) message = engine->backends[i].message;
-        any_known = any_known || known;
-        any_ok = any_ok || (known && ok);
+        struct wr_backend_view seen = wr_health_of_backend(engine, i);
+        if (seen.known && seen.ok && !any_ok) elapsed = seen.elapsed_ns;
+        if (seen.known && !seen.ok) message = engine->backends[i].message;
+        any_known = any_known || seen.known;
+        any_ok = any_ok || (seen.known && seen.ok);
     }
     check_line(b, "database", any_known, any_ok, elapsed, message);
 }
@@ -208,11 +188,9 @@ size_t weir_health_json(weir_engine *engine, char *out, size_t size)
     pool_sums(b, engine);
     wr_buffer_printf(b, ",\"backends\":{");
     for (size_t i = 0; i < o->backend_count; i++) {
-        bool known;
-        uint64_t elapsed;
-        bool ok = backend_ok(engine, i, &known, &elapsed);
+        struct wr_backend_view seen = wr_health_of_backend(engine, i);
         if (i > 0) wr_buffer_printf(b, ",");
-        check_line(b, o->backends[i].name, known, ok, elapsed, engine->backends[i].message);
+        check_line(b, o->backends[i].name, seen.known, seen.ok, seen.elapsed_ns, engine->backends[i].message);
     }
     wr_buffer_printf(b, "},\"pools\":{");
     for (size_t i = 0; i < engine->pool_count; i++) {

@@ -279,6 +279,14 @@ static int engine_events(lua_State *L)
     return push_document(L, EVENTS, check_count(L, 2, 0));
 }
 
+static int engine_page(lua_State *L)
+{
+    struct wl_engine *engine = lookable(L);
+    const char *path = luaL_checkstring(L, 2), *accept = luaL_optstring(L, 3, NULL);
+    if (engine == NULL) return wl_refuse(L, "the engine is closed");
+    return wl_push_page(L, engine->handle, path, accept);
+}
+
 static int engine_held(lua_State *L)
 {
     struct wl_engine *engine = lookable(L);
@@ -386,15 +394,25 @@ static int engine_settle_check(lua_State *L)
 void wl_engine_open(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"request", wl_call_request}, {"submit_many", wl_call_submit_many},
-        {"begin", wl_call_begin},     {"close", engine_close},
-        {"closed", engine_closed},    {"handle", engine_handle},
-        {"health", engine_health},    {"stats", engine_stats},
-        {"calls", engine_calls},      {"events", engine_events},
-        {"held", engine_held},        {"force", engine_force},
-        {"pause", engine_pause},      {"drain", engine_drain},
-        {"drained", engine_drained},  {"settle_check", engine_settle_check},
-        {"__gc", engine_collect},     {NULL, NULL},
+        {"request", wl_call_request},
+        {"submit_many", wl_call_submit_many},
+        {"begin", wl_call_begin},
+        {"close", engine_close},
+        {"closed", engine_closed},
+        {"handle", engine_handle},
+        {"health", engine_health},
+        {"stats", engine_stats},
+        {"calls", engine_calls},
+        {"events", engine_events},
+        {"page", engine_page},
+        {"held", engine_held},
+        {"force", engine_force},
+        {"pause", engine_pause},
+        {"drain", engine_drain},
+        {"drained", engine_drained},
+        {"settle_check", engine_settle_check},
+        {"__gc", engine_collect},
+        {NULL, NULL},
     };
     luaL_newmetatable(L, WL_ENGINE_TYPE);
     luaL_setfuncs(L, methods, 0);

@@ -247,6 +247,9 @@ int wl_call_query(lua_State *L);
 int wl_call_submit_many(lua_State *L); /* engine:submit_many(request, context, list) */
 int wl_call_begin(lua_State *L);       /* engine:begin(request, context) */
 
+/* What GET `path` gives (lua_web.c) -> status, type, body | nothing if there is no such document. */
+int wl_push_page(lua_State *L, weir_engine *engine, const char *path, const char *accept);
+
 /* Fills the scratch from the SQL at `first` and the parameters after it up to `last`, or from a list of such
  * statements at `index`. The pointers live as long as the stack and the list do. NULL or a sentence in why.
  */

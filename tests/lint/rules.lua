@@ -19,6 +19,7 @@ local below = { -- which folders of src/ a folder may include, itself always
     pg = { "base", "area", "guard", "engine" },
     sim = { "base", "area", "guard", "engine" },
     load = { "base" }, -- a program's part: it sees the engine through include/
+    web = { "base" }, -- so does what an HTTP server shows
     host = { "base", "area", "guard", "engine" },
     lua = {}, -- these see the engine as any program does: through include/
     nginx = {},

@@ -5,7 +5,7 @@ build=${WEIR_BUILD:-$root/build}
 
 build_packages="cmake ninja-build gcc libc6-dev pkg-config libpq-dev libuv1-dev lua5.4 liblua5.4-dev lua-dkjson
 postgresql-15"
-test_packages="g++ libcmocka-dev lua-unit lua-socket openssl pgbouncer"
+test_packages="g++ libcmocka-dev lua-unit lua-socket openssl pgbouncer prometheus"
 valgrind_packages="valgrind libc6-dbg"
 
 say() {

@@ -1,0 +1,32 @@
+/* One scrape: every figure read once into scratch memory, then written out family by family, so that what two families
+ * say of the same calls agrees to the last one. */
+#ifndef WR_SCRAPE_H
+#define WR_SCRAPE_H
+
+#include "web/writer.h"
+
+enum { WR_EDGE_TEXT = 24 };
+
+struct wr_series { /* a label in a pool */
+    uint32_t pool;
+    weir_label_figures figures;
+};
+
+struct wr_scrape {
+    struct wr_writer w;
+    bool open_metrics;
+    weir_engine_figures engine;
+    size_t pools_at, series_at, series_count;    /* offsets in the writer's memory: it moves */
+    size_t text_at;                              /* where the text begins */
+    char le[WEIR_HISTOGRAM_EDGES][WR_EDGE_TEXT]; /* the buckets' upper bounds, as they are written */
+};
+
+/* False: out of memory. */
+bool wr_scrape_read(struct wr_scrape *scrape, weir_engine *engine);
+const weir_pool_figures *wr_scrape_pool(const struct wr_scrape *scrape, size_t index);
+const struct wr_series *wr_scrape_series(const struct wr_scrape *scrape, size_t index);
+
+/* The text, in Prometheus' form or, if scrape->open_metrics, in OpenMetrics'. */
+void wr_exposition_write(struct wr_scrape *scrape);
+
+#endif
