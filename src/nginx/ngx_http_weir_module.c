@@ -95,6 +95,8 @@ static ngx_command_t commands[] = {
      NULL},
     {ngx_string("weir_drain_timeout"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1, ngx_conf_set_msec_slot,
      NGX_HTTP_MAIN_CONF_OFFSET, offsetof(struct wn_conf, drain_timeout), NULL},
+    {ngx_string("weir_status"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS | NGX_CONF_TAKE1, wn_status_directive,
+     NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
     ngx_null_command,
 };
 
@@ -160,6 +162,7 @@ static ngx_http_module_t module = {
     .postconfiguration = after_configuration,
     .create_main_conf = create_conf,
     .init_main_conf = init_conf,
+    .create_loc_conf = wn_status_create,
 };
 
 ngx_module_t ngx_http_weir_module = {

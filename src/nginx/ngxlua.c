@@ -25,8 +25,6 @@ int ngx_http_lua_ffi_sema_new(void **semaphore, int n, char **error);
 
 enum { LUA_MODULE_LEAST = 10015 }; /* ngx_lua 0.10.15: the semaphore functions as they are called here */
 
-weir_engine *wn_status_engine;
-
 #define WORKER_MODULE "weir.worker"
 #define CHECK_MODULE  "weir.policyfile"
 

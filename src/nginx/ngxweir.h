@@ -33,6 +33,10 @@ struct wn_conf { /* the http block's; lives with its cycle */
     struct lua_State *L; /* ngx_lua's, of this cycle */
 };
 
+struct wn_location {    /* a location's */
+    ngx_str_t document; /* that weir_status gives, whatever the URI is; empty: the URI names it */
+};
+
 extern ngx_module_t ngx_http_weir_module;
 
 /* ---- ngxhost.c: engines on nginx's events ---- */
@@ -74,11 +78,14 @@ int wn_lua_yield(struct lua_State *L); /* what a lua_CFunction returns to yield 
 int wn_lua_raise(struct lua_State *L, const char *sentence); /* does not return */
 ngx_http_request_t *wn_lua_request(struct lua_State *L);     /* that the code in L works for; NULL: none */
 
-/* ---- ngxcheck.c, ngxroute.c ---- */
+/* ---- ngxcheck.c, ngxstatus.c, ngxroute.c ---- */
 
 /* Whether the workers will be able to make the area. NGX_OK, or NGX_ERROR and a sentence in `why`. */
 ngx_int_t wn_check_area(ngx_conf_t *cf, const struct wn_conf *conf, char *why);
 extern weir_engine *wn_status_engine; /* of the policy, in this worker; NULL: not open */
+ngx_int_t wn_status_handler(ngx_http_request_t *r);
+char *wn_status_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+void *wn_status_create(ngx_conf_t *cf);
 /* Fills context and traceparent from the request at work in L. */
 void wn_route_describe(void *ctx, struct lua_State *L, weir_request *request);
 ngx_int_t wn_route_variable(ngx_conf_t *cf); /* adds $weir_route */
