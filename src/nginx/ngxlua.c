@@ -11,7 +11,9 @@
 #include <lualib.h>
 
 #include <dlfcn.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 /* Of ngx_lua's C API; Debian packages no header for it. */
 lua_State *ngx_http_lua_get_global_state(ngx_conf_t *cf);
@@ -89,12 +91,13 @@ static int open_binding(lua_State *L)
 static const char *lua_folder(void)
 {
     Dl_info info;
-    char path[NGX_MAX_PATH];
-    if (dladdr((void *)(uintptr_t)&lua_folder, &info) == 0) return WEIR_LUA_DIR_INSTALL;
-    const char *slash = strrchr(info.dli_fname, '/');
-    int length = slash != NULL ? (int)(slash - info.dli_fname) : 0;
-    (void)snprintf(path, sizeof path, "%.*s/CMakeCache.txt", length, info.dli_fname);
-    return length > 0 && access(path, R_OK) == 0 ? WEIR_LUA_DIR_SOURCE : WEIR_LUA_DIR_INSTALL;
+    char path[PATH_MAX + sizeof "/CMakeCache.txt"];
+    if (dladdr((void *)(uintptr_t)&lua_folder, &info) == 0 || realpath(info.dli_fname, path) == NULL)
+        return WEIR_LUA_DIR_INSTALL;
+    char *slash = strrchr(path, '/');
+    if (slash == NULL) return WEIR_LUA_DIR_INSTALL;
+    memcpy(slash, "/CMakeCache.txt", sizeof "/CMakeCache.txt");
+    return access(path, R_OK) == 0 ? WEIR_LUA_DIR_SOURCE : WEIR_LUA_DIR_INSTALL;
 }
 
 /* After what lua_package_path says, once. */
@@ -285,7 +288,12 @@ ngx_int_t wn_lua_check(ngx_conf_t *cf, struct wn_conf *conf, char *why)
     if (conf->L != NULL) add_folder(conf->L);
     if (conf->policy.len == 0) return NGX_OK;
     if (conf->L == NULL) return check_apart(cf, conf, why);
-    return call_lua(conf->L, CHECK_MODULE, "check", conf, why) ? NGX_OK : NGX_ERROR;
+    /* As ngx_lua does for init_by_lua: its os.getenv looks into the cycle that is being made. */
+    volatile ngx_cycle_t *before = ngx_cycle;
+    ngx_cycle = cf->cycle;
+    bool ok = call_lua(conf->L, CHECK_MODULE, "check", conf, why);
+    ngx_cycle = before;
+    return ok ? NGX_OK : NGX_ERROR;
 }
 
 static void on_stir(ngx_event_t *event)

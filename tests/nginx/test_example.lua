@@ -1,0 +1,92 @@
+-- examples/nginx as its reader would use it: one command, then the lines it prints.
+
+local lu = require "luaunit"
+local json = require "weir.json"
+local socket = require "socket"
+
+local source = assert(os.getenv "WEIR_SOURCE_DIR")
+
+local function sh(command)
+    local pipe = io.popen(command .. " 2>&1")
+    local output = pipe:read "a"
+    local _, _, code = pipe:close()
+    return output, code
+end
+
+-- Orphans of a container stay as zombies.
+local function lives(pid)
+    return sh(("sed 's/.*) //' /proc/%d/stat"):format(pid)):match "^[DRSTt]" ~= nil
+end
+
+local function free_port()
+    local server = assert(socket.bind("127.0.0.1", 0))
+    local _, port = server:getsockname()
+    server:close()
+    return port
+end
+
+TestExample = {}
+
+function TestExample:setUp()
+    self.folder = sh "mktemp -d":gsub("%s+$", "")
+    sh(("chmod 755 %s"):format(self.folder)) -- for the user of PostgreSQL
+    self.port = free_port()
+    local command = ("WEIR_BUILD='%s' setsid sh '%s/examples/nginx/start.sh' '%s/it' %d >'%s/out' 2>&1 & echo $!"):format(
+        os.getenv "WEIR_BUILD_DIR", source, self.folder, self.port, self.folder)
+    local pipe = io.popen(command)
+    self.pid = tonumber(pipe:read "l")
+    pipe:close()
+    for _ = 1, 3000 do
+        if self:said():find("Ctrl-C ends", 1, true) then return end
+        if not lives(self.pid) then break end
+        socket.sleep(0.02)
+    end
+    error("it did not start: " .. self:said())
+end
+
+function TestExample:said()
+    local file = io.open(self.folder .. "/out")
+    local text = file and file:read "a" or ""
+    if file then file:close() end
+    return text
+end
+
+function TestExample:tearDown()
+    sh(("kill -INT -- -%d"):format(self.pid)) -- as Ctrl-C does: the whole group
+    for _ = 1, 1000 do
+        if not lives(self.pid) then break end
+        socket.sleep(0.02)
+    end
+    local left = sh(("pgrep -f '%s/it' || true"):format(self.folder))
+    sh(("rm -rf '%s'"):format(self.folder))
+    lu.assertEquals(left, "")
+end
+
+-- The lines that are printed, each with -i for the status.
+function TestExample:answers()
+    local answers = {}
+    for line in self:said():gmatch "\n  curl ([^\n]+)" do
+        local text = sh("curl -s -i -m 10 " .. line)
+        answers[#answers + 1] = { status = tonumber(text:match "^HTTP/1.1 (%d+)"), body = text:match "\r\n\r\n(.*)$" }
+    end
+    return answers
+end
+
+function TestExample:test_what_it_prints_can_be_tried()
+    local list, added, counted, health, metrics = table.unpack(self:answers())
+    lu.assertEquals({ list.status, added.status, counted.status, health.status, metrics.status },
+        { 200, 200, 200, 200, 200 })
+    lu.assertEquals(json.decode(list.body), { { id = 1, name = "Charles" }, { id = 2, name = "Mary" } })
+    lu.assertStrContains(added.body, '"name":"Lord"')
+    lu.assertStrContains(counted.body, '{"contacts":4}')
+    lu.assertStrContains(health.body, '"status":"healthy"')
+    lu.assertStrContains(metrics.body, "weir_calls_total{pool=\"anon@primary\",outcome=\"ok\"} 2")
+    local url = ("http://127.0.0.1:%d"):format(self.port)
+    lu.assertStrContains(sh(("curl -s -i %s/api/contacts"):format(url)), "HTTP/1.1 401")
+    lu.assertStrContains(sh(("curl -s -i -H 'X-Claims: e30=.AAAA' %s/api/contacts"):format(url)), "HTTP/1.1 401")
+    lu.assertStrContains(sh(("curl -s -i %s/weir/"):format(url)), "<title>weir</title>")
+    local log = io.open(self.folder .. "/it/logs/error.log"):read "a"
+    lu.assertNil(log:match "%[alert%]" or log:match "%[emerg%]" or log:match "%[error%]", log)
+end
+
+os.exit(lu.LuaUnit.run())
