@@ -37,6 +37,8 @@ typedef enum weir_breaker_state {
     WEIR_METRICS_ONLY   /* admits all, counts, reports each exceeded threshold once, never trips */
 } weir_breaker_state;
 
+enum { WEIR_BREAKER_STATES = 7 };
+
 typedef enum weir_verdict {
     WEIR_SUCCESS = 0,
     WEIR_FAILURE,
@@ -102,9 +104,10 @@ typedef struct weir_breaker_snapshot {
     uint64_t refused;               /* since init or reset */
     uint32_t opened_count;          /* since init or reset */
     uint32_t generation;
-    uint64_t retry_after_ns; /* until the next admission can be expected; 0 if now, UINT64_MAX
+    uint64_t entered[WEIR_BREAKER_STATES]; /* moves into each state from another one, since init */
+    uint64_t retry_after_ns;               /* until the next admission can be expected; 0 if now, UINT64_MAX
                                                 * if only an operator can tell (FORCED_OPEN) */
-    weir_evidence evidence;  /* of the last transition; rule NONE if there was none */
+    weir_evidence evidence;                /* of the last transition; rule NONE if there was none */
 } weir_breaker_snapshot;
 
 /* Defaults of DESIGN: 10 s window, 20 calls, 0.5, slow off (1.0), open 60 s, 10 permits, no wait limit, lease 60 s. */

@@ -78,7 +78,6 @@ typedef struct weir_pool_figures {
     uint64_t probes, probes_failed;
     uint64_t resolved_committed, resolved_aborted, resolved_not; /* what became of lost COMMITs */
     uint64_t policy_calls, policy_faults;
-    uint64_t breaker_opened; /* by itself, not by an operator */
 
     /* gauges */
     int64_t connections, idle, busy, connecting, canceling, waiting, in_flight;

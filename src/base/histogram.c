@@ -79,18 +79,19 @@ void wr_histogram_view_init(struct wr_histogram_view *view, unsigned bits)
 }
 
 /* The view's count is what its buckets hold: a writer may be between the bucket and its own count, or dead
- * there, and a quantile must still find its rank. */
+ * there, and a quantile must still find its rank. The maximum is raised first, so behind its bucket there is nothing but
+ * what came after we looked. */
 static void merge(struct wr_histogram_view *view, const _Atomic uint64_t *bucket,
                   const _Atomic uint64_t *sum_ns, const _Atomic uint64_t *max_ns)
 {
-    for (unsigned i = 0; i < bucket_count(view->bits); i++) {
+    uint64_t max = atomic_load_explicit(max_ns, memory_order_relaxed);
+    if (max > view->max_ns) view->max_ns = max;
+    for (unsigned i = 0, last = bucket_of(max, view->bits); i <= last; i++) {
         uint64_t n = atomic_load_explicit(&bucket[i], memory_order_relaxed);
         view->bucket[i] += n;
         view->count += n;
     }
     view->sum_ns += atomic_load_explicit(sum_ns, memory_order_relaxed);
-    uint64_t max = atomic_load_explicit(max_ns, memory_order_relaxed);
-    if (max > view->max_ns) view->max_ns = max;
 }
 
 void wr_histogram_merge_fine(struct wr_histogram_view *view, const struct wr_histogram_fine *from)

@@ -206,7 +206,6 @@ bool weir_read_pool(weir_engine *engine, size_t index, weir_pool_figures *out)
     read_counters(pool, out);
     read_gauges(pool, out);
     weir_breaker_snapshot_at(pool->breaker, engine->now, &out->breaker);
-    out->breaker_opened = out->breaker.opened_count;
     read_histogram(pool, WR_H_DURATION, &out->duration);
     read_histogram(pool, WR_H_WAIT, &out->wait);
     read_histogram(pool, WR_H_CONNECT, &out->connect);

@@ -2,6 +2,7 @@
 #include "engine/call.h"
 #include "engine/health.h"
 #include "engine/pool.h"
+#include "weir/metrics.h"
 
 #include <string.h>
 
@@ -173,11 +174,10 @@ static void pool_sums(struct wr_buffer *b, const weir_engine *engine)
                      (unsigned long long)started, rate, mean, weir_breaker_state_name(worst_breaker(engine)));
 }
 
-size_t weir_health_json(weir_engine *engine, char *out, size_t size)
+static void all_checks(struct wr_buffer *b, const weir_engine *engine)
 {
     const weir_options *o = &engine->config.options;
-    struct wr_buffer *b = begin(engine);
-    wr_buffer_printf(b, "{\"status\":\"%s\",\"checks\":{", health_name(assess(engine)));
+    wr_buffer_printf(b, "\"checks\":{");
     database_check(b, engine);
     for (size_t i = 0; i < o->check_count; i++) {
         const struct wr_check_state *c = &engine->checks[i];
@@ -185,6 +185,14 @@ size_t weir_health_json(weir_engine *engine, char *out, size_t size)
         check_line(b, o->checks[i].name, c->known, c->ok, c->elapsed_ns, c->message);
     }
     wr_buffer_printf(b, "},");
+}
+
+size_t weir_health_json(weir_engine *engine, char *out, size_t size)
+{
+    const weir_options *o = &engine->config.options;
+    struct wr_buffer *b = begin(engine);
+    wr_buffer_printf(b, "{\"status\":\"%s\",", health_name(assess(engine)));
+    all_checks(b, engine);
     pool_sums(b, engine);
     wr_buffer_printf(b, ",\"backends\":{");
     for (size_t i = 0; i < o->backend_count; i++) {
@@ -348,15 +356,21 @@ static void pool_labels(struct wr_buffer *b, const struct wr_pool *pool)
 
 size_t weir_stats_json(weir_engine *engine, char *out, size_t size)
 {
+    weir_engine_figures figures;
+    weir_read_engine(engine, &figures);
     struct wr_buffer *b = begin(engine);
     wr_buffer_printf(b, "{\"name\":");
     wr_buffer_json_string(b, engine->config.options.name);
+    wr_buffer_printf(b, ",\"health\":\"%s\",\"workers\":%u,\"draining\":%s", health_name(figures.health),
+                     figures.workers, figures.draining ? "true" : "false");
     wr_buffer_printf(
         b, ",\"uptime\":%.3f,\"in_flight\":%zu,\"allocations\":%llu,\"policy\":{\"off\":%s,\"message\":",
         (double)(engine->now - engine->opened_at) / 1e9, engine->in_flight,
         (unsigned long long)engine->allocations, engine->policy_off ? "true" : "false");
     wr_buffer_json_string(b, engine->policy_message);
-    wr_buffer_printf(b, "},\"pools\":[");
+    wr_buffer_printf(b, "},");
+    all_checks(b, engine);
+    wr_buffer_printf(b, "\"pools\":[");
     for (size_t i = 0; i < engine->pool_count; i++) {
         const struct wr_pool *pool = &engine->pools[i];
         wr_buffer_printf(b, "%s{\"pool\":\"%s\",\"client\":\"%s\",\"backend\":\"%s\",", i > 0 ? "," : "",

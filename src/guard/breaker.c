@@ -86,6 +86,7 @@ static bool enter(weir_breaker *b, struct wr_seen seen, const struct wr_move *mo
     uint64_t next = pack(evidence.generation, wr_seen_next_in_a_row(seen, move->to), move->to);
     if (!atomic_compare_exchange_strong(&b->word, &seen.word, next)) return false;
     if (move->to == WEIR_OPEN) atomic_fetch_add(&b->opened, 1);
+    if (move->to != seen.state) atomic_fetch_add(&b->entered[move->to], 1);
     if (move->rule != WEIR_RULE_NONE) wr_evidence_put(&b->log, &evidence);
     if (event != NULL) *event = evidence;
     return true;

@@ -23,6 +23,7 @@ struct weir_breaker {
 
     _Alignas(64) _Atomic uint64_t refused;
     _Atomic uint32_t opened;
+    _Atomic uint64_t entered[WEIR_BREAKER_STATES];
     _Atomic uint64_t reported; /* METRICS_ONLY: [generation:32 | a bit per rule:32] */
     struct wr_codes codes;
     struct wr_evidence_log log;

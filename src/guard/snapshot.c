@@ -71,6 +71,9 @@ static void take_snapshot(const weir_breaker *b, struct wr_seen seen, uint64_t n
     if (told && out->evidence.to != seen.state) out->evidence = (weir_evidence){.to = seen.state};
     out->refused = atomic_load_explicit(&b->refused, memory_order_relaxed);
     out->opened_count = atomic_load_explicit(&b->opened, memory_order_relaxed);
+    for (int i = 0; i < WEIR_BREAKER_STATES; i++) {
+        out->entered[i] = atomic_load_explicit(&b->entered[i], memory_order_relaxed);
+    }
     out->retry_after_ns = retry_after(b, seen, out->state, now_ns);
     show_counts(b, seen, now_ns, out);
 }

@@ -145,30 +145,34 @@ static uint64_t read_number(const void *figures, const struct wr_sample *sample,
     }
 }
 
-static void put_pool(struct wr_scrape *s, const struct wr_family *family, const weir_pool_figures *pool)
+static void put_pool(struct wr_scrape *s, const struct wr_family *family, size_t index)
 {
     struct names names;
-    set_names(&s->w, &names, pool->name, NULL);
+    weir_pool_figures pool;
+    wr_scrape_pool(s, index, &pool);
+    set_names(&s->w, &names, pool.name, NULL);
     for (const struct wr_sample *sample = family->samples; sample->offset != 0; sample++) {
         if (family->source == WR_OF_POOL_HISTOGRAM) {
-            put_histogram(s, family, &names, (const void *)((const char *)pool + sample->offset));
+            put_histogram(s, family, &names, (const void *)((const char *)&pool + sample->offset));
         } else {
-            put_number(s, family, &names, sample->label, read_number(pool, sample, family->source));
+            put_number(s, family, &names, sample->label, read_number(&pool, sample, family->source));
         }
         if (family->type != WR_GAUGE) put_created(s, family, &names, sample->label);
     }
 }
 
-static void put_series(struct wr_scrape *s, const struct wr_family *family, const struct wr_series *series)
+static void put_series(struct wr_scrape *s, const struct wr_family *family, size_t index)
 {
     struct names names;
-    set_names(&s->w, &names, wr_scrape_pool(s, series->pool)->name, series->figures.label);
+    struct wr_series series;
+    wr_scrape_series(s, index, &series);
+    set_names(&s->w, &names, series.pool, series.figures.label);
     for (const struct wr_sample *sample = family->samples; sample->offset != 0; sample++) {
         if (family->source == WR_OF_SERIES_HISTOGRAM) {
-            put_histogram(s, family, &names, &series->figures.duration);
+            put_histogram(s, family, &names, &series.figures.duration);
         } else {
             put_number(s, family, &names, sample->label,
-                       read_number(&series->figures, sample, family->source));
+                       read_number(&series.figures, sample, family->source));
         }
     }
 }
@@ -229,35 +233,37 @@ static void put_breaker_state(struct wr_scrape *s, const struct wr_family *famil
     put_states(s, family, names, states, sizeof states / sizeof *states, (size_t)pool->breaker.state);
 }
 
-static void put_by_pool(struct wr_scrape *s, const struct wr_family *family, const weir_pool_figures *pool)
+static void put_by_pool(struct wr_scrape *s, const struct wr_family *family, size_t index)
 {
     struct wr_writer *w = &s->w;
     struct names names;
-    set_names(w, &names, pool->name, NULL);
+    weir_pool_figures pool;
+    wr_scrape_pool(s, index, &pool);
+    set_names(w, &names, pool.name, NULL);
     switch (family->by_hand) {
     case WR_BREAKER_STATE:
-        put_breaker_state(s, family, &names, pool);
+        put_breaker_state(s, family, &names, &pool);
         break;
     case WR_BREAKER_RATIO:
-        if (pool->breaker.failure_rate < 0) break;
+        if (pool.breaker.failure_rate < 0) break;
         begin_line(w, family, "", &names, NULL);
-        wr_put_ratio(w, pool->breaker.failure_rate);
+        wr_put_ratio(w, pool.breaker.failure_rate);
         end_line(w);
         break;
     case WR_BREAKER_OPEN_UNTIL:
-        if (pool->breaker.state != WEIR_OPEN || pool->breaker.retry_after_ns == UINT64_MAX) break;
+        if (pool.breaker.state != WEIR_OPEN || pool.breaker.retry_after_ns == UINT64_MAX) break;
         begin_line(w, family, "", &names, NULL);
-        wr_put_moment(w, (s->engine.now_us + pool->breaker.retry_after_ns / 1000) / 1000 * 1000);
+        wr_put_moment(w, (s->engine.now_us + pool.breaker.retry_after_ns / 1000) / 1000 * 1000);
         end_line(w);
         break;
     case WR_BUDGET_RATIO:
         begin_line(w, family, "", &names, NULL);
-        wr_put_ratio(w, pool->budget_cap > 0 ? pool->budget_level / pool->budget_cap : 0);
+        wr_put_ratio(w, pool.budget_cap > 0 ? pool.budget_level / pool.budget_cap : 0);
         end_line(w);
         break;
     default: /* WR_POOL_INFO */
         put_info(s, family, &names,
-                 (const char *const[][2]){{"client", pool->client}, {"backend", pool->backend}}, 2);
+                 (const char *const[][2]){{"client", pool.client}, {"backend", pool.backend}}, 2);
     }
 }
 
@@ -290,7 +296,7 @@ static void put_by_hand(struct wr_scrape *s, const struct wr_family *family)
         put_number(s, family, NULL, NULL, s->engine.workers);
         break;
     default:
-        for (size_t i = 0; i < s->engine.pools; i++) put_by_pool(s, family, wr_scrape_pool(s, i));
+        for (size_t i = 0; i < s->engine.pools; i++) put_by_pool(s, family, i);
     }
 }
 
@@ -326,10 +332,10 @@ static void put_family(struct wr_scrape *s, const struct wr_family *family)
         break;
     case WR_OF_SERIES_U64:
     case WR_OF_SERIES_HISTOGRAM:
-        for (size_t i = 0; i < s->series_count; i++) put_series(s, family, wr_scrape_series(s, i));
+        for (size_t i = 0; i < s->series_count; i++) put_series(s, family, i);
         break;
     default:
-        for (size_t i = 0; i < s->engine.pools; i++) put_pool(s, family, wr_scrape_pool(s, i));
+        for (size_t i = 0; i < s->engine.pools; i++) put_pool(s, family, i);
     }
 }
 

@@ -55,6 +55,16 @@ static const struct wr_sample denied[] = {
     IN_POOL(denied_max, "reason=\"max_attempts\""),
     END,
 };
+static const struct wr_sample transitions[] = {
+    IN_POOL(breaker.entered[WEIR_CLOSED], "to=\"closed\""),
+    IN_POOL(breaker.entered[WEIR_OPEN], "to=\"open\""),
+    IN_POOL(breaker.entered[WEIR_HALF_OPEN], "to=\"half_open\""),
+    IN_POOL(breaker.entered[WEIR_FORCED_OPEN], "to=\"forced_open\""),
+    IN_POOL(breaker.entered[WEIR_FORCED_CLOSED], "to=\"forced_closed\""),
+    IN_POOL(breaker.entered[WEIR_DISABLED], "to=\"disabled\""),
+    IN_POOL(breaker.entered[WEIR_METRICS_ONLY], "to=\"metrics_only\""),
+    END,
+};
 static const struct wr_sample resolved[] = {
     IN_POOL(resolved_committed, "result=\"committed\""),
     IN_POOL(resolved_aborted, "result=\"aborted\""),
@@ -96,9 +106,9 @@ const struct wr_family wr_families[] = {
             "Failures among the calls in the breaker's window; absent below its least number of calls."),
     BY_HAND("weir_breaker_open_until_timestamp_seconds", "seconds", WR_GAUGE, WR_BREAKER_OPEN_UNTIL,
             "When an open breaker lets calls through again at the latest; absent while it is not open."),
-    COUNTER("weir_breaker_opened", breaker_opened, "How often the breaker has opened by itself."),
     BY_HAND("weir_breaker_state", NULL, WR_STATESET, WR_BREAKER_STATE,
             "1 for the state that the breaker is in, 0 for the others."),
+    COUNTERS("weir_breaker_transitions", transitions, "Moves of the breaker, by the state they led to."),
     BY_HAND("weir_build", NULL, WR_INFO, WR_BUILD_INFO, "Version of the library, name of the engine."),
     {"weir_call_duration_seconds", "seconds", "Whole calls, with waiting and retries, however they ended.",
      WR_HISTOGRAM, WR_OF_SERIES_HISTOGRAM, 0, call_duration},

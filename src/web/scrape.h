@@ -8,7 +8,7 @@
 enum { WR_EDGE_TEXT = 24 };
 
 struct wr_series { /* a label in a pool */
-    uint32_t pool;
+    const char *pool;
     weir_label_figures figures;
 };
 
@@ -23,8 +23,9 @@ struct wr_scrape {
 
 /* False: out of memory. */
 bool wr_scrape_read(struct wr_scrape *scrape, weir_engine *engine);
-const weir_pool_figures *wr_scrape_pool(const struct wr_scrape *scrape, size_t index);
-const struct wr_series *wr_scrape_series(const struct wr_scrape *scrape, size_t index);
+/* Copies: what was read lies in front of the text and moves when that grows. */
+void wr_scrape_pool(const struct wr_scrape *scrape, size_t index, weir_pool_figures *out);
+void wr_scrape_series(const struct wr_scrape *scrape, size_t index, struct wr_series *out);
 
 /* The text, in Prometheus' form or, if scrape->open_metrics, in OpenMetrics'. */
 void wr_exposition_write(struct wr_scrape *scrape);

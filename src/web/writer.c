@@ -3,8 +3,6 @@
 
 #include "base/text.h"
 
-#include <stdalign.h>
-#include <stddef.h>
 #include <time.h>
 
 /* ---- room -------------------------------------------------------------------------------------------------------- */
@@ -28,14 +26,6 @@ bool wr_writer_grow(struct wr_writer *w, size_t more)
     w->data = data;
     w->room = room;
     return true;
-}
-
-size_t wr_writer_take(struct wr_writer *w, size_t size)
-{
-    size_t unit = alignof(max_align_t), offset = (w->length + unit - 1) / unit * unit;
-    if (w->room < offset + size && !wr_writer_grow(w, offset - w->length + size)) return 0;
-    w->length = offset + size;
-    return offset;
 }
 
 /* ---- numbers ----------------------------------------------------------------------------------------------------- */

@@ -17,8 +17,6 @@ struct wr_writer {
 void wr_writer_init(struct wr_writer *w, weir_engine *engine);
 /* Room for `more` bytes; false and failed if there is none. */
 bool wr_writer_grow(struct wr_writer *w, size_t more);
-/* The offset of `size` fresh bytes, aligned for any type. */
-size_t wr_writer_take(struct wr_writer *w, size_t size);
 
 static inline void wr_put(struct wr_writer *w, const char *text, size_t length)
 {

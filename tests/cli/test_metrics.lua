@@ -119,7 +119,7 @@ function TestPrometheus.test_the_outage_shows_and_the_sums_agree()
     lu.assertEquals(sum(text, "\nweir_calls_started_total{[^\n]*} (%d+)"), ended)
     lu.assertTrue(sum(text, 'outcome="rejected"} (%d+)') > 0)
     lu.assertEquals(sum(text, '\nweir_rejected_total{[^\n]*} (%d+)'), sum(text, 'outcome="rejected"} (%d+)'))
-    lu.assertEquals(sum(text, '\nweir_breaker_opened_total{pool="service@primary"} (%d+)'), 1)
+    lu.assertEquals(sum(text, '\nweir_breaker_transitions_total{pool="service@primary",to="closed"} (%d+)'), 1)
 end
 
 os.exit(lu.LuaUnit.run())

@@ -101,10 +101,12 @@ static void what_never_was_an_area_is_refused_and_left_alone(void **state)
 static void a_file_of_another_layout_is_replaced(void **state)
 {
     struct area_fixture *f = *state;
-    uint32_t layout = 3;
+    uint32_t layout = WR_AREA_LAYOUT + 1;
+    char reason[64];
+    snprintf(reason, sizeof reason, "layout %u found, %u expected", layout, (unsigned)WR_AREA_LAYOUT);
     assert_int_equal(open_code(f), WEIR_OK);
     poke(f, offsetof(struct wr_header, layout), &layout, sizeof layout);
-    replaced_for(f, "layout 3 found, 1 expected");
+    replaced_for(f, reason);
 }
 
 static void a_file_of_another_shape_is_replaced(void **state)

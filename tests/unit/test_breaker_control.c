@@ -220,6 +220,26 @@ static void reset_closes_and_forgets(void **state)
     assert_int_equal(seen.evidence.rule, WEIR_RULE_RESET);
 }
 
+static void moves_are_counted_by_the_state_they_lead_to(void **state)
+{
+    struct fixture *f = *state;
+    weir_breaker_snapshot now;
+    f->config.open_for_ns = ms(100);
+    f->config.permits = 1;
+    begin(f);
+    assert_true(calls(f, 10, WEIR_FAILURE, at_ms(1)));
+    assert_true(settle(f, admit(f, at_ms(200)), WEIR_FAILURE, at_ms(200))); /* half-open, and open again */
+    assert_true(settle(f, admit(f, at_ms(400)), WEIR_SUCCESS, at_ms(400)));
+    weir_breaker_force(f->breaker, WEIR_DISABLED, at_ms(500), NULL);
+    weir_breaker_force(f->breaker, WEIR_DISABLED, at_ms(500), NULL);
+    weir_breaker_force(f->breaker, WEIR_CLOSED, at_ms(500), NULL);
+    weir_breaker_reset(f->breaker, at_ms(600)); /* from closed to closed: no move */
+    weir_breaker_snapshot_at(f->breaker, at_ms(600), &now);
+    static const uint64_t expected[WEIR_BREAKER_STATES] = {
+        [WEIR_CLOSED] = 2, [WEIR_OPEN] = 2, [WEIR_HALF_OPEN] = 2, [WEIR_DISABLED] = 1};
+    for (int i = 0; i < WEIR_BREAKER_STATES; i++) assert_int_equal(now.entered[i], expected[i]);
+}
+
 static void it_may_start_in_any_state(void **state)
 {
     struct fixture *f = *state;
@@ -354,6 +374,7 @@ int main(void)
         CASE(metrics_only_reports_each_exceeded_threshold_once),
         CASE(metrics_only_reports_again_after_it_was_entered_again),
         CASE(reset_closes_and_forgets),
+        CASE(moves_are_counted_by_the_state_they_lead_to),
         CASE(it_may_start_in_any_state),
         CASE(a_damaged_word_admits_nothing_and_can_be_reset),
         CASE(generations_wrap_around_the_zeroed_permit),

@@ -183,7 +183,7 @@ static void what_the_engine_counts_is_what_is_told(void **state)
     assert_sum(w, "weir_connections_opened_total", "", (double)fake_counter(f, "events", "opened"));
     assert_sum(w, "weir_connections{", "pool=\"service@primary\",state=\"idle\"", 1);
     assert_sum(w, "weir_connections_max", "pool=\"service@primary\"", 2);
-    assert_sum(w, "weir_breaker_opened_total", "pool=\"service@replica\"", 1);
+    assert_sum(w, "weir_breaker_transitions_total", "pool=\"service@replica\",to=\"open\"", 1);
     assert_sum(w, "weir_breaker_state", "pool=\"service@replica\",state=\"open\"", 1);
     assert_sum(w, "weir_backend_up", "backend=\"primary\"", 1);
     assert_sum(w, "weir_backend_up", "backend=\"replica\"", 0);
