@@ -257,7 +257,7 @@ const weir_driver *fake_driver(struct fake *fake)
 {
     static const weir_driver driver = {"fake",        driver_start,       driver_stop,
                                        driver_target, driver_target_free, driver_connect,
-                                       driver_forget, driver_send,        driver_cancel,
+                                       driver_forget, driver_send,        NULL, driver_cancel,
                                        driver_peek,   driver_close,       driver_pid,
                                        NULL};
     current = fake;
