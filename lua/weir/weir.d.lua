@@ -89,6 +89,7 @@ function weir.is_error(value) end
 ---@field min? integer Connections kept (0).
 ---@field max? integer Connections at most (10).
 ---@field queue_max? integer Waiting calls (10 * max).
+---@field multiplex? integer Read-only single calls that may share a connection at a time, up to 64 (0: none).
 
 ---@class weir.breaker_options
 ---@field window? number Seconds, sliding, 1 to 60 (10).

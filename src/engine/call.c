@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "engine/admission.h"
+#include "engine/lane.h"
 #include "engine/policy.h"
 #include "engine/queue.h"
 
@@ -185,6 +186,7 @@ void wr_call_attempt(struct weir_call *call)
     call->xid = 0;
     if (call->attempt == 1) { /* a call stays with its pool, so that what a pool started is what it ended */
         call->pool = route(call);
+        call->rides = call->pool->share > 0 && wr_lane_admits(call);
         wr_count(&call->pool->meter->counter[WR_N_STARTED], 1);
         add_in_flight(call->pool, 1);
         weir_budget_request(call->pool->budget, engine->now);
@@ -224,7 +226,8 @@ static struct wr_segment segment_of(const struct weir_call *call, enum wr_segmen
 {
     const weir_client *client = call->pool->client;
     uint64_t left = call->deadline > call->engine->now ? call->deadline - call->engine->now : 0;
-    struct wr_segment segment = {.kind = kind, .readonly = call->readonly};
+    bool shared = call->conn->state == WR_CONN_SHARED;
+    struct wr_segment segment = {.kind = kind, .readonly = call->readonly, .shared = shared};
     if (kind == WR_SEGMENT_SINGLE || kind == WR_SEGMENT_BEGIN || kind == WR_SEGMENT_MORE) {
         segment.statements = call->statements;
         segment.count = call->statement_count;
@@ -258,10 +261,16 @@ bool wr_call_send(struct weir_call *call, enum wr_segment_kind kind)
     if (call->engine->driver->send(conn->server, &segment, &fault) != WEIR_OK) {
         fault.lost = true;
         wr_call_keep_fault(call, &fault);
-        wr_conn_close(wr_call_detach(call), WR_N_CLOSED_ERROR);
+        wr_call_detach(call);
+        if (segment.shared) {
+            wr_lane_break(conn, &fault, WR_N_CLOSED_ERROR);
+        } else {
+            wr_conn_close(conn, WR_N_CLOSED_ERROR);
+        }
         wr_pool_grow(call->pool); /* its place may be what somebody waits for */
         return false;
     }
+    if (segment.shared) wr_lane_sent(conn, call);
     if (kind == WR_SEGMENT_COMMIT) {
         call->phase = WEIR_PHASE_COMMIT_SENT;
     } else if (call->phase == WEIR_PHASE_NOT_SENT) {
@@ -283,7 +292,7 @@ bool wr_call_leased(struct weir_call *call, struct wr_conn *conn)
 {
     struct weir_engine *engine = call->engine;
     bool resolving = call->state == WR_CALL_RESOLVE_QUEUED || call->state == WR_CALL_RESOLVE_WAIT;
-    wr_conn_lease(conn, call);
+    if (!wr_lane_board(conn, call)) wr_conn_lease(conn, call);
     if (resolving) {
         wr_resolve_leased(call, conn);
         return true;
@@ -351,7 +360,11 @@ void wr_call_let_go(struct weir_call *call)
     if (conn == NULL) return;
     if (call->state == WR_CALL_SENT || call->state == WR_CALL_OVERDUE ||
         call->state == WR_CALL_RESOLVE_SENT) {
-        wr_conn_abandon(conn);
+        if (conn->state == WR_CONN_SHARED) {
+            wr_lane_leave(conn, call);
+        } else {
+            wr_conn_abandon(conn);
+        }
     } else {
         wr_conn_give_back(conn, call->transaction, call->dirty);
     }

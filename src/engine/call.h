@@ -21,11 +21,12 @@ struct weir_call {
     struct weir_engine *engine; /* NULL once the engine has been freed */
     struct wr_memory memory;    /* where this came from */
     struct wr_pool *pool;
-    struct wr_conn *conn; /* LEASED to this call */
+    struct wr_conn *conn; /* LEASED to this call, or a lane it rides on */
     enum wr_call_state state;
     weir_status status;
 
     bool unit, readonly, idempotent;
+    bool rides;       /* may share a connection with others (lane.h) */
     bool abandoned;   /* its owner has freed it */
     bool healed;      /* the statement cache has been mended once in this attempt */
     bool overdue;     /* the deadline passed while a segment was on the wire */
@@ -45,6 +46,7 @@ struct weir_call {
     size_t client_index;
     const weir_statement *statements;
     size_t statement_count;
+    size_t request_size; /* bytes */
     void (*notify)(void *user, weir_call *call);
     void *user;
 

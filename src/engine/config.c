@@ -127,7 +127,10 @@ static int check_client(const weir_client *c, char *why)
     code = check_count(knob, c->min, 0, c->max, why);
     if (code != WEIR_OK) return code;
     wr_text_format(knob, sizeof knob, "clients.%.31s.queue_max", c->name);
-    return check_count(knob, c->queue_max, 0, 1000000, why);
+    code = check_count(knob, c->queue_max, 0, 1000000, why);
+    if (code != WEIR_OK) return code;
+    wr_text_format(knob, sizeof knob, "clients.%.31s.multiplex", c->name);
+    return check_count(knob, c->multiplex, 0, WR_MULTIPLEX_MAX, why);
 }
 
 static int check_members(const weir_options *o, char *why)

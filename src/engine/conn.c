@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "engine/call.h"
 #include "engine/health.h"
+#include "engine/lane.h"
 #include "engine/queue.h"
 
 #include <string.h>
@@ -11,14 +12,17 @@
 #define MS 1000000ull
 enum { CLEAN_WAIT_MS = 5000 };
 
-static const char *const conn_state_names[WR_CONN_STATES] = {"connecting", "idle",    "leased", "cleaning",
-                                                             "canceling",  "probing", "closed"};
+static const char *const conn_state_names[WR_CONN_STATES] = {"connecting", "idle",      "leased",  "shared",
+                                                             "cleaning",   "canceling", "probing", "closed"};
 
 /* Which state may follow which, as bits. */
 static const unsigned conn_may_enter[WR_CONN_STATES] = {
     [WR_CONN_CONNECTING] = 1u << WR_CONN_IDLE | 1u << WR_CONN_PROBING | 1u << WR_CONN_CLOSED,
-    [WR_CONN_IDLE] = 1u << WR_CONN_LEASED | 1u << WR_CONN_PROBING | 1u << WR_CONN_CLOSED,
+    [WR_CONN_IDLE] =
+        1u << WR_CONN_LEASED | 1u << WR_CONN_SHARED | 1u << WR_CONN_PROBING | 1u << WR_CONN_CLOSED,
     [WR_CONN_LEASED] =
+        1u << WR_CONN_IDLE | 1u << WR_CONN_CLEANING | 1u << WR_CONN_CANCELING | 1u << WR_CONN_CLOSED,
+    [WR_CONN_SHARED] =
         1u << WR_CONN_IDLE | 1u << WR_CONN_CLEANING | 1u << WR_CONN_CANCELING | 1u << WR_CONN_CLOSED,
     [WR_CONN_CLEANING] = 1u << WR_CONN_IDLE | 1u << WR_CONN_CLOSED,
     [WR_CONN_CANCELING] = 1u << WR_CONN_IDLE | 1u << WR_CONN_CLEANING | 1u << WR_CONN_CLOSED,
@@ -28,12 +32,12 @@ static const unsigned conn_may_enter[WR_CONN_STATES] = {
 
 static void publish(struct wr_pool *pool, enum wr_conn_state state)
 {
-    static const int gauge_of[WR_CONN_STATES] = {WR_G_CONNECTING, WR_G_IDLE, WR_G_BUSY, WR_G_BUSY,
-                                                 WR_G_CANCELING,  WR_G_BUSY, -1};
+    static const int gauge_of[WR_CONN_STATES] = {WR_G_CONNECTING, WR_G_IDLE,      WR_G_BUSY, WR_G_BUSY,
+                                                 WR_G_BUSY,       WR_G_CANCELING, WR_G_BUSY, -1};
     if (gauge_of[state] < 0) return;
     size_t value = pool->count[state];
     if (gauge_of[state] == WR_G_BUSY) {
-        value = pool->count[WR_CONN_LEASED] + pool->count[WR_CONN_CLEANING] + pool->count[WR_CONN_PROBING];
+        value = wr_pool_busy(pool);
     }
     atomic_store_explicit(&pool->meter->gauge[gauge_of[state]], (int64_t)value, memory_order_relaxed);
 }
@@ -79,6 +83,9 @@ static void conn_timer_fired(struct wr_timer *timer)
     case WR_CONN_IDLE:
         wr_conn_idle_due(conn);
         break;
+    case WR_CONN_SHARED:
+        wr_lane_due(conn);
+        break;
     case WR_CONN_CANCELING:
         wr_conn_close(conn, WR_N_CLOSED_CANCEL);
         wr_pool_serve(conn->pool);
@@ -103,7 +110,9 @@ static struct wr_conn *conn_memory(struct weir_engine *engine)
     if (node != NULL) {
         wr_list_remove(node);
         struct wr_conn *conn = WR_CONTAINER(node, struct wr_conn, link);
+        struct wr_lane *lane = conn->lane;
         memset(conn, 0, sizeof *conn);
+        conn->lane = lane;
         wr_list_init(&conn->link);
         return conn;
     }
@@ -286,6 +295,11 @@ void wr_conn_lease(struct wr_conn *conn, struct weir_call *call)
     call->conn = conn;
 }
 
+void wr_conn_share(struct wr_conn *conn)
+{
+    conn_enter(conn, WR_CONN_SHARED);
+}
+
 static bool clean(struct wr_conn *conn, enum wr_segment_kind kind)
 {
     struct wr_fault fault;
@@ -310,6 +324,10 @@ void wr_conn_give_back(struct wr_conn *conn, char transaction, bool dirty)
     conn->call = NULL;
     conn->alive_at = pool->engine->now;
     conn->dirty = conn->dirty || dirty;
+    if (conn->state == WR_CONN_SHARED && conn->lane->count > 0) {
+        wr_pool_serve(pool); /* the others ride on, and there is room for one more */
+        return;
+    }
     if (transaction == 'T' || transaction == 'E') {
         if (!clean(conn, WR_SEGMENT_ROLLBACK)) wr_conn_close(conn, WR_N_CLOSED_ERROR);
     } else if (transaction != 'I') {
@@ -345,6 +363,7 @@ void wr_conn_close(struct wr_conn *conn, enum wr_counter reason)
     if (conn->server != NULL) engine->driver->close(conn->server);
     conn->server = NULL;
     conn->call = NULL;
+    if (conn->lane != NULL) conn->lane->count = 0; /* those who are left on it have no call */
     wr_engine_disarm(engine, &conn->timer);
     conn_enter(conn, WR_CONN_CLOSED);
     wr_list_remove(&conn->link);
@@ -360,7 +379,9 @@ static void cleaned(struct wr_conn *conn, const struct wr_reply *reply)
 {
     struct wr_pool *pool = conn->pool;
     bool was_reset = conn->state == WR_CONN_CLEANING && conn->resetting;
-    if (reply->fault.lost && reply->failed) {
+    bool lost = reply->fault.lost && reply->failed;
+    if (!lost && conn->state == WR_CONN_CANCELING && wr_lane_forsakes(conn)) return;
+    if (lost) {
         wr_conn_close(conn, conn->state == WR_CONN_CANCELING ? WR_N_CLOSED_CANCEL : WR_N_CLOSED_ERROR);
     } else if (reply->transaction == 'T' || reply->transaction == 'E') {
         bool again = conn->state == WR_CONN_CLEANING; /* a ROLLBACK that did not end it: no second try */
@@ -402,6 +423,9 @@ void wr_conn_settled(void *owner, struct wr_reply *reply)
     case WR_CONN_LEASED:
         wr_call_settled(conn->call, reply);
         break;
+    case WR_CONN_SHARED:
+        wr_lane_settled(conn, reply);
+        break;
     case WR_CONN_CLEANING:
     case WR_CONN_CANCELING:
         cleaned(conn, reply);
@@ -427,6 +451,8 @@ void wr_conn_lost(void *owner, const struct wr_fault *fault)
         wr_call_keep_fault(call, &kept); /* the unit hears of it at its next statement or at its end */
         call->transaction = 0;
         wr_conn_close(conn, WR_N_CLOSED_ERROR);
+    } else if (conn->state == WR_CONN_SHARED) {
+        wr_lane_break(conn, &kept, WR_N_CLOSED_ERROR);
     } else {
         wr_conn_close(conn, WR_N_CLOSED_PEEK);
     }

@@ -1,9 +1,10 @@
 /* What the engine asks of a server. Three implementations answer: src/pg over libpq, src/sim over a simulated server in
  * virtual time, and the scripted server of our tests (tests/support/fake_server.c).
  *
- * A link is one connection. At most one segment is under way on it. Answers come through the environment's functions,
- * only ever from inside a ready() that the driver registered, each as the last thing that ready() does with
- * the link: the engine may send on, cancel or close the link inside. */
+ * A link is one connection. One segment is under way on it; only shared ones may be several, as many as the engine sends
+ * while has_room() says so, and they are answered in the order in which they were sent. Answers come through the
+ * environment's functions, only ever from inside a ready() that the driver registered; the engine may send on, cancel or
+ * close the link inside each of them. */
 #ifndef WR_DRIVER_H
 #define WR_DRIVER_H
 
@@ -60,8 +61,10 @@ enum wr_segment_kind {
 
 struct wr_segment { /* lives until send returns; the statements' memory until the segment is settled */
     enum wr_segment_kind kind;
-    bool readonly;           /* BEGIN READ ONLY; SINGLE: declared only */
-    bool want_xid;           /* BEGIN, MORE: also ask for the transaction's id */
+    bool readonly; /* BEGIN READ ONLY; SINGLE: declared only */
+    bool want_xid; /* BEGIN, MORE: also ask for the transaction's id */
+    bool shared;   /* SINGLE, readonly: others like it may be under way with it. Each is a transaction of its
+                              * own, and none sets anything that outlives it */
     const char *isolation;   /* BEGIN: NULL for the server's default */
     const char *role;        /* NULL: stay the login */
     const char *claims;      /* JSON, NULL: none */
@@ -107,8 +110,9 @@ struct wr_driver_env {
     /* A connect has ended: link and greeting, or NULL and the fault. owner as given to connect. */
     void (*connected)(void *owner, struct wr_link *link, const struct wr_greeting *greeting,
                       const struct wr_fault *fault);
-    /* The segment has ended: the server is ready for the next, or the link is lost (fault.lost). After a cancel it comes
-     * only when the cancel itself has been confirmed too, so a settled link can never be hit by a late one. */
+    /* The oldest segment has ended: the server is ready for the next, or the link is lost (fault.lost), and with it all
+     * that were under way: they are not told one by one. After a cancel it comes only when the cancel itself has been
+     * confirmed too, so what is sent afterwards can never be hit by a late one. */
     void (*settled)(void *owner, struct wr_reply *reply);
     void (*lost)(void *owner, const struct wr_fault *fault); /* while idle */
 };
@@ -127,10 +131,15 @@ struct weir_driver {
     void (*forget)(void *instance,
                    void *owner); /* connected(owner) will not come any more; what is made is closed */
     int (*send)(struct wr_link *link, const struct wr_segment *segment,
-                struct wr_fault *fault);  /* WEIR_OK; else lost */
-    void (*cancel)(struct wr_link *link); /* of the segment under way; harmless if there is none */
-    bool (*peek)(struct wr_link *link);   /* idle: false if the server has hung up or said something fatal */
-    void (*close)(struct wr_link *link);  /* at any time; no answer comes any more */
+                struct wr_fault *fault); /* WEIR_OK; else lost */
+    /* One more shared segment may be sent now: the link is idle, or others like it are under way and nothing is stuck
+     * unsent. NULL: this driver sends one at a time. */
+    bool (*has_room)(const struct wr_link *link);
+    void (*cancel)(
+        struct wr_link *link); /* of the segment under way, of several whichever the server is at; harmless
+                                           * if there is none */
+    bool (*peek)(struct wr_link *link);  /* idle: false if the server has hung up or said something fatal */
+    void (*close)(struct wr_link *link); /* at any time; no answer comes any more */
     uint32_t (*pid)(const struct wr_link *link);
     void *world; /* what all instances of this driver share, such as a simulation; NULL: nothing */
 };

@@ -311,7 +311,9 @@ static void dismantle(struct weir_engine *engine)
     free_retired(engine);
     while ((node = wr_list_first(&engine->spare_conns)) != NULL) {
         wr_list_remove(node);
-        wr_free(&engine->memory, WR_CONTAINER(node, struct wr_conn, link));
+        struct wr_conn *conn = WR_CONTAINER(node, struct wr_conn, link);
+        wr_free(&engine->memory, conn->lane);
+        wr_free(&engine->memory, conn);
     }
     while ((node = wr_list_first(&engine->spare_calls)) != NULL) {
         wr_list_remove(node);

@@ -1,6 +1,7 @@
 /* Time and giving up: deadlines, acquire timeouts, grace, leaks, cancels. Whatever state a call is in, its deadline ends it,
  * at the latest GRACE after. */
 #include "engine/call.h"
+#include "engine/lane.h"
 #include "engine/queue.h"
 
 #include "base/check.h"
@@ -29,8 +30,16 @@ static bool is_resolving(const struct weir_call *call)
            call->state == WR_CALL_RESOLVE_SENT;
 }
 
-/* Ends the call at once, from any state. A segment on the wire is cancelled and its connection waits for the last word;
- * a COMMIT is never cancelled: that could only make its outcome less certain. */
+/* A COMMIT is never cancelled: that could only make its outcome less certain. On a lane a cancel could hit a neighbour, so
+ * there it is the lane's to decide. */
+static void cancel_on_the_wire(struct weir_call *call)
+{
+    if (call->sending == WR_SEGMENT_COMMIT || call->conn->state == WR_CONN_SHARED) return;
+    wr_count(&call->pool->meter->counter[WR_N_CANCELS], 1);
+    call->engine->driver->cancel(call->conn->server);
+}
+
+/* Ends the call at once, from any state. A segment on the wire is cancelled and its connection waits for the last word. */
 void wr_call_cancel_now(struct weir_call *call, weir_code code, const char *message)
 {
     struct weir_engine *engine = call->engine;
@@ -43,10 +52,7 @@ void wr_call_cancel_now(struct weir_call *call, weir_code code, const char *mess
         wr_call_say(call, WEIR_CLASS_SAFE, outcome_when_left(call), message);
         wr_record_attempt_end(call, "", call->error.class_);
     }
-    if (call->state == WR_CALL_SENT && call->sending != WR_SEGMENT_COMMIT) {
-        wr_count(&call->pool->meter->counter[WR_N_CANCELS], 1);
-        engine->driver->cancel(call->conn->server);
-    }
+    if (call->state == WR_CALL_SENT) cancel_on_the_wire(call);
     wr_call_let_go(call);
     bool unwell = code == WEIR_CALL_TIMEOUT && (was_on_wire || call->overdue);
     wr_call_settle_permit(call, unwell ? WEIR_FAILURE : WEIR_NEUTRAL, "timeout");
@@ -57,10 +63,8 @@ static void become_overdue(struct weir_call *call)
 {
     struct weir_engine *engine = call->engine;
     call->overdue = true;
-    if (call->sending != WR_SEGMENT_COMMIT) {
-        wr_count(&call->pool->meter->counter[WR_N_CANCELS], 1);
-        engine->driver->cancel(call->conn->server);
-    }
+    cancel_on_the_wire(call);
+    if (call->conn->state == WR_CONN_SHARED) wr_lane_overdue(call->conn, call);
     wr_call_enter(call, WR_CALL_OVERDUE);
     wr_engine_arm(engine, &call->wake, engine->now + GRACE_NS);
 }

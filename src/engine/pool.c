@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "engine/call.h"
 #include "engine/health.h"
+#include "engine/lane.h"
 #include "engine/queue.h"
 
 #include <string.h>
@@ -79,6 +80,8 @@ int wr_pool_init(struct wr_pool *pool, struct weir_engine *engine, size_t client
     for (size_t i = 0; i < WR_CONN_STATES; i++) wr_list_init(&pool->conns[i]);
     wr_list_init(&pool->waiters);
     wr_queue_init(pool);
+    bool lanes = engine->driver->has_room != NULL && !pool->backend->pooler && pool->client->multiplex > 1;
+    pool->share = lanes ? pool->client->multiplex : 0;
     pool->grow_timer.fire = grow_fired;
     pool->probe_timer.fire = wr_health_probe_fired;
 
@@ -112,6 +115,12 @@ uint32_t wr_pool_max(const struct wr_pool *pool)
     return pool->client->max;
 }
 
+size_t wr_pool_busy(const struct wr_pool *pool)
+{
+    return pool->count[WR_CONN_LEASED] + pool->count[WR_CONN_SHARED] + pool->count[WR_CONN_CLEANING] +
+           pool->count[WR_CONN_PROBING];
+}
+
 size_t wr_pool_total(const struct wr_pool *pool)
 {
     size_t total = 0;
@@ -126,12 +135,20 @@ static size_t more_than(size_t wanted, size_t there)
     return wanted > there ? wanted - there : 0;
 }
 
+/* Those who can share one wait for it together. */
+static size_t connections_waited_for(const struct wr_pool *pool)
+{
+    if (pool->share == 0) return pool->waiting;
+    size_t sharing = pool->waiting - pool->alone, depth = wr_lane_depth(pool);
+    return pool->alone + (sharing + depth - 1) / depth;
+}
+
 /* How many more connections are wanted now. Who waits is served by a connect of its own, whatever happened to those in
  * the background: its attempt, and not the pool, decides when to try again. */
 static size_t connections_wanted(struct wr_pool *pool)
 {
     struct weir_engine *engine = pool->engine;
-    size_t to_serve = more_than(pool->waiting, pool->count[WR_CONN_CONNECTING]);
+    size_t to_serve = more_than(connections_waited_for(pool), pool->count[WR_CONN_CONNECTING]);
     size_t to_fill = more_than(pool->client->min, wr_pool_total(pool));
     if (to_serve + to_fill > 0 && engine->now < pool->connect_not_before) {
         wr_engine_arm(engine, &pool->grow_timer, pool->connect_not_before);

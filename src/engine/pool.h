@@ -1,7 +1,7 @@
 /* A pool: the connections of one client on one backend, the calls that wait for them, and the guards before them.
  *
- * A connection's state is the list it is on; conn_enter (pool.c) is the only one who moves it. A connection is
- * leased to at most one call. It becomes idle again only in state 'I' (no transaction), with no unread result and no
+ * A connection's state is the list it is on; conn_enter (conn.c) is the only one who moves it. A connection is
+ * leased to one call, or shared by several read-only ones (lane.h). It becomes idle again only in state 'I' (no transaction), with no unread result and no
  * cancel that could still arrive. */
 #ifndef WR_POOL_H
 #define WR_POOL_H
@@ -14,6 +14,7 @@ enum wr_conn_state {
     WR_CONN_CONNECTING = 0, /* with the crew */
     WR_CONN_IDLE,
     WR_CONN_LEASED,    /* belongs to conn->call */
+    WR_CONN_SHARED,    /* a lane: belongs to the calls on it, see lane.h */
     WR_CONN_CLEANING,  /* rolling back or resetting before it may be idle */
     WR_CONN_CANCELING, /* its call has gone; waits for the server's last word */
     WR_CONN_PROBING,   /* the monitor's */
@@ -27,6 +28,7 @@ struct wr_conn {
     enum wr_conn_state state;
     struct wr_link *server; /* NULL while connecting and when closed */
     struct weir_call *call; /* LEASED only */
+    struct wr_lane *lane;   /* NULL until it is shared for the first time; kept with the memory */
     uint64_t id;
     uint64_t alive_at;             /* when the server was last heard of */
     uint64_t opened_at, retire_at; /* retire_at 0: never */
@@ -63,6 +65,9 @@ struct wr_pool {
 
     struct wr_list waiters; /* calls, oldest first */
     size_t waiting;
+    size_t alone;     /* those of them that need a connection for themselves */
+    uint32_t share;   /* calls per connection, 0: one at a time */
+    uint64_t pace_ns; /* of a lane, from one answer to the next; a running mean */
     struct wr_discipline discipline;
     uint64_t service_floor_ns; /* decaying minimum of time on the server: nobody is faster */
 
@@ -84,6 +89,7 @@ int wr_pool_init(struct wr_pool *pool, struct weir_engine *engine, size_t client
 void wr_pool_release(struct wr_pool *pool); /* all connections closed before */
 
 uint32_t wr_pool_max(const struct wr_pool *pool);
+size_t wr_pool_busy(const struct wr_pool *pool);  /* leased, shared, or at work of the engine's own */
 size_t wr_pool_total(const struct wr_pool *pool); /* open or opening, canceling included */
 
 /* Opens connections for those who wait and for `min`, within the caps. */
@@ -110,6 +116,7 @@ void wr_conn_idle_due(struct wr_conn *conn);
 /* A live idle connection, still on the idle list; dead and stale ones found on the way are closed. NULL: none. */
 struct wr_conn *wr_pool_take_idle(struct wr_pool *pool);
 void wr_conn_lease(struct wr_conn *conn, struct weir_call *call);
+void wr_conn_share(struct wr_conn *conn); /* idle: becomes a lane */
 
 /* The monitor's: asks on an idle connection or opens one to ask on; wr_health_probed hears the end. False: none can be
  * had now. */

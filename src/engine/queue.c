@@ -3,6 +3,7 @@
 
 #include "engine/admission.h"
 #include "engine/call.h"
+#include "engine/lane.h"
 
 #include <string.h>
 
@@ -50,27 +51,40 @@ static void observe(struct wr_pool *pool)
 
 /* Room for those the pool could still open connections for comes on top of queue_max: they wait for a connect, not
  * for each other. */
-static bool is_full(const struct wr_pool *pool)
+static bool is_full(const struct wr_pool *pool, const struct weir_call *call)
 {
     size_t serving = wr_pool_total(pool) - pool->count[WR_CONN_CONNECTING];
     size_t can_open = serving < wr_pool_max(pool) ? wr_pool_max(pool) - serving : 0;
+    if (call->rides) can_open *= wr_lane_depth(pool);
     return pool->waiting >= pool->client->queue_max + can_open;
+}
+
+/* Past those who need a connection for themselves, but not past others who would ride. */
+static bool ride_at_once(struct wr_pool *pool, struct weir_call *call)
+{
+    struct wr_conn *lane;
+    while (pool->waiting == pool->alone && (lane = wr_lane_find(pool)) != NULL) {
+        if (wr_call_leased(call, lane)) return true;
+    }
+    return false;
 }
 
 bool wr_queue_join(struct wr_pool *pool, struct weir_call *call, bool front)
 {
     call->queued_from = pool->engine->now;
     struct wr_conn *conn = NULL;
+    if (call->rides && ride_at_once(pool, call)) return true;
     while ((pool->waiting == 0 || front) && (conn = wr_pool_take_idle(pool)) != NULL) {
         if (wr_call_leased(call, conn)) return true;
     }
-    if (!front && is_full(pool)) return false;
+    if (!front && is_full(pool, call)) return false;
     wr_call_enter(call, front ? WR_CALL_RESOLVE_QUEUED : WR_CALL_QUEUED);
     if (front) {
         wr_list_remove(&call->place);
         wr_list_prepend(&pool->waiters, &call->place);
     }
     pool->waiting++;
+    if (!call->rides) pool->alone++;
     publish_waiting(pool);
     observe(pool);
     wr_pool_grow(pool);
@@ -81,6 +95,7 @@ void wr_queue_leave(struct wr_pool *pool, struct weir_call *call)
 {
     wr_list_remove(&call->place);
     pool->waiting--;
+    if (!call->rides) pool->alone--;
     publish_waiting(pool);
 }
 
@@ -122,9 +137,30 @@ static struct weir_call *next_waiter(struct wr_pool *pool)
     return wr_discipline_newest_first(&pool->discipline) ? call_at(wr_list_last(&pool->waiters)) : first;
 }
 
+static struct weir_call *next_to_ride(struct wr_pool *pool)
+{
+    observe(pool);
+    bool newest = wr_discipline_newest_first(&pool->discipline);
+    struct wr_list *node = newest ? pool->waiters.prev : pool->waiters.next;
+    while (node != &pool->waiters && !call_at(node)->rides) node = newest ? node->prev : node->next;
+    return node == &pool->waiters ? NULL : call_at(node);
+}
+
+/* Lanes before idle connections, as few of them as will do. */
+static bool serve_one_to_ride(struct wr_pool *pool)
+{
+    if (pool->waiting == pool->alone) return false;
+    struct wr_conn *lane = wr_lane_find(pool);
+    struct weir_call *call = lane == NULL ? NULL : next_to_ride(pool);
+    if (call == NULL) return false;
+    if (!drop_hopeless(pool, call)) wr_call_leased(call, lane);
+    return true;
+}
+
 void wr_pool_serve(struct wr_pool *pool)
 {
     while (pool->waiting > 0) {
+        if (serve_one_to_ride(pool)) continue;
         struct wr_conn *conn = wr_pool_take_idle(pool);
         if (conn == NULL) break;
         struct weir_call *call = next_waiter(pool);
@@ -146,7 +182,9 @@ void wr_queue_flush(struct wr_pool *pool, const weir_evidence *evidence)
 
 static bool another_connection_lives(const struct wr_pool *pool)
 {
-    return pool->count[WR_CONN_LEASED] + pool->count[WR_CONN_CLEANING] + pool->count[WR_CONN_IDLE] > 0;
+    return pool->count[WR_CONN_LEASED] + pool->count[WR_CONN_SHARED] + pool->count[WR_CONN_CLEANING] +
+               pool->count[WR_CONN_IDLE] >
+           0;
 }
 
 static void resolvers_hear(struct wr_pool *pool)

@@ -99,7 +99,7 @@ static void reset_for_use(struct weir_call *call, struct weir_engine *engine)
     call->status = WEIR_WAITING;
     call->unit = call->readonly = call->idempotent = call->abandoned = call->failed = call->permit_held =
         false;
-    call->dirty = false;
+    call->dirty = call->rides = false;
     call->attempt = 0;
     call->past = WEIR_OUTCOME_NONE;
     call->result_count = 0;
@@ -188,6 +188,7 @@ int wr_call_keep_request(struct weir_call *call, const weir_request *r, char *wh
     size_t size = text_size(r->context) + text_size(r->claims) + text_size(r->backend) +
                   text_size(r->isolation) + text_size(r->traceparent);
     if (!arena_reserve(call, &call->head, size)) return no_memory(why);
+    call->request_size = size;
     char *cursor = call->head.data;
     call->context = put_text(&cursor, r->context);
     call->claims = put_text(&cursor, r->claims);
@@ -256,7 +257,9 @@ static void copy_text(weir_statement *to, const weir_statement *from, size_t cou
 
 int wr_call_keep_statements(struct weir_call *call, const weir_statement *statements, size_t count, char *why)
 {
-    if (!arena_reserve(call, &call->body, statements_size(statements, count))) return no_memory(why);
+    size_t size = statements_size(statements, count);
+    if (!arena_reserve(call, &call->body, size)) return no_memory(why);
+    call->request_size += size;
     weir_statement *kept = (weir_statement *)(void *)call->body.data;
     char *cursor = call->body.data + count * sizeof *kept;
     copy_arrays(kept, statements, count, &cursor);

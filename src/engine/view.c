@@ -143,8 +143,7 @@ void weir_held_now(const weir_engine *engine, weir_held *out)
                        .allocations = engine->allocations};
     for (size_t i = 0; i < engine->pool_count; i++) {
         const struct wr_pool *pool = &engine->pools[i];
-        out->leased +=
-            pool->count[WR_CONN_LEASED] + pool->count[WR_CONN_CLEANING] + pool->count[WR_CONN_PROBING];
+        out->leased += wr_pool_busy(pool);
         out->connecting += pool->count[WR_CONN_CONNECTING];
         out->canceling += pool->count[WR_CONN_CANCELING];
         out->idle += pool->count[WR_CONN_IDLE];

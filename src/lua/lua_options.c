@@ -275,6 +275,7 @@ static const struct wl_field client_fields[] = {
     {"min", WL_WHOLE, offsetof(weir_client, min), 0, 10000, NULL},
     {"max", WL_WHOLE, offsetof(weir_client, max), 1, 10000, NULL},
     {"queue_max", WL_WHOLE, offsetof(weir_client, queue_max), 0, 1000000, NULL},
+    {"multiplex", WL_WHOLE, offsetof(weir_client, multiplex), 0, 64, NULL},
 };
 
 static bool read_client(struct wl_reader *reader, const char *name, weir_client *client)

@@ -32,6 +32,9 @@ static void on_bell(void *arg, unsigned events)
     for (struct wr_errand *errand; (errand = wr_crew_next_arrival(pg->crew)) != NULL;) deliver(pg, errand);
     for (struct wr_cancel *cancel; (cancel = wr_crew_next_cancelled(pg->crew)) != NULL;)
         wr_link_cancelled(cancel->link);
+    for (struct wr_list *first; (first = wr_list_first(&pg->unread)) != NULL;) {
+        wr_link_read_on(WR_CONTAINER(first, struct wr_link, unread));
+    }
     for (struct wr_list *first; (first = wr_list_first(&pg->doomed)) != NULL;) {
         wr_link_report_doomed(WR_CONTAINER(first, struct wr_link, doomed));
     }
@@ -48,6 +51,7 @@ static int start(const weir_driver *self, void **instance, const struct wr_drive
     if (pg == NULL) return WEIR_ENOMEM;
     pg->env = env;
     wr_list_init(&pg->doomed);
+    wr_list_init(&pg->unread);
     int code = PQisthreadsafe() ? wr_crew_make(&pg->crew, connect_at_once) : WEIR_ESYS;
     if (code == WEIR_OK && env->watch(env->engine, wr_crew_fd(pg->crew), WEIR_READ, on_bell, pg) != 0)
         code = WEIR_ESYS;
@@ -102,6 +106,7 @@ const weir_driver *weir_driver_pg(void)
         .connect = start_connect,
         .forget = forget,
         .send = wr_link_send,
+        .has_room = wr_link_has_room,
         .cancel = wr_link_cancel,
         .peek = wr_link_peek,
         .close = wr_link_close,

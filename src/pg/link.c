@@ -37,8 +37,9 @@ static void on_notice(void *arg, const PGresult *notice)
     struct wr_link *link = arg;
     keep_last_words(link, notice);
     if (link->state != WR_LINK_RUNNING) return;
-    if (link->notices == NULL) link->notices = wr_notices_make(link->pg->env->memory);
-    if (link->notices != NULL) wr_notices_add(link->notices, notice);
+    struct wr_flight *flight = wr_link_oldest(link);
+    if (flight->notices == NULL) flight->notices = wr_notices_make(link->pg->env->memory);
+    if (flight->notices != NULL) wr_notices_add(flight->notices, notice);
 }
 
 /* ---- interest ---- */
@@ -52,10 +53,27 @@ static bool want(struct wr_link *link, unsigned events)
     return true;
 }
 
+/* A full socket makes libpq read while it writes. What it has then taken in of earlier flights' answers the socket does
+ * not tell of any more. */
+static void mind_unread(struct wr_link *link)
+{
+    if (link->flights.next == link->flights.prev || link->delivering || PQisBusy(link->conn)) return;
+    if (!wr_list_empty(&link->unread)) return;
+    wr_list_append(&link->pg->unread, &link->unread);
+    wr_crew_ring(link->pg->crew);
+}
+
 bool wr_link_push(struct wr_link *link)
 {
     int left = PQflush(link->conn);
+    mind_unread(link);
     return left >= 0 && want(link, left == 1 ? WEIR_READ | WEIR_WRITE : WEIR_READ);
+}
+
+void wr_link_read_on(struct wr_link *link)
+{
+    wr_list_remove(&link->unread);
+    wr_link_read(link);
 }
 
 void wr_link_doom(struct wr_link *link)
@@ -76,6 +94,7 @@ void wr_link_abandon(struct wr_link *link)
 {
     want(link, 0);
     wr_list_remove(&link->doomed);
+    wr_list_remove(&link->unread);
     link->state = WR_LINK_OVER;
 }
 
@@ -117,10 +136,8 @@ void wr_link_ready(void *arg, unsigned events)
         if (!ok && link->state == WR_LINK_IDLE) wr_link_lose(link);
         return;
     }
-    if ((events & WEIR_READ) != 0) {
-        ok = consume(link->conn);
-        if (!wr_link_read(link)) return;
-    }
+    if ((events & WEIR_READ) != 0) ok = consume(link->conn);
+    if (!wr_link_read(link)) return;
     if (!ok || (link->watched & WEIR_WRITE) != 0) {
         if (!ok || !wr_link_push(link)) wr_link_lose(link);
     }
@@ -166,7 +183,7 @@ void wr_link_cancelled(struct wr_link *link)
     link->canceling = false;
     if (link->state == WR_LINK_HELD) {
         if (!want(link, WEIR_READ)) wr_link_doom(link);
-        wr_link_settle(link);
+        if (wr_link_settle(link)) wr_link_read(link);
     } else if (link->state == WR_LINK_RUNNING && link->cancel_tries <= CANCEL_AGAIN) {
         request_cancel(link);
     }
@@ -222,6 +239,9 @@ struct wr_link *wr_link_make(struct wr_pg *pg, struct wr_errand *errand)
         return NULL;
     }
     wr_list_init(&link->doomed);
+    wr_list_init(&link->unread);
+    wr_list_init(&link->flights);
+    wr_list_init(&link->spare_flights);
     wr_list_init(&link->cancel->place);
     link->cancel->site = errand->site;
     link->pg = pg;
@@ -246,17 +266,28 @@ static void free_statements(struct wr_link *link)
     wr_statements_release(&link->statements);
 }
 
+static void free_flights(struct wr_link *link, struct wr_list *list)
+{
+    const struct wr_memory *memory = link->pg->env->memory;
+    for (struct wr_list *first; (first = wr_list_first(list)) != NULL;) {
+        struct wr_flight *flight = WR_CONTAINER(first, struct wr_flight, place);
+        wr_list_remove(first);
+        for (size_t i = 0; i < flight->reply.count; i++) wr_result_release(&flight->results[i]);
+        wr_notices_drop(flight->notices);
+        wr_free(memory, flight->steps);
+        wr_free(memory, flight->results);
+        wr_free(memory, flight);
+    }
+}
+
 void wr_link_close(struct wr_link *link)
 {
     const struct wr_memory *memory = link->pg->env->memory;
     link->closed = true;
     if (link->delivering) return;
     wr_link_abandon(link);
-    for (size_t i = 0; i < link->reply.count; i++) {
-        if (link->results != NULL && link->results[i].ops != NULL)
-            link->results[i].ops->release(link->results[i].handle);
-    }
-    wr_notices_drop(link->notices);
+    free_flights(link, &link->flights);
+    free_flights(link, &link->spare_flights);
     wr_crew_abandon(link->pg->crew, link->cancel);
     PQfinish(link->conn);
     close(link->fd);
@@ -264,8 +295,5 @@ void wr_link_close(struct wr_link *link)
     wr_target_drop(link->target);
     free(link->settings.text);
     wr_buffer_release(&link->text);
-    wr_free(memory, link->steps);
-    wr_free(memory, link->results);
-    wr_free(memory, link->spare);
     wr_free(memory, link);
 }

@@ -1,9 +1,11 @@
-/* One PGconn, in pipeline mode, as a state machine. A segment is a list of steps, each one command on the
- * wire; answers come back in the same order, so the step at hand always tells what a result means.
+/* One PGconn, in pipeline mode, as a state machine. A segment under way is a flight: a list of steps, each one command
+ * on the wire. Answers come back in the same order, so the step at hand of the oldest flight always tells what a result
+ * means. Several flights are under way only if all of them are shared segments (see driver.h).
  *
  * - IDLE -> RUNNING -> IDLE: the ordinary segment
  * - RUNNING -> HEALING -> IDLE: a BEGIN that met a stale statement; rolled back here, to be sent again
- * - RUNNING -> HELD -> IDLE: its results are there, the cancel's end is not
+ * - RUNNING -> RUNNING: one of several flights has landed
+ * - RUNNING -> HELD -> IDLE or RUNNING: the oldest one's results are there, the cancel's end is not
  * - any -> OVER: lost, and reported; only close() is left
  *
  * Who frees: wr_link_close, at any time; inside settled() the memory goes when settled() has returned. */
@@ -54,6 +56,23 @@ struct wr_context {      /* the two settings that change from call to call */
     char application[WR_APPLICATION];
 };
 
+struct wr_flight { /* one segment under way; the link's, on its list of them or among the spare ones */
+    struct wr_list place;
+    uint64_t number;
+    enum wr_segment_kind kind;
+    bool shared;      /* nothing it sets outlives its own transaction */
+    uint64_t edition; /* of the statement book by which it was written */
+    struct wr_step *steps;
+    size_t step_count, step_room, step_at;
+    bool answered;         /* the step at hand has had its result */
+    bool called;           /* a CALL or DO came through, which may have committed by itself */
+    bool stale, stale_all; /* the error is about our statement cache, not the caller's SQL; all of it */
+    struct weir_result *results;
+    size_t result_room;
+    struct wr_reply reply; /* grows while results come */
+    struct wr_notices *notices;
+};
+
 struct wr_pg;
 
 struct wr_link {
@@ -82,27 +101,26 @@ struct wr_link {
                                                          * through; of the open transaction */
     bool user_prepared; /* SQL-level PREPARE was seen: a reset must clear those too */
 
-    uint64_t segment; /* number of the one under way */
-    enum wr_segment_kind kind;
-    struct wr_step *steps;
-    size_t step_count, step_room, step_at;
-    bool answered; /* the step at hand has had its result */
-    bool called;   /* a CALL or DO came through, which may have committed by itself */
-    struct weir_result *results, *spare;
-    size_t result_room, spare_room;
-    struct wr_reply reply; /* grows while results come */
-    struct wr_notices *notices;
+    uint64_t segment; /* number of the last one sent */
+    struct wr_list flights, spare_flights;
+    struct wr_flight *writing;  /* the newest flight */
+    struct wr_list unread;      /* on the driver's list while answers wait that the socket will not tell of */
     struct wr_buffer text;      /* of SQL made up here */
     struct wr_fault last_words; /* a FATAL, or the 57P02 a crash sends as a warning, that came as a notice */
     bool fatal_heard;
-    bool stale, stale_all; /* the error is about our statement cache, not the caller's SQL; all of it */
 };
 
 struct wr_pg { /* one instance of the driver */
     const struct wr_driver_env *env;
     struct wr_crew *crew;
-    struct wr_list doomed;
+    struct wr_list doomed, unread;
 };
+
+static inline struct wr_flight *wr_link_oldest(struct wr_link *link)
+{
+    return WR_CONTAINER(link->flights.next, struct wr_flight,
+                        place); /* there is one while a segment is under way */
+}
 
 /* link.c */
 /* Takes the arrival; NULL: no memory. */
@@ -117,7 +135,8 @@ void wr_link_drop_notifications(struct wr_link *link);
 void wr_link_doom(struct wr_link *link);    /* report the loss from the loop */
 void wr_link_abandon(struct wr_link *link); /* over, without a report: the caller knows */
 void wr_link_report_doomed(struct wr_link *link);
-bool wr_link_push(struct wr_link *link); /* flushes, and watches what is needed; false: doomed */
+void wr_link_read_on(struct wr_link *link); /* of the driver's unread list */
+bool wr_link_push(struct wr_link *link);    /* flushes, and watches what is needed; false: doomed */
 struct wr_secrets wr_link_secrets(const struct wr_link *link);
 
 /* segment.c */
@@ -125,11 +144,12 @@ int wr_link_send(struct wr_link *link, const struct wr_segment *segment, struct 
 bool wr_link_send_rollback(struct wr_link *link);     /* our own, to heal; false: broken */
 void wr_link_forget_statements(struct wr_link *link); /* the book is empty, the server to be told so */
 char wr_link_transaction(const struct wr_link *link); /* 'I', 'T', 'E', or 0 */
+bool wr_link_has_room(const struct wr_link *link);
 
 /* reply.c */
-bool wr_link_read(struct wr_link *link);   /* all that has arrived; false: reported, hands off the link */
-void wr_link_lose(struct wr_link *link);   /* reports the loss, as what the state asks for */
-void wr_link_settle(struct wr_link *link); /* hands the reply over */
-bool wr_link_open_results(struct wr_link *link, size_t count);
+bool wr_link_read(struct wr_link *link); /* all that has arrived; false: over or gone, hands off the link */
+void wr_link_lose(struct wr_link *link); /* reports the loss, as what the state asks for */
+bool wr_link_settle(
+    struct wr_link *link); /* hands the oldest flight's reply over; false: the link has gone */
 
 #endif

@@ -12,25 +12,54 @@
 
 enum { PREAMBLE_VALUES = 4 };
 
-/* ---- steps ---- */
+/* ---- flights and steps ---- */
+
+/* One place per statement, made before anything is sent, so that no answer can be dropped for want of it. */
+static bool open_results(struct wr_link *link, struct wr_flight *flight, size_t count)
+{
+    if (count > WR_SEGMENT_STATEMENTS) return false;
+    if (count <= flight->result_room) return true;
+    size_t room = flight->result_room == 0 ? 4 : flight->result_room;
+    while (room < count) room *= 2;
+    struct weir_result *wider = wr_resize(link->pg->env->memory, flight->results, room * sizeof *wider);
+    if (wider == NULL) return false;
+    flight->results = wider;
+    flight->result_room = room;
+    return true;
+}
+
+/* Its arrays keep their size from one segment to the next. */
+static struct wr_flight *take_flight(struct wr_link *link)
+{
+    struct wr_list *spare = wr_list_first(&link->spare_flights);
+    if (spare != NULL) {
+        wr_list_remove(spare);
+        return WR_CONTAINER(spare, struct wr_flight, place);
+    }
+    struct wr_flight *fresh = wr_alloc(link->pg->env->memory, sizeof *fresh);
+    if (fresh != NULL) wr_list_init(&fresh->place);
+    return fresh;
+}
 
 static bool room_for_steps(struct wr_link *link, size_t more)
 {
-    size_t wanted = link->step_count + more;
-    if (wanted <= link->step_room) return true;
-    size_t room = link->step_room == 0 ? 16 : link->step_room;
+    struct wr_flight *flight = link->writing;
+    size_t wanted = flight->step_count + more;
+    if (wanted <= flight->step_room) return true;
+    size_t room = flight->step_room == 0 ? 16 : flight->step_room;
     while (room < wanted) room *= 2;
-    struct wr_step *wider = wr_resize(link->pg->env->memory, link->steps, room * sizeof *wider);
+    struct wr_step *wider = wr_resize(link->pg->env->memory, flight->steps, room * sizeof *wider);
     if (wider == NULL) return false;
-    link->steps = wider;
-    link->step_room = room;
+    flight->steps = wider;
+    flight->step_room = room;
     return true;
 }
 
 static struct wr_step *push_step(struct wr_link *link, enum wr_step_kind kind, struct wr_statement *statement)
 {
-    WR_CHECK(link->step_count < link->step_room);
-    struct wr_step *step = &link->steps[link->step_count++];
+    struct wr_flight *flight = link->writing;
+    WR_CHECK(flight->step_count < flight->step_room);
+    struct wr_step *step = &flight->steps[flight->step_count++];
     *step = (struct wr_step){.kind = kind, .statement = statement};
     return step;
 }
@@ -56,12 +85,16 @@ static bool send_text(struct wr_link *link, enum wr_step_kind kind, const char *
     return send_unnamed(link, &(struct command){.kind = kind, .sql = sql});
 }
 
+/* A name that another flight gives is not relied upon before the server has said so: that flight may fail. */
 static bool send_named(struct wr_link *link, const struct command *command, struct wr_statement *statement)
 {
+    bool unsure = statement->state == WR_STATEMENT_PARSING && statement->parser != link->writing->number;
+    if (unsure) return send_unnamed(link, command);
     if (!room_for_steps(link, 2)) return false;
     if (statement->state == WR_STATEMENT_NEW) {
         push_step(link, WR_STEP_PREPARE, statement);
         statement->state = WR_STATEMENT_PARSING;
+        statement->parser = link->writing->number;
         if (PQsendPrepare(link->conn, statement->name, statement->sql, 0, NULL) != 1) return false;
     }
     push_step(link, command->kind, statement);
@@ -82,7 +115,8 @@ static bool send_deallocate(struct wr_link *link, struct wr_statement *statement
     char sql[64];
     wr_text_format(sql, sizeof sql, "DEALLOCATE %s", statement->name);
     if (!send_text(link, WR_STEP_DEALLOCATE, sql)) return false;
-    link->steps[link->step_count - 1].statement = statement;
+    link->writing->steps[link->writing->step_count - 1].statement = statement;
+    statement->closing = true;
     return true;
 }
 
@@ -98,9 +132,13 @@ static bool sync_up(struct wr_link *link)
 static bool send_housekeeping(struct wr_link *link)
 {
     struct wr_statements *all = &link->statements;
-    if (all->drop_all) return send_text(link, WR_STEP_DEALLOCATE_ALL, "DEALLOCATE ALL");
+    if (all->drop_all && all->dropping != all->edition) {
+        all->dropping = all->edition;
+        return send_text(link, WR_STEP_DEALLOCATE_ALL, "DEALLOCATE ALL");
+    }
     for (struct wr_list *at = all->stale.next; at != &all->stale; at = at->next) {
-        if (!send_deallocate(link, WR_CONTAINER(at, struct wr_statement, place))) return false;
+        struct wr_statement *statement = WR_CONTAINER(at, struct wr_statement, place);
+        if (!statement->closing && !send_deallocate(link, statement)) return false;
     }
     return true;
 }
@@ -253,7 +291,7 @@ static bool send_statement(struct wr_link *link, const weir_statement *given, bo
                               .lengths = given->lengths,
                               .formats = given->formats};
     if (evicted != NULL && !send_deallocate(link, evicted)) return false;
-    if (named != NULL ? named->may_dirty : wr_sql_may_dirty(given->sql)) link->reply.dirty = true;
+    if (named != NULL ? named->may_dirty : wr_sql_may_dirty(given->sql)) link->writing->reply.dirty = true;
     return named != NULL ? send_named(link, &command, named) : send_unnamed(link, &command);
 }
 
@@ -291,8 +329,9 @@ static bool send_xid_question(struct wr_link *link, const struct wr_segment *seg
  * of its own; its failure is then not the caller's either. */
 static bool sync_ahead(struct wr_link *link)
 {
-    if (link->step_count == 0) return true;
-    for (size_t i = 0; i < link->step_count; i++) link->steps[i].lenient = true;
+    struct wr_flight *flight = link->writing;
+    if (flight->step_count == 0) return true;
+    for (size_t i = 0; i < flight->step_count; i++) flight->steps[i].lenient = true;
     return sync_up(link);
 }
 
@@ -300,7 +339,7 @@ static bool sync_ahead(struct wr_link *link)
  * it the server refuses it (25001). */
 static bool make_one_transaction(struct wr_link *link, const struct wr_segment *segment)
 {
-    bool bare = link->step_count == 0 && segment->count > 1;
+    bool bare = link->writing->step_count == 0 && segment->count > 1;
     return !bare || !wr_sql_stands_alone(segment->statements[0].sql) ||
            send_text(link, WR_STEP_PLAIN, "select 1");
 }
@@ -443,16 +482,44 @@ static bool could_escape(const struct wr_segment *segment)
     return false;
 }
 
-/* Identity fails closed: an ANON link never runs a caller's statement as its login. */
-static const char *objection(const struct wr_link *link, const struct wr_segment *segment)
+/* What is not yet sent waits in libpq's memory, without a bound: the next one waits for the socket. Nor does a cancel
+ * under way tell whom it will hit. */
+bool wr_link_has_room(const struct wr_link *link)
 {
+    if (link->state == WR_LINK_IDLE) return true;
+    return link->state == WR_LINK_RUNNING && link->writing->shared && !link->canceling &&
+           (link->watched & WEIR_WRITE) == 0 && wr_list_empty(&link->doomed);
+}
+
+/* Where the segment would find itself. Behind others the state of the transaction is not known, nor need it be: none of
+ * them can have left one open. */
+static const char *bad_place(const struct wr_link *link, const struct wr_segment *segment)
+{
+    bool behind_others = segment->shared && link->state == WR_LINK_RUNNING && link->writing->shared;
+    if (behind_others) return NULL;
     char transaction = wr_link_transaction(link);
-    bool first = segment->kind == WR_SEGMENT_SINGLE || segment->kind == WR_SEGMENT_BEGIN;
     if (link->state != WR_LINK_IDLE) return "the connection is not idle";
     if (transaction == '\0' || strchr(kinds[segment->kind].from, transaction) == NULL) {
         return transaction == 'I' ? "no transaction is open on this connection"
                                   : "the connection is not in the transaction state this needs";
     }
+    return NULL;
+}
+
+/* Only what sets nothing beyond its own transaction. */
+static bool may_share(const struct wr_segment *segment)
+{
+    return segment->kind == WR_SEGMENT_SINGLE && segment->readonly && segment->count > 0;
+}
+
+/* Identity fails closed: an ANON link never runs a caller's statement as its login. */
+static const char *objection(const struct wr_link *link, const struct wr_segment *segment)
+{
+    bool first = segment->kind == WR_SEGMENT_SINGLE || segment->kind == WR_SEGMENT_BEGIN;
+    const char *misplaced = bad_place(link, segment);
+    if (misplaced != NULL) return misplaced;
+    if (segment->shared && !may_share(segment))
+        return "only a read-only single segment can share a connection";
     if (!is_isolation(segment->isolation)) return "the isolation level is not one of PostgreSQL's";
     if (first && link->target->kind == WEIR_ANON && (segment->role == NULL || segment->claims == NULL)) {
         return "an ANON connection needs role and claims";
@@ -463,14 +530,21 @@ static const char *objection(const struct wr_link *link, const struct wr_segment
 
 static bool start_segment(struct wr_link *link, const struct wr_segment *segment)
 {
-    link->kind = segment->kind;
-    link->segment++;
-    link->step_count = link->step_at = 0;
-    link->answered = link->stale = link->stale_all = link->called = false;
+    struct wr_flight *flight = take_flight(link);
+    if (flight == NULL) return false;
+    flight->number = ++link->segment;
+    flight->kind = segment->kind;
+    flight->shared = segment->shared;
+    flight->edition = link->statements.edition;
+    flight->step_count = flight->step_at = 0;
+    flight->answered = flight->stale = flight->stale_all = flight->called = false;
+    flight->reply = (struct wr_reply){.count = 0};
+    flight->notices = NULL;
+    wr_list_append(&link->flights, &flight->place);
+    link->writing = flight;
     link->cancel_tries = 0;
-    link->reply = (struct wr_reply){.count = 0};
-    link->wanted = link->session;
-    return wr_link_open_results(link, segment->count);
+    if (!segment->shared) link->wanted = link->session;
+    return open_results(link, flight, segment->count);
 }
 
 int wr_link_send(struct wr_link *link, const struct wr_segment *segment, struct wr_fault *fault)
@@ -496,7 +570,8 @@ int wr_link_send(struct wr_link *link, const struct wr_segment *segment, struct 
 
 bool wr_link_send_rollback(struct wr_link *link)
 {
-    link->step_count = link->step_at = 0;
-    link->answered = false;
+    struct wr_flight *flight = link->writing;
+    flight->step_count = flight->step_at = 0;
+    flight->answered = false;
     return send_text(link, WR_STEP_PLAIN, "ROLLBACK") && sync_up(link) && wr_link_push(link);
 }

@@ -32,6 +32,8 @@ void wr_statements_init(struct wr_statements *all, const struct wr_memory *memor
     *all = (struct wr_statements){.memory = memory, .most = most};
     wr_list_init(&all->by_use);
     wr_list_init(&all->stale);
+    wr_list_init(&all->limbo);
+    all->edition = 1;
 }
 
 /* ---- the table ---- */
@@ -65,6 +67,7 @@ static void take_out(struct wr_statements *all, struct wr_statement *statement)
     while (*at != statement) at = &(*at)->next;
     *at = statement->next;
     wr_list_remove(&statement->place);
+    statement->listed = false;
     all->count--;
 }
 
@@ -95,13 +98,14 @@ static bool first_sight(struct wr_statements *all, uint64_t hash)
 }
 
 /* True if one more fits, now or after the least used has gone. What this very segment uses is not thrown out:
- * later statements of it may name it. */
+ * later statements of it may name it. Nor is what the server has not yet said to know: its DEALLOCATE could
+ * fail. */
 static bool make_space(struct wr_statements *all, uint64_t segment, struct wr_statement **evicted)
 {
     if (all->count < all->most) return true;
     struct wr_list *last = wr_list_last(&all->by_use);
     struct wr_statement *oldest = WR_CONTAINER(last, struct wr_statement, place);
-    if (oldest->segment == segment) return false;
+    if (oldest->segment == segment || oldest->state != WR_STATEMENT_READY) return false;
     wr_statements_stale(all, oldest);
     *evicted = oldest;
     return true;
@@ -118,6 +122,7 @@ static struct wr_statement *enter(struct wr_statements *all, const char *sql, si
         return NULL;
     }
     fresh->may_dirty = wr_sql_may_dirty(sql);
+    fresh->listed = true;
     fresh->next = *bucket(all, hash);
     *bucket(all, hash) = fresh;
     wr_list_prepend(&all->by_use, &fresh->place);
@@ -152,28 +157,20 @@ struct wr_statement *wr_statement_fixed(struct wr_statements *all, const char *s
 
 /* ---- leaving the book ---- */
 
-void wr_statements_unknown(struct wr_statements *all, struct wr_statement *statement)
+void wr_statements_unknown(struct wr_statements *all, struct wr_statement *statement, uint64_t segment)
 {
+    if (statement->state != WR_STATEMENT_PARSING || statement->parser != segment) return;
     statement->state = WR_STATEMENT_NEW;
-    if (statement->fixed) return;
+    if (!statement->listed) return;
     take_out(all, statement);
     wr_statement_free(all, statement);
 }
 
 void wr_statements_stale(struct wr_statements *all, struct wr_statement *statement)
 {
+    if (!statement->listed) return;
     take_out(all, statement);
     wr_list_append(&all->stale, &statement->place);
-}
-
-void wr_statements_stale_used(struct wr_statements *all, uint64_t segment)
-{
-    for (struct wr_list *at = all->by_use.next, *next; at != &all->by_use; at = next) {
-        next = at->next;
-        struct wr_statement *statement = WR_CONTAINER(at, struct wr_statement, place);
-        if (statement->segment == segment && statement->state == WR_STATEMENT_READY)
-            wr_statements_stale(all, statement);
-    }
 }
 
 void wr_statements_closed(struct wr_statements *all, struct wr_statement *statement)
@@ -190,17 +187,33 @@ static void free_list(struct wr_statements *all, struct wr_list *list)
     }
 }
 
+static void send_to_limbo(struct wr_statements *all, struct wr_list *list)
+{
+    for (struct wr_list *first; (first = wr_list_first(list)) != NULL;) {
+        wr_list_remove(first);
+        WR_CONTAINER(first, struct wr_statement, place)->listed = false;
+        wr_list_append(&all->limbo, first);
+    }
+}
+
 void wr_statements_forget(struct wr_statements *all)
 {
-    free_list(all, &all->by_use);
-    free_list(all, &all->stale);
+    send_to_limbo(all, &all->by_use);
+    send_to_limbo(all, &all->stale);
     if (all->buckets != NULL) memset(all->buckets, 0, all->bucket_count * sizeof *all->buckets);
     all->count = 0;
+    all->edition++;
+}
+
+void wr_statements_calm(struct wr_statements *all)
+{
+    free_list(all, &all->limbo);
 }
 
 void wr_statements_release(struct wr_statements *all)
 {
     wr_statements_forget(all);
+    wr_statements_calm(all);
     wr_free(all->memory, all->buckets);
     all->buckets = NULL;
 }

@@ -24,8 +24,12 @@ struct wr_statement {
     struct wr_statement *next; /* in its bucket */
     uint64_t hash;
     uint64_t segment; /* that used it last */
+    uint64_t
+        parser; /* PARSING: the segment whose Parse it is; others run their text unnamed until it is known */
     enum wr_statement_state state;
     bool may_dirty, fixed; /* fixed: the driver's own, never evicted */
+    bool listed;           /* in the book */
+    bool closing;          /* stale, and its DEALLOCATE is under way */
     char name[24];
     char sql[];
 };
@@ -35,9 +39,12 @@ struct wr_statements {
     uint32_t most, count;
     uint64_t named;        /* names given so far: none is used twice */
     bool off;              /* names collide on this server: a pooler is in between */
+    uint64_t edition;      /* of the book: one more each time all of it is forgotten */
     bool drop_all;         /* what the server still knows is not known: DEALLOCATE ALL first */
+    uint64_t dropping;     /* the edition for which that is under way */
     struct wr_list by_use; /* most recent first */
     struct wr_list stale;  /* out of the book, still known to the server */
+    struct wr_list limbo;  /* forgotten; segments under way may still point to them */
     struct wr_statement **buckets;
     size_t bucket_count;
     uint64_t
@@ -57,15 +64,15 @@ struct wr_statement *wr_statements_want(struct wr_statements *all, const char *s
 struct wr_statement *wr_statement_fixed(struct wr_statements *all, const char *sql);
 void wr_statement_free(struct wr_statements *all, struct wr_statement *statement);
 
-/* Its Parse failed or was not run: the server does not know it. */
-void wr_statements_unknown(struct wr_statements *all, struct wr_statement *statement);
-/* The server knows it, but it must not be used any more. */
+/* Its Parse, by that segment, failed or was not run: the server does not know it. */
+void wr_statements_unknown(struct wr_statements *all, struct wr_statement *statement, uint64_t segment);
+/* The server knows it, but it must not be used any more. Nothing happens to one that has left the book. */
 void wr_statements_stale(struct wr_statements *all, struct wr_statement *statement);
-/* Every ready one that `segment` used becomes stale: its plans are out of date. */
-void wr_statements_stale_used(struct wr_statements *all, uint64_t segment);
 /* The server has closed it. */
 void wr_statements_closed(struct wr_statements *all, struct wr_statement *statement);
-/* Nothing is known any more. The fixed ones are the caller's to set back. */
+/* Nothing is known any more; a new edition begins. The fixed ones are the caller's to set back. */
 void wr_statements_forget(struct wr_statements *all);
+/* No segment is under way: what was forgotten can be freed. */
+void wr_statements_calm(struct wr_statements *all);
 
 #endif

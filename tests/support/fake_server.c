@@ -117,7 +117,10 @@ static void check_order(const struct fake_link *link, const struct wr_segment *s
     bool inside = kind == WR_SEGMENT_MORE || kind == WR_SEGMENT_COMMIT || kind == WR_SEGMENT_ROLLBACK;
     bool fits = inside ? link->transaction != 'I' : link->transaction == 'I';
     bool borrows = kind == WR_SEGMENT_SINGLE || kind == WR_SEGMENT_BEGIN;
-    if (link->open && !link->busy && fits && !(borrows && link->dirty && link->fake->books)) return;
+    bool joins =
+        segment->shared && link->at_work.shared && !link->cancelling && link->behind_count < FAKE_SHARE;
+    if (link->open && (!link->busy || joins) && fits && !(borrows && link->dirty && link->fake->books))
+        return;
     fprintf(stderr, "segment %d on link %d: open %d, busy %d, transaction %c, dirty %d\n", (int)kind,
             link->number, link->open, link->busy, link->transaction, link->dirty);
     abort();
@@ -128,12 +131,37 @@ static void note(struct fake *fake, uint64_t what)
     fake->trace = (fake->trace ^ what ^ fake->now * 31) * 1099511628211u;
 }
 
-static void remember_numbers(struct fake_link *link, const struct wr_segment *segment)
+static void remember_numbers(struct fake_flight *flight, const struct wr_segment *segment)
 {
-    link->number_count = 0;
+    flight->number_count = 0;
     for (size_t i = 0; i < segment->count && i < FAKE_PENDING; i++) {
-        link->numbers[link->number_count++] = atoi(segment->statements[i].sql + 7);
+        flight->numbers[flight->number_count++] = atoi(segment->statements[i].sql + 7);
     }
+}
+
+static void begin_work(struct fake_link *link)
+{
+    const struct fake_answer *answer = &link->at_work.answer;
+    link->busy = true;
+    link->cancelled = false;
+    link->due_at = answer->never ? UINT64_MAX : link->fake->now + answer->after_ns;
+}
+
+/* The server takes up what has been sent behind the segment it is done with. */
+static void next_work(struct fake_link *link)
+{
+    link->busy = link->cancelling = false;
+    link->due_at = 0;
+    if (link->behind_count == 0) return;
+    link->at_work = link->behind[0];
+    memmove(link->behind, link->behind + 1, (size_t)--link->behind_count * sizeof *link->behind);
+    begin_work(link);
+}
+
+static bool driver_has_room(const struct wr_link *of)
+{
+    const struct fake_link *link = (const struct fake_link *)(const void *)of;
+    return !link->fake->full && (!link->busy || (link->at_work.shared && !link->cancelling));
 }
 
 static int driver_send(struct wr_link *of, const struct wr_segment *segment, struct wr_fault *fault)
@@ -148,28 +176,29 @@ static int driver_send(struct wr_link *of, const struct wr_segment *segment, str
     fake->sends++;
     note(fake, (uint64_t)segment->kind << 32 | (uint64_t)link->number);
     count_segment(fake, segment);
-    link->busy = true;
-    link->cancelled = false;
-    link->kind = segment->kind;
-    link->statements = segment->count;
-    link->want_xid = segment->want_xid;
-    remember_numbers(link, segment);
-    link->answer = (struct fake_answer){.after_ns = fake->service_ns};
+    struct fake_flight *flight = link->busy ? &link->behind[link->behind_count++] : &link->at_work;
+    if (link->behind_count + 1 > fake->most_in_flight) fake->most_in_flight = link->behind_count + 1;
+    *flight = (struct fake_flight){.kind = segment->kind,
+                                   .statements = segment->count,
+                                   .want_xid = segment->want_xid,
+                                   .shared = segment->shared,
+                                   .answer = {.after_ns = fake->service_ns}};
+    remember_numbers(flight, segment);
     if (fake->books && segment->want_xid && !segment->readonly) {
         if (link->xid == 0) link->xid = ++fake->last_xid;
         fake->xids[link->xid % FAKE_IDS] = (struct fake_xid){WR_XACT_IN_PROGRESS, UINT64_MAX};
-        link->answer.xid = link->xid;
+        flight->answer.xid = link->xid;
     }
     if (fake->books && segment->kind == WR_SEGMENT_XACT_STATUS) {
         const struct fake_xid *x = &fake->xids[segment->xid % FAKE_IDS];
-        link->answer.xact = fake->now < x->end_at ? WR_XACT_IN_PROGRESS : x->end;
+        flight->answer.xact = fake->now < x->end_at ? WR_XACT_IN_PROGRESS : x->end;
     }
-    if (fake->answer != NULL) fake->answer(fake, link, segment, &link->answer);
+    if (fake->answer != NULL) fake->answer(fake, link, segment, &flight->answer);
     uint64_t limit = segment->timeout_ms * 1000000u;
-    if (fake->watch_timeout && limit != 0 && (link->answer.never || link->answer.after_ns > limit)) {
-        link->answer = (struct fake_answer){.after_ns = limit, .sqlstate = "57014"};
+    if (fake->watch_timeout && limit != 0 && (flight->answer.never || flight->answer.after_ns > limit)) {
+        flight->answer = (struct fake_answer){.after_ns = limit, .sqlstate = "57014"};
     }
-    link->due_at = link->answer.never ? UINT64_MAX : fake->now + link->answer.after_ns;
+    if (flight == &link->at_work) begin_work(link);
     return WEIR_OK;
 }
 
@@ -181,6 +210,7 @@ static void driver_cancel(struct wr_link *of)
     fake->cancels++;
     if (fake->cancel_ns == UINT64_MAX || !link->busy) return; /* a cancel that has no effect */
     uint64_t confirmed = fake->now + fake->cancel_ns;
+    link->cancelling = true;
     link->cancelled = link->due_at > confirmed;
     link->due_at = confirmed;
 }
@@ -209,21 +239,22 @@ static void end_transaction(struct fake_link *link, bool committed, uint64_t end
 
 static void add_pending(struct fake_link *link)
 {
-    for (int i = 0; i < link->number_count && link->pending_count < FAKE_PENDING; i++) {
-        link->pending[link->pending_count++] = link->numbers[i];
+    for (int i = 0; i < link->at_work.number_count && link->pending_count < FAKE_PENDING; i++) {
+        link->pending[link->pending_count++] = link->at_work.numbers[i];
     }
 }
 
 /* The segment on the wire has run its course: what did it do? */
 static void keep_books(struct fake_link *link, bool succeeded)
 {
-    bool single = link->kind == WR_SEGMENT_SINGLE, commit = link->kind == WR_SEGMENT_COMMIT;
-    if (single || link->kind == WR_SEGMENT_BEGIN || link->kind == WR_SEGMENT_MORE) add_pending(link);
+    bool single = link->at_work.kind == WR_SEGMENT_SINGLE, commit = link->at_work.kind == WR_SEGMENT_COMMIT;
+    if (single || link->at_work.kind == WR_SEGMENT_BEGIN || link->at_work.kind == WR_SEGMENT_MORE)
+        add_pending(link);
     if (single || commit) {
-        end_transaction(link, succeeded && !link->answer.commit_says_rollback, 0);
-    } else if (link->kind == WR_SEGMENT_ROLLBACK) {
+        end_transaction(link, succeeded && !link->at_work.answer.commit_says_rollback, 0);
+    } else if (link->at_work.kind == WR_SEGMENT_ROLLBACK) {
         end_transaction(link, false, 0);
-    } else if (link->kind == WR_SEGMENT_RESET && succeeded) {
+    } else if (link->at_work.kind == WR_SEGMENT_RESET && succeeded) {
         link->dirty = false;
     }
 }
@@ -231,11 +262,12 @@ static void keep_books(struct fake_link *link, bool succeeded)
 /* The link is gone. A dead client does not stop its COMMIT. */
 static void close_books(struct fake_link *link)
 {
-    bool last = link->busy && (link->kind == WR_SEGMENT_SINGLE || link->kind == WR_SEGMENT_COMMIT);
-    bool takes_effect =
-        last && link->answer.survives && link->answer.sqlstate[0] == '\0' && !link->answer.failed;
-    if (link->busy && link->kind == WR_SEGMENT_SINGLE) add_pending(link);
-    end_transaction(link, takes_effect, link->fake->now + link->answer.in_progress_ns);
+    bool last =
+        link->busy && (link->at_work.kind == WR_SEGMENT_SINGLE || link->at_work.kind == WR_SEGMENT_COMMIT);
+    bool takes_effect = last && link->at_work.answer.survives && link->at_work.answer.sqlstate[0] == '\0' &&
+                        !link->at_work.answer.failed;
+    if (link->busy && link->at_work.kind == WR_SEGMENT_SINGLE) add_pending(link);
+    end_transaction(link, takes_effect, link->fake->now + link->at_work.answer.in_progress_ns);
 }
 
 static void driver_close(struct wr_link *of)
@@ -255,86 +287,13 @@ static uint32_t driver_pid(const struct wr_link *of)
 
 const weir_driver *fake_driver(struct fake *fake)
 {
-    static const weir_driver driver = {"fake",        driver_start,       driver_stop,
-                                       driver_target, driver_target_free, driver_connect,
-                                       driver_forget, driver_send,        driver_cancel,
-                                       driver_peek,   driver_close,       driver_pid,
-                                       NULL};
+    static const weir_driver driver = {
+        "fake",        driver_start, driver_stop,     driver_target, driver_target_free, driver_connect,
+        driver_forget, driver_send,  driver_has_room, driver_cancel, driver_peek,        driver_close,
+        driver_pid,    NULL};
     current = fake;
     return &driver;
 }
-
-/* ---- results --------------------------------------------------------------------------------- */
-
-static size_t one(const void *handle)
-{
-    (void)handle;
-    return 1;
-}
-
-static const char *column_name(const void *handle, size_t column)
-{
-    (void)handle;
-    (void)column;
-    return "n";
-}
-
-static uint32_t int4(const void *handle, size_t column)
-{
-    (void)handle;
-    (void)column;
-    return 23;
-}
-
-struct handle {
-    const struct wr_memory *memory;
-    char text[8];
-};
-
-static const char *value(const void *handle, size_t row, size_t column, size_t *length)
-{
-    const char *text = ((const struct handle *)handle)->text;
-    (void)row;
-    (void)column;
-    *length = strlen(text);
-    return text;
-}
-
-static const char *tag(const void *handle)
-{
-    (void)handle;
-    return "SELECT 1";
-}
-
-static uint64_t affected(const void *handle)
-{
-    (void)handle;
-    return 1;
-}
-
-static size_t none(const void *handle)
-{
-    (void)handle;
-    return 0;
-}
-
-static void release(void *of)
-{
-    struct handle *handle = of;
-    wr_free(handle->memory, handle);
-}
-
-static void *make_result(const struct fake *fake)
-{
-    const struct wr_memory *memory = fake->results_in_engine_memory ? fake->env.memory : wr_memory_libc();
-    struct handle *handle = wr_alloc(memory, sizeof *handle);
-    if (handle == NULL) abort();
-    *handle = (struct handle){memory, "1"};
-    return handle;
-}
-
-static const struct wr_result_ops ops = {one, one,      column_name, int4,        value,
-                                         tag, affected, none,        column_name, release};
 
 /* ---- answers --------------------------------------------------------------------------------- */
 
@@ -344,16 +303,16 @@ static void after_transaction(struct fake_link *link, const struct wr_reply *rep
         [WR_SEGMENT_SINGLE] = 'I', [WR_SEGMENT_BEGIN] = 'T',      [WR_SEGMENT_MORE] = 'T',
         [WR_SEGMENT_COMMIT] = 'I', [WR_SEGMENT_ROLLBACK] = 'I',   [WR_SEGMENT_PROBE] = 'I',
         [WR_SEGMENT_RESET] = 'I',  [WR_SEGMENT_XACT_STATUS] = 'I'};
-    link->transaction = ends[link->kind];
-    bool in_unit = link->kind == WR_SEGMENT_BEGIN || link->kind == WR_SEGMENT_MORE;
+    link->transaction = ends[link->at_work.kind];
+    bool in_unit = link->at_work.kind == WR_SEGMENT_BEGIN || link->at_work.kind == WR_SEGMENT_MORE;
     if (reply->failed && in_unit) link->transaction = 'E';
 }
 
 static void fill_fault(const struct fake_link *link, struct wr_reply *reply)
 {
-    const struct fake_answer *a = &link->answer;
+    const struct fake_answer *a = &link->at_work.answer;
     bool lost = a->lost && !link->cancelled;
-    bool aborted = link->kind == WR_SEGMENT_MORE && link->transaction == 'E';
+    bool aborted = link->at_work.kind == WR_SEGMENT_MORE && link->transaction == 'E';
     const char *sqlstate = aborted ? "25P02" : link->cancelled ? "57014" : a->sqlstate;
     reply->failed = a->failed || a->heal || lost || sqlstate[0] != '\0';
     if (!reply->failed) return;
@@ -366,18 +325,18 @@ static void fill_fault(const struct fake_link *link, struct wr_reply *reply)
 
 static void answer_now(struct fake *fake, struct fake_link *link)
 {
-    const struct fake_answer *a = &link->answer;
+    const struct fake_answer answer = link->at_work.answer, *a = &answer;
     struct weir_result results[64] = {{NULL, NULL}};
     struct wr_reply reply = {
         .results = results, .xid = a->xid, .heal = a->heal && !a->lost, .dirty = a->dirty, .xact = a->xact};
     fill_fault(link, &reply);
     if (!reply.failed) {
-        reply.committed = link->kind == WR_SEGMENT_COMMIT && !a->commit_says_rollback;
-        reply.count = link->statements;
-        for (size_t i = 0; i < reply.count; i++) results[i] = (struct weir_result){&ops, make_result(fake)};
+        reply.committed = link->at_work.kind == WR_SEGMENT_COMMIT && !a->commit_says_rollback;
+        reply.count = link->at_work.statements;
+        for (size_t i = 0; i < reply.count; i++) results[i] = fake_result(fake);
         fake->statements_run += (int)reply.count;
     }
-    reply.xid_asked = !reply.failed && link->want_xid && !link->answer.no_xid_answer;
+    reply.xid_asked = !reply.failed && link->at_work.want_xid && !link->at_work.answer.no_xid_answer;
     note(fake, 2000 + (uint64_t)link->number * 2 + reply.failed);
     if (reply.fault.lost) {
         close_books(link);
@@ -392,8 +351,8 @@ static void answer_now(struct fake *fake, struct fake_link *link)
         link->transaction = 'I';
     }
     reply.transaction = reply.fault.lost ? 0 : link->transaction;
-    link->busy = false;
-    link->due_at = 0;
+    if (reply.fault.lost) link->behind_count = 0; /* gone with it, and not told one by one */
+    next_work(link);
     fake->env.settled(link->owner, &reply);
     for (size_t i = 0; i < 64; i++) wr_result_release(&results[i]);
 }
@@ -515,7 +474,7 @@ void fake_crash(struct fake *fake)
         struct fake_link *link = &fake->links[i];
         if (!link->open) continue;
         if (link->busy) {
-            link->answer.lost = true;
+            link->at_work.answer.lost = true;
             link->cancelled = false;
             link->due_at = fake->now;
         } else {

@@ -8,7 +8,7 @@
 
 #define FAKE_MS(n) ((uint64_t)(n)*1000000u)
 
-enum { FAKE_LINKS = 256, FAKE_EVENTS = 4096, FAKE_IDS = 32768, FAKE_PENDING = 16 };
+enum { FAKE_LINKS = 256, FAKE_EVENTS = 4096, FAKE_IDS = 32768, FAKE_PENDING = 16, FAKE_SHARE = 64 };
 
 struct fake;
 
@@ -33,10 +33,20 @@ struct fake_xid { /* what became of a transaction, when the fake keeps books */
     uint64_t end_at;
 };
 
+struct fake_flight { /* one segment on the wire */
+    enum wr_segment_kind kind;
+    size_t statements;
+    bool want_xid, shared;
+    struct fake_answer answer;
+    int numbers[FAKE_PENDING]; /* of its statements */
+    int number_count;
+};
+
 struct fake_link {
     struct fake *fake;
     bool open, cancelled; /* cancelled: before the answer was ready */
-    bool dirty, want_xid;
+    bool cancelling;      /* a cancel is on its way: nobody may be sent after it */
+    bool dirty;
     uint64_t xid;
     int pending[FAKE_PENDING]; /* statements of the open transaction, by number */
     int pending_count;
@@ -44,11 +54,9 @@ struct fake_link {
     int number;
     char transaction;
     bool busy, is_idle_lost;
-    enum wr_segment_kind kind;
-    size_t statements;
-    struct fake_answer answer;
-    int numbers[FAKE_PENDING]; /* of the segment on the wire */
-    int number_count;
+    struct fake_flight at_work; /* while busy */
+    struct fake_flight behind[FAKE_SHARE];
+    int behind_count;
     uint64_t due_at; /* of the answer, 0: none */
 };
 
@@ -86,6 +94,8 @@ struct fake {
         uint64_t due_at;
         bool used, fail;
     } connects[FAKE_LINKS];
+    int most_in_flight; /* segments on one link at a time */
+    bool full;          /* links have no room for another segment */
     int opened, connects_begun, sends, cancels, begins, commits, singles, rollbacks, resets, probes,
         xact_questions;
     int statements_run;    /* of segments that were answered well */
@@ -125,5 +135,7 @@ long fake_counter(struct fake *fake, const char *group, const char *name);
 /* Asserts that no call, lease, waiter or call timer is left. */
 void fake_assert_at_rest(struct fake *fake);
 const weir_driver *fake_driver(struct fake *fake);
+/* What a statement that went well gives: one row, one column. */
+struct weir_result fake_result(const struct fake *fake);
 
 #endif

@@ -134,7 +134,7 @@ static void the_callers_own_mistakes_do_not_open_it(void **state)
         weir_call *unit = fake_begin(&f->fake, (weir_request){0});
         run_ms(f, 5);
         fake_send(unit, "select 1");
-        for (int l = 0; l < FAKE_LINKS; l++) memcpy(f->fake.links[l].answer.sqlstate, states[i], 6);
+        for (int l = 0; l < FAKE_LINKS; l++) memcpy(f->fake.links[l].at_work.answer.sqlstate, states[i], 6);
         run_ms(f, 5);
         fake_finish(unit, WEIR_FAILED);
         run_ms(f, 5);
