@@ -57,7 +57,7 @@ function TestExample:tearDown()
         if not lives(self.pid) then break end
         socket.sleep(0.02)
     end
-    local left = sh(("pgrep -f '%s/it' || true"):format(self.folder))
+    local left = sh(("pgrep -f '%s/[i]t' || true"):format(self.folder))
     sh(("rm -rf '%s'"):format(self.folder))
     lu.assertEquals(left, "")
 end
