@@ -4,11 +4,12 @@
 --     local rows, err = weir.db():anon { sub = user }:query(nil, "select * from contacts")
 --     if not rows then return weir.respond(err) end
 --
--- A context of nil stands for the request's method and route (`$weir_route`, the location unless it is set), and the
--- request's traceparent goes along. Calls may be made wherever ngx_lua allows waiting: rewrite, access, content, timers,
--- light threads, subrequests; anywhere else they raise before anything is sent.
+-- A context of nil stands for the request's method and route (`$weir_route`, the location unless it is set),
+-- and the request's traceparent goes along. Calls may be made wherever ngx_lua allows waiting: rewrite,
+-- access, content, timers, light threads, subrequests; anywhere else they raise before anything is sent.
 
 local weir = require "weir"
+local errors = require "weir.errors"
 local nginx = require "weir.nginx"
 local worker = require "weir.worker"
 
@@ -16,24 +17,19 @@ local ngx = ngx -- luacheck: ignore
 
 local face = setmetatable({}, { __index = weir })
 
-local function in_worker()
-    local phase = ngx.get_phase()
-    return phase ~= "init"
-end
-
 --- The engine of weir_policy, the same for all code of this worker.
 -- @return the engine, or nil and an error if this worker could not open it
 function face.db()
     nginx.start_daemon()
     if worker.db then return worker.db end
-    return nil, require "weir.errors".new("open_failed", worker.why)
+    return nil, errors.new("open_failed", worker.why)
 end
 
---- Opens an engine of this worker's own, beside that of weir_policy; see weir.open. Keep it in a module: one for each
--- request would have no connections to use again.
+--- Opens an engine of this worker's own, beside that of weir_policy; see weir.open. Keep it in a module: one
+-- for each request would have no connections to use again.
 function face.open(options)
-    if not in_worker() then
-        require "weir.errors".misuse("open: an engine belongs to a worker; in init_by_lua there is none yet. Open it in "
+    if ngx.get_phase() == "init" then
+        errors.misuse("open: an engine belongs to a worker; in init_by_lua there is none yet. Open it in "
             .. "init_worker_by_lua, or when a module is first used")
     end
     nginx.start_daemon()
@@ -42,23 +38,24 @@ end
 
 -- ---- answering --------------------------------------------------------------------------------------------
 
-local refusals = { -- the database was not asked, and may be again
-    breaker_open = true, queue_full = true, acquire_timeout = true, paused = true, draining = true, connect = true,
-    open_failed = true,
+-- Nothing was done, and asking again later is right.
+local refusals = {
+    breaker_open = true, queue_full = true, acquire_timeout = true, paused = true, draining = true,
+    connect_failed = true, open_failed = true,
 }
 
---- The HTTP status that tells a client of an error: 503 for a refusal, 504 for a timeout, 499 if nobody waits any more,
--- 500 for the rest.
+--- The HTTP status that tells a client of an error: 503 for a refusal, or a connection lost with nothing done
+-- on it; 504 for a timeout; 499 for a call that was cancelled; 500 for the rest.
 function face.status_of(err)
     local code = type(err) == "table" and err.code
-    if refusals[code] then return 503 end
+    if refusals[code] or code == "connection_lost" and err.class == "safe" then return 503 end
     if code == "timeout" then return 504 end
     if code == "cancelled" then return 499 end
     return 500
 end
 
---- Ends the request with the status of the error, Retry-After where the end of a refusal can be expected, and a short
--- JSON body. What the database said goes to nginx's error log and not to the client.
+--- Ends the request with the status of the error, Retry-After where the end of a refusal can be expected, and
+-- a short JSON body. What the database said goes to nginx's error log and not to the client.
 function face.respond(err)
     local status = face.status_of(err)
     ngx.log(ngx.ERR, tostring(err))

@@ -513,9 +513,9 @@ end
 
 -- ---- loops that turn by themselves ------------------------------------------------------------------------
 
--- Inside nginx all that waits is taken over by weir.nginx, except in a simulation: its world stands still for everybody
--- else, and its tasks are ours. What others have taken from this table at load time must follow, hence the functions
--- that ask each time.
+-- Inside nginx all that waits is taken over by weir.nginx, except in a simulation: its world stands still for
+-- everybody else, and its tasks are ours. What others have taken from this table at load time must follow,
+-- hence the functions that ask each time.
 local real = core.host == "nginx" and require "weir.nginx" or nil
 
 function loop.enter_virtual()
@@ -529,8 +529,10 @@ function loop.leave_virtual(came_from)
 end
 
 if real then
-    local names = { "leisure", "await", "park", "wait", "wait_for", "fire", "sleep", "spawn", "spawn_daemon", "run",
-        "this_task" }
+    local names = {
+        "leisure", "await", "park", "wait", "wait_for", "fire", "sleep", "spawn", "spawn_daemon", "run",
+        "this_task",
+    }
     for _, name in ipairs(names) do
         local virtual = loop[name]
         loop[name] = function(...)

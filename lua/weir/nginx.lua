@@ -1,7 +1,7 @@
---- Tasks and waiting inside nginx, where the loop turns by itself. A task is one of ngx_lua's light threads, so it lives
--- and ends with the request (or timer) that started it; whoever waits stands at a gate, which is a semaphore of
--- ngx_lua's. It takes the place of the scheduler in weir.loop, except while a simulation runs: that is all virtual, and
--- needs a scheduler of its own.
+--- Tasks and waiting inside nginx, where the loop turns by itself. A task is one of ngx_lua's light threads,
+-- so it lives and ends with the request (or timer) that started it; whoever waits stands at a gate, which is
+-- a semaphore of ngx_lua's. It takes the place of the scheduler in weir.loop, except while a simulation runs:
+-- that is all virtual, and needs a scheduler of its own.
 
 local compat = require "weir.compat"
 local core = require "weir.core"
@@ -114,7 +114,8 @@ end
 
 local passing = {} -- gates that open in the loop's next turn
 
--- Lets everybody else run once. Not ngx.sleep(0): a stock nginx makes a timer of it, and a warning in the log.
+-- Lets everybody else run once. Not ngx.sleep(0): a stock nginx makes a timer of it, and a warning in the
+-- log.
 local function pass_once()
     local gate = new_gate()
     passing[#passing + 1] = gate
@@ -199,8 +200,8 @@ function Task:join()
     return results_or_raise(self:wait())
 end
 
---- Asks the task to stop: the call it waits for is cancelled, a sleep or a wait raises. One that is at work hears of it
--- where it next waits.
+--- Asks the task to stop: the call it waits for is cancelled, a sleep or a wait raises. One that is at work
+-- hears of it where it next waits.
 function Task:cancel()
     if self.ended then return end
     if self.call then
@@ -225,8 +226,9 @@ local function with_traceback(err)
     return type(err) == "string" and debug.traceback(err, 2) or err
 end
 
---- Calls main(...) where it stands, and waits until all tasks it started have ended. Returns true and its results, or
--- false and what it raised (strings with a traceback), or false and nil if only tasks failed that nobody joined.
+--- Calls main(...) where it stands, and waits until all tasks it started have ended. Returns true and its
+-- results, or false and what it raised (strings with a traceback), or false and nil if only tasks failed that
+-- nobody joined.
 function nginx.run(main, ...)
     local arguments = compat.pack(...)
     local thread = coroutine.running()
@@ -246,8 +248,9 @@ end
 
 -- ---- health checks ----------------------------------------------------------------------------------------
 
--- Checks fall due in the engine, where nothing may wait; a timer's handler may. It can only be made by code of a request, a
--- timer or init_worker_by_lua, so one such handler stands ready for as long as the worker lives.
+-- Checks fall due in the engine, where nothing may wait; a timer's handler may. It can only be made by code
+-- of a request, a timer or init_worker_by_lua, so one such handler stands ready for as long as the worker
+-- lives.
 local daemon = { due = {} }
 
 local function run_due(premature, key, index)

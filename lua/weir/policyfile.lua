@@ -16,8 +16,8 @@ function policyfile.options(text, name)
     local ok, options = pcall(chunk)
     if not ok then return nil, tostring(options) end
     if type(options) ~= "table" then
-        return nil, ("%s returns a %s; a policy file returns the table of options that weir.open takes"):format(name,
-            type(options))
+        local said = "%s returns a %s; a policy file returns the table of options that weir.open takes"
+        return nil, said:format(name, type(options))
     end
     return options
 end
@@ -27,7 +27,7 @@ end
 function policyfile.engine_options(text, name, area)
     local options, why = policyfile.options(text, name)
     if not options then return nil, why end
-    if options.area ~= nil then return nil, name .. ": area is weir_area's business and may not be set here" end
+    if options.area ~= nil then return nil, name .. ": area may not be set here: weir_area sets it" end
     options.area = area
     local sound, reason = core.check(options)
     if not sound then return nil, name .. ": " .. reason end
