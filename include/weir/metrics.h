@@ -59,6 +59,10 @@ bool weir_read_backend(weir_engine *engine, size_t index,
 
 /* ---- pools and labels ------------------------------------------------------------------------------------------ */
 
+/* Why an attempt failed, by number: "serialization", "connection", "constraint", "timeout", ...; "?" out of range. */
+enum { WEIR_REASONS = 35 };
+const char *weir_reason_name(size_t number);
+
 typedef struct weir_ended { /* calls by their end; all of them sum to the calls that have ended */
     uint64_t ok, failed, refused, timeout, unknown, cancelled;
 } weir_ended;
@@ -71,6 +75,9 @@ typedef struct weir_pool_figures {
     weir_ended ended;
     uint64_t attempts, retries;
     uint64_t denied_budget, denied_deadline, denied_unsafe, denied_max; /* retries not made, and why */
+    uint64_t
+        attempts_failed[WEIR_REASONS];    /* those that met the call's deadline included, refused ones not */
+    uint64_t retries_after[WEIR_REASONS]; /* sum to retries: why the attempt before failed */
     uint64_t refused_breaker, refused_queue, refused_acquire, refused_paused, refused_draining;
     uint64_t opened, connect_failed;
     uint64_t closed_idle, closed_lifetime, closed_error, closed_server, closed_cancel, closed_shutdown;

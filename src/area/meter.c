@@ -68,6 +68,22 @@ uint64_t wr_meter_counter(const struct wr_area *area, uint32_t pool, enum wr_cou
     return sum;
 }
 
+void wr_meter_reasons(const struct wr_area *area, uint32_t pool, uint64_t failed[WR_REASONS],
+                      uint64_t repeated[WR_REASONS])
+{
+    WR_CHECK(pool < area->shape.pools);
+    memset(failed, 0, WR_REASONS * sizeof *failed);
+    memset(repeated, 0, WR_REASONS * sizeof *repeated);
+    for (uint32_t worker = 1; worker <= wr_slots_used(area); worker++) {
+        if (!pool_touched(area, worker, pool)) continue;
+        const struct wr_pool_meter *meter = pool_meter(area, worker, pool);
+        for (int i = 0; i < WR_REASONS; i++) {
+            failed[i] += atomic_load_explicit(&meter->failed[i], memory_order_relaxed);
+            repeated[i] += atomic_load_explicit(&meter->repeated[i], memory_order_relaxed);
+        }
+    }
+}
+
 /* All loads on the way are sequentially consistent, as is wr_gauge_add: of two workers that add to their own
  * gauge and then sum, at least one sees the other, so a cap checked in this order is never passed by both. */
 int64_t wr_meter_gauge(const struct wr_area *area, uint32_t pool, enum wr_gauge gauge)

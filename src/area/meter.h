@@ -62,8 +62,12 @@ enum wr_gauge {                       /* per pool and worker, zeroed when the wo
                 WR_GAUGES
 };
 
+enum { WR_REASONS = 35 }; /* why an attempt failed: the engine's words, by number */
+
 struct wr_pool_meter {
     _Atomic uint64_t counter[WR_COUNTERS];
+    _Atomic uint64_t failed[WR_REASONS],
+        repeated[WR_REASONS]; /* attempts; those of them that another one followed */
     _Atomic int64_t gauge[WR_GAUGES];
     struct wr_histogram_fine duration, wait, connect;
 };
@@ -92,6 +96,8 @@ static inline int64_t wr_gauge_add(_Atomic int64_t *gauge, int64_t n)
 
 /* Sums over all slots. */
 uint64_t wr_meter_counter(const struct wr_area *area, uint32_t pool, enum wr_counter counter);
+void wr_meter_reasons(const struct wr_area *area, uint32_t pool, uint64_t failed[WR_REASONS],
+                      uint64_t repeated[WR_REASONS]);
 int64_t wr_meter_gauge(const struct wr_area *area, uint32_t pool,
                        enum wr_gauge gauge); /* live workers only */
 enum wr_pool_histogram { WR_H_DURATION, WR_H_WAIT, WR_H_CONNECT };

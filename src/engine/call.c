@@ -473,6 +473,8 @@ void wr_call_failed(struct weir_call *call, const struct wr_fault *fault, bool c
     wr_text_copy(e->hint, sizeof e->hint, kept.hint);
     call->failed = true;
     wr_record_attempt_end(call, kept.sqlstate, j.class_);
+    call->reason = wr_outcome_reason(j.reason);
+    wr_count(&call->pool->meter->failed[call->reason], 1);
     wr_call_settle_permit(call, j.verdict, kept.sqlstate[0] != '\0' ? kept.sqlstate : j.reason);
     if (j.wrong_node) wr_pool_evict(call->pool);
     bool lost_commit = j.class_ == WEIR_CLASS_UNKNOWN && call->phase == WEIR_PHASE_COMMIT_SENT;

@@ -54,6 +54,7 @@ struct weir_call {
     struct wr_timer deadline_timer, wake, leak_timer;
 
     uint32_t attempt;
+    uint8_t reason;    /* why the last attempt failed, by number (outcome.h) */
     weir_outcome past; /* the worst that earlier attempts may have left behind */
     uint64_t attempt_from, queued_from, leased_at, sent_at, server_ns;
     weir_permit permit;

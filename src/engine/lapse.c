@@ -2,6 +2,7 @@
  * at the latest GRACE after. */
 #include "engine/call.h"
 #include "engine/lane.h"
+#include "engine/outcome.h"
 #include "engine/queue.h"
 
 #include "base/check.h"
@@ -51,6 +52,7 @@ void wr_call_cancel_now(struct weir_call *call, weir_code code, const char *mess
     } else if (call->state != WR_CALL_BACKOFF) {
         wr_call_say(call, WEIR_CLASS_SAFE, outcome_when_left(call), message);
         wr_record_attempt_end(call, "", call->error.class_);
+        if (code == WEIR_CALL_TIMEOUT) wr_count(&call->pool->meter->failed[wr_outcome_reason("timeout")], 1);
     }
     if (call->state == WR_CALL_SENT) cancel_on_the_wire(call);
     wr_call_let_go(call);

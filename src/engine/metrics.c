@@ -3,8 +3,10 @@
 
 #include "base/check.h"
 #include "engine/health.h"
+#include "engine/outcome.h"
 #include "engine/pool.h"
 
+#include <assert.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -163,8 +165,16 @@ static const struct counted counted[] = {
     COUNTED(policy_faults, WR_N_POLICY_FAULTS),
 };
 
+static_assert((int)WEIR_REASONS == (int)WR_REASONS, "they are told one by one");
+
+const char *weir_reason_name(size_t number)
+{
+    return wr_outcome_reason_name(number);
+}
+
 static void read_counters(const struct wr_pool *pool, weir_pool_figures *out)
 {
+    wr_meter_reasons(pool->engine->area, pool->index, out->attempts_failed, out->retries_after);
     for (size_t i = 0; i < sizeof counted / sizeof *counted; i++) {
         uint64_t sum = wr_meter_counter(pool->engine->area, pool->index, counted[i].counter);
         memcpy((char *)out + counted[i].offset, &sum, sizeof sum);

@@ -1,6 +1,9 @@
 /* The mapping SQLSTATE x severity x phase -> class. The longest matching prefix of the table wins. */
 #include "engine/outcome.h"
 
+#include "area/meter.h"
+
+#include <assert.h>
 #include <string.h>
 
 struct rule {
@@ -49,6 +52,59 @@ static const struct rule rules[] = {
     {"72000", WEIR_CLASS_SAFE, WEIR_NEUTRAL, "snapshot"},
     {"XX", WEIR_CLASS_PERMANENT, WEIR_SUCCESS, "internal"},
 };
+
+static const char *const reasons[] = {"authorization",
+                                      "canceled",
+                                      "catalog",
+                                      "completion_unknown",
+                                      "configuration_limit",
+                                      "connect",
+                                      "connection",
+                                      "constraint",
+                                      "crash",
+                                      "data",
+                                      "database_dropped",
+                                      "deadlock",
+                                      "disk_full",
+                                      "identity",
+                                      "idle_timeout",
+                                      "in_use",
+                                      "internal",
+                                      "lock",
+                                      "not_ready",
+                                      "other",
+                                      "privilege",
+                                      "protocol",
+                                      "read_only_node",
+                                      "resources",
+                                      "rollback",
+                                      "serialization",
+                                      "shutdown",
+                                      "snapshot",
+                                      "statement",
+                                      "statement_cache",
+                                      "system",
+                                      "timeout",
+                                      "too_many_connections",
+                                      "transaction_state",
+                                      "unsupported"};
+
+static_assert(sizeof reasons / sizeof *reasons == WR_REASONS, "the meters have a place for each");
+
+const char *wr_outcome_reason_name(size_t number)
+{
+    return number < WR_REASONS ? reasons[number] : "?";
+}
+
+uint8_t wr_outcome_reason(const char *word)
+{
+    uint8_t other = 0;
+    for (uint8_t i = 0; i < WR_REASONS; i++) {
+        if (strcmp(reasons[i], word) == 0) return i;
+        if (strcmp(reasons[i], "other") == 0) other = i;
+    }
+    return other;
+}
 
 static const struct rule *find_rule(const char *sqlstate)
 {

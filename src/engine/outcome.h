@@ -21,6 +21,11 @@ struct wr_judgement {
     bool wrong_node;      /* 25006: writes went to a standby; connections of this pool are stale */
 };
 
+/* The words that `reason` may be, numbered from 0 in the order of the alphabet; "?" out of range. A word that is none of
+ * them has the number of "other". */
+const char *wr_outcome_reason_name(size_t number);
+uint8_t wr_outcome_reason(const char *word);
+
 struct wr_judgement wr_outcome_judge(const struct wr_fault *fault, const struct wr_circumstances *at);
 
 #endif

@@ -60,6 +60,7 @@ void wr_retry_decide(struct weir_call *call)
         return;
     }
     wr_count(&pool->meter->counter[WR_N_RETRIES], 1);
+    wr_count(&pool->meter->repeated[call->reason], 1);
     wr_record_backoff(call, delay);
     call->past = call->error.outcome;
     wr_call_enter(call, WR_CALL_BACKOFF);

@@ -145,6 +145,19 @@ static uint64_t read_number(const void *figures, const struct wr_sample *sample,
     }
 }
 
+static void put_reasons(struct wr_scrape *s, const struct wr_family *family, const struct names *names,
+                        const char *numbers)
+{
+    for (size_t i = 0; i < WEIR_REASONS; i++) {
+        char extra[64];
+        uint64_t number;
+        (void)snprintf(extra, sizeof extra, "reason=\"%s\"", weir_reason_name(i));
+        memcpy(&number, numbers + i * sizeof number, sizeof number);
+        put_number(s, family, names, extra, number);
+        put_created(s, family, names, extra);
+    }
+}
+
 static void put_pool(struct wr_scrape *s, const struct wr_family *family, size_t index)
 {
     struct names names;
@@ -152,8 +165,13 @@ static void put_pool(struct wr_scrape *s, const struct wr_family *family, size_t
     wr_scrape_pool(s, index, &pool);
     set_names(&s->w, &names, pool.name, NULL);
     for (const struct wr_sample *sample = family->samples; sample->offset != 0; sample++) {
+        const char *at = (const char *)&pool + sample->offset;
+        if (family->source == WR_OF_POOL_REASONS) {
+            put_reasons(s, family, &names, at);
+            continue;
+        }
         if (family->source == WR_OF_POOL_HISTOGRAM) {
-            put_histogram(s, family, &names, (const void *)((const char *)&pool + sample->offset));
+            put_histogram(s, family, &names, (const void *)at);
         } else {
             put_number(s, family, &names, sample->label, read_number(&pool, sample, family->source));
         }

@@ -76,6 +76,10 @@ static const struct wr_sample resolved[] = {
     {                                                                                                        \
         name, NULL, help, WR_COUNTER, WR_OF_POOL_U64, 0, OF_POOL(field)                                      \
     }
+#define REASONS(name, field, help)                                                                           \
+    {                                                                                                        \
+        name, NULL, help, WR_COUNTER, WR_OF_POOL_REASONS, 0, OF_POOL(field)                                  \
+    }
 #define COUNTERS(name, list, help)                                                                           \
     {                                                                                                        \
         name, NULL, help, WR_COUNTER, WR_OF_POOL_U64, 0, list                                                \
@@ -125,6 +129,8 @@ const struct wr_family wr_families[] = {
           "Connections that the pool may have over all workers."),
     GAUGE("weir_connections_min", WR_OF_POOL_U32, min, "Connections that the pool keeps."),
     COUNTER("weir_connections_opened", opened, "Connections opened."),
+    REASONS("weir_errors", attempts_failed,
+            "Attempts that failed, by what the failure was; what a guard refused is not among them."),
     BY_HAND("weir_health", NULL, WR_STATESET, WR_HEALTH,
             "1 for the word that /health says, as the worker that was asked sees it."),
     BY_HAND("weir_labels", NULL, WR_GAUGE, WR_LABELS,
@@ -139,7 +145,7 @@ const struct wr_family wr_families[] = {
     COUNTER("weir_probe_failures", probes_failed, "Probes that failed."),
     COUNTER("weir_probes", probes, "Probes sent by the monitor."),
     COUNTERS("weir_rejected", rejected, "Refusals, by the guard that said no."),
-    COUNTER("weir_retries", retries, "Attempts beyond the first."),
+    REASONS("weir_retries", retries_after, "Attempts beyond the first, by what the failure before was."),
     COUNTERS("weir_retries_denied", denied, "Retries that were not made, and why."),
     BY_HAND("weir_retry_budget_ratio", NULL, WR_GAUGE, WR_BUDGET_RATIO,
             "What is left of the retry budget, 0 to 1."),

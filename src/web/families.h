@@ -12,6 +12,7 @@ enum wr_source { /* what a family has a sample of, and how it is read */
                  WR_OF_POOL_U32,
                  WR_OF_POOL_BOOL,
                  WR_OF_POOL_HISTOGRAM,
+                 WR_OF_POOL_REASONS, /* an array by reason */
                  WR_OF_SERIES_U64,
                  WR_OF_SERIES_HISTOGRAM,
                  WR_BY_HAND /* exposition.c knows how */

@@ -193,6 +193,40 @@ static void what_the_engine_counts_is_what_is_told(void **state)
     fake_close(&w->fake);
 }
 
+static void answer_twice_with_a_serialization_failure(struct fake *fake, struct fake_link *link,
+                                                      const struct wr_segment *segment,
+                                                      struct fake_answer *answer)
+{
+    (void)link;
+    (void)segment;
+    if (fake->sends <= 2) snprintf(answer->sqlstate, sizeof answer->sqlstate, "40001");
+    if (fake->sends > 3) answer->never = true;
+}
+
+static void failures_and_retries_are_told_by_what_went_wrong(void **state)
+{
+    struct web *w = *state;
+    w->options.retries = 3;
+    w->fake.answer = answer_twice_with_a_serialization_failure;
+    fake_open(&w->fake, &w->options);
+    weir_call *call = fake_submit(&w->fake, (weir_request){.context = "in the end"}, "select 1");
+    fake_run(&w->fake, FAKE_MS(400));
+    assert_int_equal(fake_code(call), WEIR_CALL_OK);
+    weir_call_free(call);
+    call = fake_submit(&w->fake, (weir_request){.context = "never"}, "select 1");
+    fake_run(&w->fake, FAKE_MS(600));
+    assert_int_equal(fake_code(call), WEIR_CALL_TIMEOUT);
+    weir_call_free(call);
+    web_metrics(w, true);
+    web_metrics(w, false);
+    assert_sum(w, "weir_errors_total", "pool=\"service@primary\",reason=\"serialization\"", 2);
+    assert_sum(w, "weir_errors_total", "reason=\"timeout\"", 1);
+    assert_sum(w, "weir_errors_total", "", 3);
+    assert_sum(w, "weir_retries_total", "reason=\"serialization\"", 2);
+    assert_sum(w, "weir_retries_total", "", (double)fake_counter(&w->fake, "attempts", "retries"));
+    fake_close(&w->fake);
+}
+
 static void an_open_breaker_tells_until_when(void **state)
 {
     struct web *w = *state;
@@ -338,6 +372,7 @@ int main(void)
         web_test(the_number_of_series_has_a_bound),
         web_test(every_call_is_in_one_outcome_and_in_the_histogram),
         web_test(what_the_engine_counts_is_what_is_told),
+        web_test(failures_and_retries_are_told_by_what_went_wrong),
         web_test(an_open_breaker_tells_until_when),
         web_test(a_duration_stands_in_the_right_bucket_and_the_sum_is_exact),
         web_test(the_buckets_are_exact_at_their_edges),
