@@ -435,6 +435,23 @@ static void a_head_that_hangs_past_its_deadline_is_cut_after_cancel_wait(void **
     close_fake(f);
 }
 
+static void a_deserted_lane_that_never_speaks_is_closed_after_cancel_wait(void **state)
+{
+    struct fixture *f = *state;
+    weir_call *calls[3];
+    open_warm(f);
+    f->special.never = true;
+    f->fake.cancel_ns = UINT64_MAX;
+    for (int i = 0; i < 3; i++) calls[i] = fake_submit(&f->fake, reading, "select 99");
+    free_many(calls, 3);
+    run_ms(f, 190);
+    assert_int_equal(f->fake.opened, 1);
+    run_ms(f, 20);
+    assert_int_equal(f->fake.opened, 0);
+    assert_int_equal(fake_counter(&f->fake, "closed", "cancel"), 1);
+    close_fake(f);
+}
+
 static void nobody_is_sent_behind_a_cancel(void **state)
 {
     struct fixture *f = *state;
@@ -652,6 +669,7 @@ int main(void)
         cmocka_unit_test_setup(the_last_one_awaited_to_end_lets_the_rest_be_cancelled, set_up),
         cmocka_unit_test_setup(a_deadline_ends_its_call_and_no_neighbour, set_up),
         cmocka_unit_test_setup(a_head_that_hangs_past_its_deadline_is_cut_after_cancel_wait, set_up),
+        cmocka_unit_test_setup(a_deserted_lane_that_never_speaks_is_closed_after_cancel_wait, set_up),
         cmocka_unit_test_setup(nobody_is_sent_behind_a_cancel, set_up),
         cmocka_unit_test_setup(a_write_gets_the_connection_although_reads_never_cease, set_up),
         cmocka_unit_test_setup(a_link_that_is_full_takes_no_more, set_up),
