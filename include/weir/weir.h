@@ -162,6 +162,8 @@ typedef struct weir_policy {
                            char *why); /* WEIR_RETRY: set */
 } weir_policy;
 
+enum { WEIR_POLICY_MAX = 256 * 1024 }; /* bytes of a policy's text */
+
 /* ---- options ------------------------------------------------------------------------------------------------ */
 
 typedef enum weir_kind { WEIR_SERVICE = 0, WEIR_ANON } weir_kind;
@@ -232,7 +234,12 @@ typedef struct weir_options {
     weir_policy policy;
     uint32_t policy_faults_max;
 
+    /* The area holds a policy text of a generation that this engine has not read: from the loop, within half a second. */
+    void (*on_policy)(void *ctx, uint64_t generation);
+    void *policy_ctx;
+
     const char *area_path; /* NULL: private memory */
+    uint64_t area_size;    /* bytes: the largest layout that fits; 0: the default one. Equal in all workers */
     bool area_group_read;
 } weir_options;
 
@@ -245,6 +252,14 @@ const weir_driver *weir_driver_pg(void);
  * its ctx points to must outlive the engine. On failure *out is NULL and nothing is left behind. */
 int weir_open(weir_engine **out, const weir_options *options, const weir_host *host,
               const weir_driver *driver, char *why);
+
+/* What weir_open would refuse, as far as the options alone tell: nothing is opened. driver: may be NULL; else it reads
+ * the conninfos. WEIR_OK, WEIR_EINVAL, WEIR_ENOMEM. */
+int weir_options_check(const weir_options *options, const weir_driver *driver, char *why);
+
+/* Why the area found at area_path was replaced by another when this engine opened: damaged, of another layout, size or
+ * boot. "" if it was not. Lives as long as the engine. */
+const char *weir_area_replaced(const weir_engine *engine);
 
 /* No new calls from now on (WEIR_CALL_DRAINING); running ones may end until timeout_ns has passed, then they are
  * cancelled. weir_drained turns true when no call and no connection is left. */
@@ -333,6 +348,17 @@ void weir_check_settle(weir_engine *engine, size_t index, bool ok, uint64_t elap
 /* pool: "client@backend", or NULL for all. WEIR_EINVAL if there is no such pool. */
 int weir_force_breaker(weir_engine *engine, const char *pool, weir_breaker_state state, char *why);
 int weir_pause(weir_engine *engine, const char *pool, bool paused, char *why);
+
+/* The policy as text, whatever its language: kept in the area, so that all engines on it can follow the same one. Its
+ * generation counts from 1 in the life of the area. A text is whole or not there, whoever is killed in the middle.
+ * publish: WEIR_OK; WEIR_EINVAL: empty, or longer than WEIR_POLICY_MAX; WEIR_ESYS: another process has been at it for a
+ * second. read: the newest; at most size bytes with NUL, and returns its length like snprintf, 0 if there is none; the
+ * engine counts it as read. applied: tells the event log that a generation is in force here (why NULL), or why it
+ * was refused. */
+int weir_policy_publish(weir_engine *engine, const char *text, size_t length, uint64_t *generation,
+                        char *why);
+size_t weir_policy_read(weir_engine *engine, char *out, size_t size, uint64_t *generation);
+void weir_policy_applied(weir_engine *engine, uint64_t generation, const char *why);
 
 /* One pool at this moment, cheap enough to be asked after every call. Pools are numbered from 0, client by client and
  * within a client backend by backend, in the order of the options. */

@@ -36,6 +36,14 @@ function face.open(options)
     return weir.open(options)
 end
 
+--- Brings a new policy into force in all workers: `text`, or the file of weir_policy as it is now. If there is a
+-- mistake in it, the old one stays everywhere. Each worker changes over within a second; calls end under the policy
+-- they began with.
+-- @return its generation, or nil and a sentence
+function face.reload(text)
+    return worker.publish(text)
+end
+
 -- ---- answering --------------------------------------------------------------------------------------------
 
 -- Nothing was done, and asking again later is right.

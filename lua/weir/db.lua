@@ -12,6 +12,10 @@ local db = {}
 local Db = { __name = "weir.db" }
 Db.__index = Db
 
+local OF_ENGINE = {
+    "core", "key", "null", "backoff_options", "anon_client", "service_client", "checks", "checks_running",
+}
+
 -- Key of an engine -> its db, for the health checks that fall due while somebody turns the loop.
 local open = setmetatable({}, { __mode = "v" })
 
@@ -51,6 +55,7 @@ function db.open(options)
     end
     local self = setmetatable({
         core = engine,
+        key = key,
         null = options.null,
         backoff_options = options.backoff or {},
         anon_client = default_client(options.clients, "anon", function(c) return c.role ~= nil end),
@@ -61,6 +66,14 @@ function db.open(options)
     open[key] = self
     if self.checks and loop.on_checks then loop.on_checks() end
     return self
+end
+
+--- Puts the engine of `other` into `self`, and the other way round, with all that belongs to an engine.
+-- Handles are of a table and not of an engine, so those of `self` go on with what `other` had.
+function db.exchange(self, other)
+    for _, field in ipairs(OF_ENGINE) do self[field], other[field] = other[field], self[field] end
+    open[self.key], open[other.key] = self, other
+    return other
 end
 
 -- ---- health checks of the program's own -------------------------------------------------------------------
@@ -166,7 +179,8 @@ function Db:held()
     return self.core:held()
 end
 
---- What an HTTP server shows of the engine at `path`: /health, /livez, /readyz, /metrics, /stats.json, /calls.json,
+--- What an HTTP server shows of the engine at `path`: /health, /livez, /readyz, /metrics, /stats.json,
+-- /calls.json,
 --- /events.json, and the page /. `accept` is the request's Accept header, if it has one.
 -- @return status, content type, body; nothing if there is no such document
 function Db:page(path, accept)

@@ -4,6 +4,8 @@ local core = require "weir.core"
 
 local policyfile = {}
 
+local LABEL = "\n-- weir: read at "
+
 -- 5.4 and 5.1 load a text each in its own way.
 local load_text = loadstring or load -- luacheck: ignore
 
@@ -22,21 +24,32 @@ function policyfile.options(text, name)
     return options
 end
 
+--- The text with the moment (microseconds since 1970) when it was read, by which the newer of two is told.
+function policyfile.stamped(text, at)
+    return ("%s%s%.0f"):format(text, LABEL, at)
+end
+
+--- The text, and when it was read; 0 if that is not told.
+function policyfile.unstamped(text)
+    local bare, at = text:match("^(.*)\n%-%- weir: read at (%d+)$")
+    return bare or text, tonumber(at or 0)
+end
+
 --- The options for an engine on a shared area, looked through as far as that goes without opening anything.
 -- @return options, or nil and a sentence
-function policyfile.engine_options(text, name, area)
+function policyfile.engine_options(text, name, area, area_size)
     local options, why = policyfile.options(text, name)
     if not options then return nil, why end
     if options.area ~= nil then return nil, name .. ": area may not be set here: weir_area sets it" end
-    options.area = area
+    options.area, options.area_size = area, area_size
     local sound, reason = core.check(options)
     if not sound then return nil, name .. ": " .. reason end
     return options
 end
 
 --- Reads the policy as a worker will. Returns nothing, or a sentence.
-function policyfile.check(text, name, area)
-    local options, why = policyfile.engine_options(text, name, area)
+function policyfile.check(text, name, area, area_size)
+    local options, why = policyfile.engine_options(text, name, area, area_size)
     return not options and why or nil
 end
 

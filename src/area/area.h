@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 enum {
-    WR_AREA_LAYOUT = 3, /* bumped whenever any struct in the area changes */
+    WR_AREA_LAYOUT = 4, /* bumped whenever any struct in the area changes */
     WR_NAME_MAX = 64,   /* pools, objects, areas, with NUL */
     WR_LABEL_MAX = 96   /* labels, with NUL */
 };
@@ -37,6 +37,9 @@ struct wr_area_shape {
     uint32_t objects;      /* directory entries for guards by name, 0 .. 1024 */
     uint32_t object_bytes; /* bytes of each */
 };
+
+/* How many bytes an area of this shape takes; most of them untouched, so that a file of them is sparse. */
+uint64_t wr_area_size(const struct wr_area_shape *shape);
 
 /* Anonymous private memory with the caller as worker 1. WEIR_OK, WEIR_EINVAL (why says which field), WEIR_ENOMEM. */
 int wr_area_private(struct wr_area **out, const char *name, const struct wr_area_shape *shape, char *why);

@@ -120,9 +120,17 @@ void wr_layout_compute(struct wr_layout *layout, const struct wr_area_shape *sha
     layout->label_index = take(&end, layout->label_places * sizeof(uint32_t), WR_CACHE_LINE);
     layout->labels = take(&end, shape->labels * sizeof(struct wr_label), WR_CACHE_LINE);
     layout->events = take(&end, shape->events * sizeof(struct wr_event_cell), WR_CACHE_LINE);
+    layout->policy = take(&end, sizeof(struct wr_policy_store), WR_PAGE);
     place_worker_part(layout, shape);
     layout->workers = take(&end, shape->workers * layout->worker_stride, WR_PAGE);
     layout->size = end;
+}
+
+uint64_t wr_area_size(const struct wr_area_shape *shape)
+{
+    struct wr_layout layout;
+    wr_layout_compute(&layout, shape);
+    return layout.size;
 }
 
 uint64_t wr_layout_worker_start(const struct wr_layout *layout)

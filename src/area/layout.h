@@ -12,6 +12,7 @@
 
 #include "area/area.h"
 #include "area/meter.h"
+#include "area/policytext.h"
 #include "area/recorder.h"
 #include "weir/guard.h"
 
@@ -75,6 +76,19 @@ enum {
     WR_MASK_BITS = 64
 };
 
+struct wr_policy_place {                                /* see policytext.c */
+    alignas(WR_CACHE_LINE) _Atomic uint64_t generation; /* of the text; 0: none, or being written */
+    _Atomic uint64_t length, checksum;
+    _Atomic uint64_t word[WR_POLICY_BYTES / 8];
+};
+
+struct wr_policy_store {
+    alignas(WR_CACHE_LINE) _Atomic uint64_t
+        generation;             /* the newest whole text's; it is in places[generation % 2] */
+    _Atomic uint64_t publisher; /* the process that writes the next one, 0 nobody */
+    struct wr_policy_place places[2];
+};
+
 /* A recorder place. `turn` is odd while the content is being written and even after; 0 means never used. */
 struct wr_call_cell {
     _Atomic uint64_t turn;
@@ -96,7 +110,7 @@ struct wr_layout {
     uint64_t pool_entries, pool_records, pool_stride;
     uint64_t object_entries, object_records, object_stride;
     uint64_t labels, label_index, label_places;
-    uint64_t events;
+    uint64_t events, policy;
     uint64_t workers, worker_stride;
     uint64_t touched, touched_words, recorder, series; /* touched: per pool a bit per label */
     uint64_t size;

@@ -271,3 +271,47 @@ void wr_config_release(struct wr_config *config, const struct wr_memory *memory)
     wr_free(memory, config->text);
     config->text = NULL;
 }
+
+void wr_config_login(struct wr_login *login, const weir_options *options, const weir_client *client,
+                     const weir_backend *backend, const char *pool)
+{
+    *login = (struct wr_login){
+        .pool = pool,
+        .conninfo = backend->conninfo,
+        .user = client->user,
+        .password = client->password,
+        .role = client->role,
+        .kind = client->kind,
+        .pooler = backend->pooler,
+        .prepared_max = options->prepared_max,
+    };
+}
+
+static int check_logins_of(const weir_options *options, const weir_driver *driver, char *why)
+{
+    char reason[WEIR_WHY_MAX] = "";
+    for (size_t i = 0; i < options->client_count * options->backend_count; i++) {
+        const weir_backend *backend = &options->backends[i % options->backend_count];
+        struct wr_target *target = NULL;
+        struct wr_login login;
+        wr_config_login(&login, options, &options->clients[i / options->backend_count], backend, "");
+        int code = driver->target(NULL, &login, &target, reason);
+        if (target != NULL) driver->target_free(target);
+        if (code == WEIR_OK) continue;
+        wr_text_format(why, WEIR_WHY_MAX, "backends.%s: %s", backend->name, reason);
+        return code;
+    }
+    return WEIR_OK;
+}
+
+int weir_options_check(const weir_options *options, const weir_driver *driver, char *why)
+{
+    char unused[WEIR_WHY_MAX];
+    struct wr_area_shape shape;
+    struct wr_config config = {0};
+    if (why == NULL) why = unused;
+    int code = wr_config_copy(&config, options, wr_memory_libc(), why);
+    wr_config_release(&config, wr_memory_libc());
+    if (code == WEIR_OK) code = wr_engine_shape(options, &shape, why);
+    return code != WEIR_OK || driver == NULL ? code : check_logins_of(options, driver, why);
+}

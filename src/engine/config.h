@@ -2,7 +2,9 @@
 #ifndef WR_CONFIG_H
 #define WR_CONFIG_H
 
+#include "area/area.h"
 #include "base/text.h"
+#include "engine/driver.h"
 #include "weir/weir.h"
 
 enum {
@@ -28,6 +30,11 @@ struct wr_config {
 /* Checks every knob and copies. On failure nothing is held and why names the first knob that is wrong. */
 int wr_config_copy(struct wr_config *config, const weir_options *from, const struct wr_memory *memory,
                    char *why);
+/* What a driver is asked for one client on one backend. Points into the options and `pool`. */
+void wr_config_login(struct wr_login *login, const weir_options *options, const weir_client *client,
+                     const weir_backend *backend, const char *pool);
+/* shape.c: how the area is laid out. WEIR_OK, or WEIR_EINVAL and a sentence. */
+int wr_engine_shape(const weir_options *options, struct wr_area_shape *shape, char *why);
 /* Passwords are wiped before the memory goes back. */
 void wr_config_release(struct wr_config *config, const struct wr_memory *memory);
 

@@ -122,7 +122,8 @@ struct weir_driver {
     int (*start)(const weir_driver *self, void **instance, const struct wr_driver_env *env,
                  uint32_t connect_at_once, char *why);
     void (*stop)(void *instance); /* all links closed before; joins threads */
-    /* Parses and checks; WEIR_EINVAL with a sentence that names the knob and holds no secret. */
+    /* Parses and checks; WEIR_EINVAL with a sentence that names the knob and holds no secret. instance NULL: only to check,
+     * no connect will follow. */
     int (*target)(void *instance, const struct wr_login *login, struct wr_target **out, char *why);
     void (*target_free)(struct wr_target *target);
     /* Starts a connect that ends by deadline_ns at the latest; answered by connected(owner). More than connect_at_once to one server

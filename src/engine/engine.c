@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "engine/call.h"
 #include "engine/health.h"
+#include "engine/policy.h"
 #include "engine/pool.h"
 
 #include <pthread.h>
@@ -220,22 +221,14 @@ static void housekeeping_fired(struct wr_timer *timer)
 static int open_area(struct weir_engine *engine, char *why)
 {
     const weir_options *o = &engine->config.options;
-    size_t guards = ((weir_breaker_size() + 63) & ~(size_t)63) + weir_budget_size();
-    struct wr_area_shape shape = {
-        .workers = o->area_path == NULL ? 1 : 64,
-        .pools = 32,
-        .pool_bytes = (uint32_t)((sizeof(struct wr_pool_record) + 64 + guards + 63) & ~(size_t)63),
-        .labels = 128,
-        .calls = 256,
-        .events = 256,
-        .objects = 64,
-        .object_bytes = 16384,
-    };
+    struct wr_area_shape shape;
+    int code = wr_engine_shape(o, &shape, why);
+    if (code != WEIR_OK) return code;
     if (o->area_path == NULL) return wr_area_private(&engine->area, o->name, &shape, why);
-    char replaced[WEIR_WHY_MAX] = "";
-    int code = wr_area_open(&engine->area, o->area_path, o->name, &shape, o->area_group_read, replaced, why);
-    if (code == WEIR_OK && replaced[0] != '\0') {
-        wr_engine_event(engine, WR_EVENT_AREA, NULL, "area %s replaced: %s", o->area_path, replaced);
+    code =
+        wr_area_open(&engine->area, o->area_path, o->name, &shape, o->area_group_read, engine->replaced, why);
+    if (code == WEIR_OK && engine->replaced[0] != '\0') {
+        wr_engine_event(engine, WR_EVENT_AREA, NULL, "area %s replaced: %s", o->area_path, engine->replaced);
     }
     return code;
 }
@@ -265,6 +258,7 @@ static void init_lists(struct weir_engine *engine)
     wr_heap_init(&engine->timers, &engine->memory);
     wr_buffer_init(&engine->report, &engine->memory);
     engine->housekeeping.fire = housekeeping_fired;
+    engine->policy_timer.fire = wr_policy_look;
 }
 
 static int start(struct weir_engine *engine, const weir_options *options, char *why)
@@ -292,6 +286,7 @@ static int start(struct weir_engine *engine, const weir_options *options, char *
     if (code != WEIR_OK) return code;
     if (wr_area_is_shared(engine->area))
         wr_engine_arm(engine, &engine->housekeeping, engine->now + HOUSEKEEPING_NS);
+    wr_policy_watch(engine);
     wr_health_start(engine);
     wr_engine_event(engine, WR_EVENT_ENGINE, NULL, "engine %s opened with %zu pools", options->name,
                     engine->pool_count);
@@ -302,6 +297,7 @@ static int start(struct weir_engine *engine, const weir_options *options, char *
 static void dismantle(struct weir_engine *engine)
 {
     wr_engine_disarm(engine, &engine->housekeeping);
+    wr_engine_disarm(engine, &engine->policy_timer);
     wr_engine_disarm(engine, &engine->health_timer);
     wr_engine_disarm(engine, &engine->drain_timer);
     for (size_t i = 0; i < engine->pool_count; i++) wr_pool_release(&engine->pools[i]);
@@ -326,6 +322,11 @@ static void dismantle(struct weir_engine *engine)
     wr_free(&engine->memory, engine->watches);
     wr_area_close(engine->area);
     wr_config_release(&engine->config, &engine->memory);
+}
+
+const char *weir_area_replaced(const weir_engine *engine)
+{
+    return engine->replaced;
 }
 
 int weir_open(weir_engine **out, const weir_options *options, const weir_host *host,

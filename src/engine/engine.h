@@ -65,6 +65,7 @@ struct weir_engine {
     void *instance; /* the driver's */
     struct wr_driver_env env;
     struct wr_area *area;
+    char replaced[WEIR_WHY_MAX]; /* why the area that was found is not the one we use; "" if it is */
     struct wr_rng rng;
     enum wr_engine_state state;
     unsigned forks; /* of this process and its ancestors when opened */
@@ -91,6 +92,8 @@ struct weir_engine {
     struct wr_list retired; /* connections closed in this turn, freed at its end */
     struct wr_list spare_conns;
 
+    struct wr_timer policy_timer; /* looks for a newer policy text, if anybody wants to hear of one */
+    uint64_t policy_seen;         /* generation that was read or told of */
     struct wr_timer housekeeping; /* shared areas: heartbeat and reaping, 1 s */
     struct wr_timer health_timer;
     struct wr_timer drain_timer;

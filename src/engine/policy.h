@@ -15,4 +15,8 @@ bool wr_policy_retry(struct weir_engine *engine, struct wr_pool *pool, const wei
 /* Index of a backend by name, or backend_count. */
 size_t wr_policy_find_backend(const struct weir_engine *engine, const char *name);
 
+/* generation.c: hearing of newer policy texts in the area. */
+void wr_policy_look(struct wr_timer *timer);
+void wr_policy_watch(struct weir_engine *engine);
+
 #endif

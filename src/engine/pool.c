@@ -52,17 +52,8 @@ static int init_record(struct wr_pool *pool, bool created, char *why)
 
 static int init_target(struct wr_pool *pool, char *why)
 {
-    const weir_options *o = &pool->engine->config.options;
-    struct wr_login login = {
-        .pool = pool->name,
-        .conninfo = pool->backend->conninfo,
-        .user = pool->client->user,
-        .password = pool->client->password,
-        .role = pool->client->role,
-        .kind = pool->client->kind,
-        .pooler = pool->backend->pooler,
-        .prepared_max = o->prepared_max,
-    };
+    struct wr_login login;
+    wr_config_login(&login, &pool->engine->config.options, pool->client, pool->backend, pool->name);
     char reason[WEIR_WHY_MAX] = "";
     int code = pool->engine->driver->target(pool->engine->instance, &login, &pool->target, reason);
     if (code != WEIR_OK) wr_text_format(why, WEIR_WHY_MAX, "backends.%s: %s", pool->backend->name, reason);

@@ -115,7 +115,7 @@ struct wl_engine *wl_engine_enterable(lua_State *L, int index)
 }
 
 /* The same, only to look at it or to close it, which may be done from another world too. */
-static struct wl_engine *lookable(lua_State *L)
+struct wl_engine *wl_engine_lookable(lua_State *L)
 {
     struct wl_engine *engine = check_engine(L, 1);
     if (engine->loop->busy > 0) luaL_error(L, "a policy must not wait or call the database");
@@ -155,6 +155,8 @@ static int start(lua_State *L, struct wl_engine *engine, struct wl_options *opti
     char why[WEIR_WHY_MAX] = "out of memory";
     options->engine.on_check = on_check;
     options->engine.check_ctx = engine;
+    options->engine.on_policy = wl_policytext_told;
+    options->engine.policy_ctx = engine;
     engine->loop->busy++;
     int code = engine->loop->sim != NULL ? wl_sim_open_engine(engine, options, why)
                                          : open_on_host(L, engine, options, why);
@@ -202,14 +204,16 @@ int wl_engine_check(lua_State *L)
     struct wl_reader reader = {.L = L};
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 1);
+    char why[WEIR_WHY_MAX] = "";
     if (!wl_options_read(&reader, 1, &options)) return wl_refuse(L, reader.why);
+    if (weir_options_check(&options.engine, weir_driver_pg(), why) != WEIR_OK) return wl_refuse(L, why);
     lua_pushboolean(L, 1);
     return 1;
 }
 
 static int engine_close(lua_State *L)
 {
-    struct wl_engine *engine = lookable(L);
+    struct wl_engine *engine = wl_engine_lookable(L);
     if (engine != NULL) shut(engine);
     return 0;
 }
@@ -237,7 +241,7 @@ static size_t write_document(weir_engine *engine, enum document which, uint64_t 
 /* Pushes a JSON text. What is told may grow between asking for its length and writing it, hence the loop. */
 static int push_document(lua_State *L, enum document which, uint64_t number)
 {
-    struct wl_engine *engine = lookable(L);
+    struct wl_engine *engine = wl_engine_lookable(L);
     if (engine == NULL) return wl_refuse(L, "the engine is closed");
     for (;;) {
         size_t length = write_document(engine->handle, which, number, engine->text, engine->text_room);
@@ -281,7 +285,7 @@ static int engine_events(lua_State *L)
 
 static int engine_page(lua_State *L)
 {
-    struct wl_engine *engine = lookable(L);
+    struct wl_engine *engine = wl_engine_lookable(L);
     const char *path = luaL_checkstring(L, 2), *accept = luaL_optstring(L, 3, NULL);
     if (engine == NULL) return wl_refuse(L, "the engine is closed");
     return wl_push_page(L, engine->handle, path, accept);
@@ -289,7 +293,7 @@ static int engine_page(lua_State *L)
 
 static int engine_held(lua_State *L)
 {
-    struct wl_engine *engine = lookable(L);
+    struct wl_engine *engine = wl_engine_lookable(L);
     weir_held held = {0};
     if (engine != NULL) weir_held_now(engine->handle, &held);
     lua_createtable(L, 0, 9);
@@ -311,6 +315,14 @@ static int engine_handle(lua_State *L)
     struct wl_engine *engine = check_engine(L, 1);
     if (engine->handle == NULL) return 0;
     lua_pushlightuserdata(L, engine->handle);
+    return 1;
+}
+
+/* engine:area_replaced() -> why the area that was found is not the one in use; "" if it is. */
+static int engine_area_replaced(lua_State *L)
+{
+    struct wl_engine *engine = wl_engine_lookable(L);
+    lua_pushstring(L, engine != NULL ? weir_area_replaced(engine->handle) : "");
     return 1;
 }
 
@@ -370,7 +382,7 @@ static int engine_drain(lua_State *L)
 
 static int engine_drained(lua_State *L)
 {
-    struct wl_engine *engine = lookable(L);
+    struct wl_engine *engine = wl_engine_lookable(L);
     lua_pushboolean(L, engine == NULL || weir_drained(engine->handle));
     return 1;
 }
@@ -400,6 +412,11 @@ void wl_engine_open(lua_State *L)
         {"close", engine_close},
         {"closed", engine_closed},
         {"handle", engine_handle},
+        {"area_replaced", engine_area_replaced},
+        {"policy_publish", wl_policytext_publish},
+        {"policy_read", wl_policytext_read},
+        {"policy_applied", wl_policytext_applied},
+        {"policy_news", wl_policytext_news},
         {"health", engine_health},
         {"stats", engine_stats},
         {"calls", engine_calls},

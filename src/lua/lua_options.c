@@ -381,6 +381,7 @@ static const struct wl_field top_fields[] = {
     {"label", WL_NESTED, 0, 0, 0, NULL},
     {"health", WL_NESTED, 0, 0, 0, NULL},
     {"area", WL_STRING, AT(area_path), 0, 0, NULL},
+    {"area_size", WL_NUMBER, offsetof(struct wl_options, area_size), 0, 1e13, NULL},
     {"area_group_read", WL_BOOL, AT(area_group_read), 0, 0, NULL},
     {"policy_faults", WL_WHOLE, AT(policy_faults_max), 1, 1000000, NULL},
     {"policy_slice", WL_DURATION, offsetof(struct wl_options, policy_slice_ns), 0, 0, NULL},
@@ -528,8 +529,9 @@ bool wl_options_read(struct wl_reader *reader, int index, struct wl_options *out
     weir_options_defaults(&out->engine);
     out->policy_slice_ns = 10 * 1000000u;
     bool routed = type_of(reader->L, index, "route") == LUA_TFUNCTION;
-    return wl_read_fields(reader, index, top_fields, COUNT(top_fields), out) &&
-           read_policies(reader, index, out) && read_backends(reader, index, routed, out) &&
+    bool read = wl_read_fields(reader, index, top_fields, COUNT(top_fields), out);
+    out->engine.area_size = (uint64_t)out->area_size;
+    return read && read_policies(reader, index, out) && read_backends(reader, index, routed, out) &&
            read_clients(reader, index, out) && read_queue(reader, index, out) &&
            read_guards(reader, index, out) && read_health(reader, index, out) &&
            read_seed(reader, index, &out->seed, &out->seeded);

@@ -130,6 +130,7 @@ struct wl_options { /* all that weir_open needs; strings live in the Lua table t
     weir_check checks[WL_CHECKS_MAX];
     uint64_t seed;
     uint64_t policy_slice_ns;
+    double area_size; /* bytes */
     bool seeded;
     bool null; /* the Lua face's; here only for its type */
 };
@@ -208,7 +209,8 @@ struct wl_engine {
     struct wl_engine *next, *next_due, *next_open;
     uint32_t checks_due; /* a bit per health check */
     bool listed_due;
-    char *text; /* for the JSON documents */
+    bool policy_news; /* the area holds a newer policy text */
+    char *text;       /* for the JSON documents */
     size_t text_room;
 };
 
@@ -238,6 +240,14 @@ void wl_engines_shut(struct wl_loop *loop);    /* closes all that are open */
 void wl_engine_drop(struct wl_engine *engine); /* closes, then releases; the loop's, for retired ones */
 /* The open engine at index, ready to be called: raises in a policy, returns NULL if closed. */
 struct wl_engine *wl_engine_enterable(lua_State *L, int index);
+/* The open engine at 1, only to look at it or to close it, which may be done from another world too; NULL if closed. */
+struct wl_engine *wl_engine_lookable(lua_State *L);
+/* lua_policytext.c */
+void wl_policytext_told(void *engine, uint64_t generation);
+int wl_policytext_publish(lua_State *L);
+int wl_policytext_read(lua_State *L);
+int wl_policytext_applied(lua_State *L);
+int wl_policytext_news(lua_State *L);
 void wl_call_drop(struct wl_call *call);
 int wl_call_request(lua_State *L); /* engine:request(spec) */
 /* query(engine, request, seconds, context, sql, ...): one call, waited for here up to `seconds` (0: not at all)

@@ -1,0 +1,58 @@
+/* Which policy text is the newest: giving one to all engines on the area, and hearing of another one's. */
+#include "area/policytext.h"
+#include "engine/policy.h"
+
+#include <unistd.h>
+
+#define LOOK_EVERY_NS 250000000ull
+
+static bool is_wanted(const struct weir_engine *engine)
+{
+    return engine->config.options.on_policy != NULL && engine->state == WR_ENGINE_OPEN;
+}
+
+void wr_policy_look(struct wr_timer *timer)
+{
+    struct weir_engine *engine = WR_CONTAINER(timer, struct weir_engine, policy_timer);
+    uint64_t newest = wr_policy_generation(engine->area);
+    if (!is_wanted(engine)) return;
+    if (wr_area_is_shared(engine->area)) wr_engine_arm(engine, timer, engine->now + LOOK_EVERY_NS);
+    if (newest == engine->policy_seen) return;
+    engine->policy_seen = newest;
+    engine->config.options.on_policy(engine->config.options.policy_ctx, newest);
+}
+
+void wr_policy_watch(struct weir_engine *engine)
+{
+    if (is_wanted(engine) && wr_area_is_shared(engine->area))
+        wr_engine_arm(engine, &engine->policy_timer, engine->now + LOOK_EVERY_NS);
+}
+
+int weir_policy_publish(weir_engine *engine, const char *text, size_t length, uint64_t *generation, char *why)
+{
+    char unused[WEIR_WHY_MAX];
+    if (why == NULL) why = unused;
+    int code = wr_policy_put(engine->area, text, length, generation, why);
+    if (code != WEIR_OK) return code;
+    wr_engine_refresh(engine);
+    wr_engine_event(engine, WR_EVENT_OPERATOR, NULL, "policy %llu given to all workers by process %ld",
+                    (unsigned long long)*generation, (long)getpid());
+    if (!is_wanted(engine)) return WEIR_OK;
+    wr_engine_arm(engine, &engine->policy_timer, engine->now);
+    wr_engine_rearm(engine);
+    return WEIR_OK;
+}
+
+size_t weir_policy_read(weir_engine *engine, char *out, size_t size, uint64_t *generation)
+{
+    size_t length = wr_policy_get(engine->area, out, size, generation);
+    if (length > 0) engine->policy_seen = *generation;
+    return length;
+}
+
+void weir_policy_applied(weir_engine *engine, uint64_t generation, const char *why)
+{
+    wr_engine_event(engine, WR_EVENT_OPERATOR, NULL, "policy %llu %s in process %ld%s%s",
+                    (unsigned long long)generation, why == NULL ? "is in force" : "was refused",
+                    (long)getpid(), why == NULL ? "" : ": ", why == NULL ? "" : why);
+}
