@@ -34,8 +34,9 @@ ngx_int_t wn_route_variable(ngx_conf_t *cf)
 static const char *context_of(ngx_http_request_t *r)
 {
     static char context[CONTEXT_MAX];
+    if (r->method_name.len == 0 || r->variables == NULL) return NULL; /* a timer's, made up by ngx_lua */
     ngx_http_variable_value_t *route = ngx_http_get_flushed_variable(r, (ngx_uint_t)variable_index);
-    if (r->method_name.len == 0 || route == NULL || route->not_found) return NULL; /* a timer's */
+    if (route == NULL || route->not_found) return NULL;
     (void)snprintf(context, sizeof context, "%.*s %.*s", (int)r->method_name.len,
                    (const char *)r->method_name.data, (int)route->len, (const char *)route->data);
     return context;
