@@ -36,9 +36,9 @@ function face.open(options)
     return weir.open(options)
 end
 
---- Brings a new policy into force in all workers: `text`, or the file of weir_policy as it is now. If there is a
--- mistake in it, the old one stays everywhere. Each worker changes over within a second; calls end under the policy
--- they began with.
+--- Brings a new policy into force in all workers: `text`, or the file of weir_policy as it is now. If there is
+-- a mistake in it, the old one stays everywhere. Each worker changes over within a second; calls end under
+-- the policy they began with.
 -- @return its generation, or nil and a sentence
 function face.reload(text)
     return worker.publish(text)
@@ -49,16 +49,16 @@ end
 -- Nothing was done, and asking again later is right.
 local refusals = {
     breaker_open = true, queue_full = true, acquire_timeout = true, paused = true, draining = true,
-    connect_failed = true, open_failed = true,
+    connect_failed = true, open_failed = true, cancelled = true,
 }
 
 --- The HTTP status that tells a client of an error: 503 for a refusal, or a connection lost with nothing done
--- on it; 504 for a timeout; 499 for a call that was cancelled; 500 for the rest.
+-- on it; 504 for a timeout; 500 for the rest. A call that was cancelled while its code lives on was so by a
+-- worker that leaves: 503 too.
 function face.status_of(err)
     local code = type(err) == "table" and err.code
     if refusals[code] or code == "connection_lost" and err.class == "safe" then return 503 end
     if code == "timeout" then return 504 end
-    if code == "cancelled" then return 499 end
     return 500
 end
 

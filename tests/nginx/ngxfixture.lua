@@ -128,6 +128,8 @@ http {
 local Nginx = {}
 Nginx.__index = Nginx
 
+local running = {} -- those that a test has not stopped
+
 --- Makes the folder with its configuration; spec: workers, http, server, policy, level.
 function fixture.prepare(spec)
     local self = setmetatable({ port = free_port() }, Nginx)
@@ -145,6 +147,7 @@ end
 function fixture.start(spec)
     local self = fixture.prepare(spec)
     os.execute(("nginx -p %s -c %s/nginx.conf >%s/said 2>&1 &"):format(self.folder, self.folder, self.folder))
+    running[self] = true
     local up = fixture.eventually(function()
         local status = self:get "/weir/health"
         return status and #self:workers() == (spec.workers or 2)
@@ -196,8 +199,14 @@ function Nginx:signal(name)
     sh("kill -%s %s", name, self:master())
 end
 
+--- Stops what a test that failed has left behind.
+function fixture.stop_all()
+    for nginx in pairs(running) do nginx:stop() end
+end
+
 --- Ends it in order; error if it stays.
 function Nginx:stop()
+    running[self] = nil
     local master = self:master()
     if master then
         sh("kill -QUIT %s", master)

@@ -90,7 +90,7 @@ end
 
 function TestCalls:tearDown()
     local alerts = self.nginx:alerts()
-    self.nginx:stop()
+    fixture.stop_all()
     lu.assertEquals(alerts, "")
 end
 
