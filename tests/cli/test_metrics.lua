@@ -111,6 +111,21 @@ function TestPrometheus.test_prometheus_reads_openmetrics_and_loses_no_sample()
     lu.assertFalse((import "weir_x{a=\"b} 1\n# EOF\n"))
 end
 
+-- The last name of "`weir_a`, `weir_b`" included; histograms are named without their suffixes.
+local function names_in(section)
+    local names = {}
+    for name in section:gmatch "`(weir_[%w_]+)`" do names[name] = true end
+    return names
+end
+
+function TestPrometheus.test_readme_names_each_family_and_no_other()
+    local readme = read((os.getenv "WEIR_SOURCE_DIR" or ".") .. "/README.md")
+    local told = names_in(readme:match("| metric | type |.-\n\n"))
+    local there = {}
+    for name in metrics_after(0, "text/plain"):gmatch "# TYPE (%S+)" do there[name] = true end
+    lu.assertEquals(told, there)
+end
+
 function TestPrometheus.test_the_outage_shows_and_the_sums_agree()
     local text = metrics_after(12, "text/plain")
     local ended = sum(text, "\nweir_calls_total{[^\n]*} (%d+)")

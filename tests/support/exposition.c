@@ -270,3 +270,27 @@ size_t exposition_lines(const char *text, const char *start, const char *part)
     double sum = 0;
     return each_sample(text, start, part, &sum);
 }
+
+static bool only_rises(const char *line, size_t name)
+{
+    static const char *const suffixes[] = {"_total", "_bucket", "_sum", "_count"};
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+        size_t length = strlen(suffixes[i]);
+        if (name > length && strncmp(line + name - length, suffixes[i], length) == 0) return true;
+    }
+    return false;
+}
+
+const char *exposition_fell(const char *before, const char *after)
+{
+    static char fallen[LINE];
+    for (const char *end; *before != '\0' && (end = strchr(before, '\n')) != NULL; before = end + 1) {
+        snprintf(fallen, sizeof fallen, "\n%.*s", (int)(end - before), before);
+        if (*before == '#' || !only_rises(before, strcspn(before, "{ "))) continue;
+        char *value = strrchr(fallen, ' ') + 1, series[LINE];
+        snprintf(series, sizeof series, "%.*s", (int)(value - fallen), fallen);
+        const char *now = strstr(after, series);
+        if (now == NULL || strtod(now + strlen(series), NULL) < strtod(value, NULL)) return fallen;
+    }
+    return NULL;
+}

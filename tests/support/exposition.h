@@ -14,4 +14,7 @@ const char *exposition_fault(const char *text, bool open_metrics);
 double exposition_sum(const char *text, const char *start, const char *part);
 size_t exposition_lines(const char *text, const char *start, const char *part);
 
+/* NULL if no counter or bucket of `before` has fallen or gone in `after`, both in Prometheus' form; else its line. */
+const char *exposition_fell(const char *before, const char *after);
+
 #endif

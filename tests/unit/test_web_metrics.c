@@ -6,6 +6,7 @@
 #include "weir/metrics.h"
 
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -319,6 +320,7 @@ static void a_worker_serves_and_dies(const char *path, int calls)
     assert_int_equal(pipe(pipe_of), 0);
     pid_t child = fork();
     if (child == 0) {
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) _exit(1);
         static struct web *worker;
         void *state;
         if (web_set_up(&state) != 0) _exit(1);
@@ -363,6 +365,61 @@ static void counters_never_fall_when_a_worker_dies_and_its_connections_go(void *
     unlink(area_path());
 }
 
+/* ---- workers at work ---------------------------------------------------------------------------- */
+
+static pid_t a_worker_at_work(const char *path, int number)
+{
+    pid_t child = fork();
+    if (child != 0) return child;
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) _exit(1); /* a test that fails leaves nobody behind */
+    void *state;
+    if (web_set_up(&state) != 0) _exit(1);
+    struct web *worker = state;
+    worker->options.area_path = path;
+    worker->fake.answer = answer_every_third_with_an_error;
+    fake_open(&worker->fake, &worker->options);
+    for (int i = 0;; i++) {
+        char context[16];
+        snprintf(context, sizeof context, "GET /%d", (i + number) % 3);
+        web_call(worker, context, i % 7 == 0 ? "replica" : "primary");
+    }
+}
+
+/* Others go on counting while we read, and are killed in the middle of it: each scrape is consistent in itself and none
+ * tells less than the one before. */
+static void every_scrape_agrees_with_itself_and_none_falls_behind(void **state)
+{
+    struct web *w = *state;
+    enum { WORKERS = 3, SCRAPES = 200 };
+    pid_t workers[WORKERS];
+    int status;
+    unlink(area_path());
+    w->options.area_path = area_path();
+    fake_open(&w->fake, &w->options);
+    for (int i = 0; i < WORKERS; i++) workers[i] = a_worker_at_work(area_path(), i);
+    char *before = strdup(web_metrics(w, false));
+    for (int scrape = 0, alive = WORKERS; scrape < SCRAPES; scrape++) {
+        web_metrics(w, false);
+        const char *fallen = exposition_fell(before, w->body);
+        if (fallen != NULL) print_error("%s\n", fallen);
+        assert_null(fallen);
+        double ended = exposition_sum(w->body, "weir_calls_total", "");
+        if (ended >= 0) assert_sum(w, duration_count, "", ended);
+        free(before);
+        before = strdup(w->body);
+        if (scrape % (SCRAPES / (WORKERS + 1)) == SCRAPES / (WORKERS + 1) - 1 && alive > 0) {
+            assert_int_equal(kill(workers[--alive], SIGKILL), 0);
+            assert_int_equal(waitpid(workers[alive], &status, 0), workers[alive]);
+            assert_true(WIFSIGNALED(status)); /* it was at work until then */
+        }
+        fake_run(&w->fake, FAKE_MS(100));
+    }
+    assert_true(exposition_sum(w->body, "weir_calls_total", "") > 0);
+    free(before);
+    fake_close(&w->fake);
+    unlink(area_path());
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -377,6 +434,7 @@ int main(void)
         web_test(a_duration_stands_in_the_right_bucket_and_the_sum_is_exact),
         web_test(the_buckets_are_exact_at_their_edges),
         web_test(a_worker_killed_between_its_two_counts_leaves_a_call_without_a_duration),
+        web_test(every_scrape_agrees_with_itself_and_none_falls_behind),
         web_test(counters_never_fall_when_a_worker_dies_and_its_connections_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
