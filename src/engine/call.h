@@ -26,6 +26,8 @@ struct weir_call {
     weir_status status;
 
     bool unit, readonly, idempotent;
+    bool by_hand;     /* unit: not to be run again once its owner has begun */
+    bool shown;       /* unit: its owner has been told READY */
     bool abandoned;   /* its owner has freed it */
     bool healed;      /* the statement cache has been mended once in this attempt */
     bool overdue;     /* the deadline passed while a segment was on the wire */
