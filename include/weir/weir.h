@@ -116,6 +116,7 @@ typedef struct weir_statement {
     const char *const *values; /* NULL: SQL NULL */
     const int *lengths;        /* used for binary values only; may be NULL if there are none */
     const int *formats;        /* 0 text, 1 binary; NULL: all text */
+    const uint32_t *types;     /* type OIDs, 0: inferred by the server; NULL: all inferred */
     size_t count;              /* 0 .. 65535 */
 } weir_statement;
 
@@ -129,7 +130,8 @@ typedef struct weir_request {
     const char *traceparent; /* kept in the flight recorder; NULL none */
     bool readonly;           /* declared: has no effect to lose; units run READ ONLY */
     bool idempotent;         /* declared: repeating it is harmless even if it was committed */
-    uint64_t timeout_ns;     /* 0: the engine's */
+    bool by_hand;            /* units: never run again once READY: its results have been shown */
+    uint64_t timeout_ns; /* 0: the engine's */
     void (*notify)(void *user,
                    weir_call *call); /* status became READY, REPLIED or ENDED; from the loop only */
     void *user;
@@ -313,7 +315,8 @@ const weir_error *weir_call_error(const weir_call *call); /* NULL when REPLIED o
 uint32_t weir_call_attempt(const weir_call *call);        /* 1 .. */
 uint64_t weir_call_remaining_ns(const weir_call *call);   /* until its deadline */
 size_t weir_call_result_count(const weir_call *call);
-/* NULL if out of range. Valid until the next weir_unit_send, finish or free. */
+/* NULL if out of range. Valid until the next weir_unit_send, finish or free. After a statement failed there are the results
+ * of those before it; what they changed has been, or will be, rolled back with it. */
 const weir_result *weir_call_result(const weir_call *call, size_t index);
 void *weir_call_user(const weir_call *call);
 

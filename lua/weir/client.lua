@@ -93,23 +93,125 @@ function Handle:query(context, ...)
     return nil, errors.wrap(failure)
 end
 
-local function all_results(call, null)
+local function plain_result(call, number, null)
+    return (call:result(number, null))
+end
+
+local function all_results(call, null, read)
     local results = {}
-    for i = 1, call:count() do results[i] = call:result(i, null) end
+    for i = 1, call:count() do results[i] = (read or plain_result)(call, i, null) end
     return results
 end
 
---- Runs several statements ({ {sql, ...}, ... }) in one round trip and one transaction.
--- @return a list of results, or nil and an error
-function Handle:pipeline(context, statements)
+-- The call is over; what it gave is read and it is freed, whatever becomes of the reading.
+local function read_and_free(call, null, read)
+    local failure = call:error()
+    local ok, results = pcall(all_results, call, null, read)
+    call:free()
+    if not ok then error(results, 0) end
+    if failure then return nil, errors.wrap(failure), results end
+    return results
+end
+
+--- Runs several statements ({ {sql, ...}, ... }) in one round trip and one transaction. A statement may have
+-- types = { oid, ... }, those of its parameters; without, the server infers them.
+-- @param read  function(call, number, null): how a result is read, for whoever decodes by himself
+-- @return a list of results; or nil, an error, and the results of the statements before the one that failed,
+-- which were rolled back with it
+function Handle:pipeline(context, statements, read)
     local call, key = self.db.core:submit_many(self.request, context, statements)
     if not call then errors.misuse(key) end
     loop.await(call, key)
-    local failure = call:error()
-    local results = not failure and all_results(call, self.null) or nil
-    call:free()
-    if failure then return nil, errors.wrap(failure) end
+    return read_and_free(call, self.null, read)
+end
+
+-- ---- transactions driven by hand --------------------------------------------------------------------------
+
+local ByHand = {}
+ByHand.__index = ByHand
+
+--- Begins a transaction that the caller drives himself: for interfaces that know BEGIN and COMMIT as
+-- statements. It holds a connection until commit or rollback, or until its timeout, so transaction(context, fn)
+-- is to be preferred wherever there is a function: that one cannot be forgotten, and it is run again where that
+-- is safe. This one never is.
+-- @return the transaction, or nil and an error if there is no connection to be had
+function Handle:begin(context)
+    local by_hand = self.by_hand or make_request(self.db, merged(self.spec, { by_hand = true }))
+    self.by_hand = by_hand
+    local call, key = self.db.core:begin(by_hand, context)
+    if not call then errors.misuse(key) end
+    loop.await(call, key)
+    if call:status() == "ended" then return read_and_free(call) end
+    return setmetatable({ call = call, key = key, null = self.null }, ByHand)
+end
+
+-- What ended the transaction, if anything has: its commit or rollback, or its deadline, or a lost connection.
+local function ending(unit)
+    if unit.over then return unit.over end
+    if unit.call:status() ~= "ended" then return nil end
+    unit.over = errors.wrap(unit.call:error() or {})
+    unit.call:free()
+    return unit.over
+end
+
+--- Runs several statements in one round trip.
+-- @return a list of results; or nil, an error, and the results before it. After an error only `rollback to` a
+-- savepoint is of use; when the transaction is over (see is_over) every call gives the error that ended it.
+function ByHand:pipeline(statements, read)
+    if ending(self) then return nil, self.over, {} end
+    local sent, why = self.call:send_many(statements)
+    if not sent and not ending(self) then errors.misuse(why) end
+    if not sent then return nil, self.over, {} end
+    loop.await(self.call, self.key)
+    if ending(self) then return nil, self.over, {} end
+    local results = all_results(self.call, self.null, read)
+    local failure = self.call:error()
+    if failure then return nil, errors.wrap(failure), results end
     return results
+end
+
+--- Runs one statement.
+-- @return its result, or nil and an error
+function ByHand:query(...)
+    local results, err = self:pipeline({ compat.pack(...) })
+    if not results then return nil, err end
+    return results[1]
+end
+
+--- True once nothing can be done in it any more.
+function ByHand:is_over()
+    return ending(self) ~= nil
+end
+
+--- Seconds left for the whole transaction.
+function ByHand:remaining()
+    return ending(self) and 0 or self.call:remaining()
+end
+
+local function end_by_hand(unit, how)
+    local sent, why = unit.call:finish(how)
+    if not sent and not ending(unit) then errors.misuse(why) end
+    if unit.over then return nil, unit.over end
+    loop.await(unit.call, unit.key)
+    local failure = unit.call:error()
+    unit.over = errors.new("misuse", "the transaction has ended")
+    unit.call:free()
+    if failure then return nil, errors.wrap(failure) end
+    return true
+end
+
+--- Commits.
+-- @return true, or nil and an error whose outcome says what is known: after a statement that had failed it is a
+-- rollback
+function ByHand:commit()
+    if ending(self) then return nil, self.over end
+    return end_by_hand(self, "commit")
+end
+
+--- Rolls back, or gives back what is left of it. Never fails: a connection that is lost has rolled back.
+function ByHand:rollback()
+    if not ending(self) then end_by_hand(self, "rollback") end
+    return true
 end
 
 -- ---- units of work ----------------------------------------------------------------------------------------

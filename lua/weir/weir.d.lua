@@ -216,7 +216,7 @@ function weir.open(options) end
 ---@alias weir.result table|true
 
 ---@alias weir.claims table|string A table, or a JSON object as text.
----@alias weir.statement table { sql, ... }; `n` counts a nil at the end.
+---@alias weir.statement table { sql, ..., types = { oid, ... } }; `n` counts a nil at the end.
 
 ---@class weir.db
 local db = {}
@@ -339,8 +339,14 @@ function handle:query(context, sql, ...) end
 ---Several statements in one round trip and one transaction.
 ---@param context string
 ---@param statements weir.statement[]
----@return weir.result[]?, weir.error?
-function handle:pipeline(context, statements) end
+---@param read? fun(call: userdata, number: integer, null: boolean): any How a result is read.
+---@return weir.result[]?, weir.error?, weir.result[]? before The results before the error, rolled back with it.
+function handle:pipeline(context, statements, read) end
+
+---A transaction that is driven by hand, for interfaces that know BEGIN and COMMIT as statements. Never run again.
+---@param context string
+---@return weir.by_hand?, weir.error?
+function handle:begin(context) end
 
 ---@generic T
 ---@param context string

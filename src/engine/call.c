@@ -176,6 +176,7 @@ void wr_call_attempt(struct weir_call *call)
 {
     struct weir_engine *engine = call->engine;
     if (call->state != WR_CALL_NEW) wr_call_enter(call, WR_CALL_NEW);
+    wr_call_drop_results(call); /* what came before the error of the last attempt */
     call->attempt++;
     call->attempt_from = engine->now;
     call->server_ns = 0;
@@ -284,6 +285,7 @@ static void leased_to_unit(struct weir_call *call)
     struct weir_engine *engine = call->engine;
     uint64_t leak_after = engine->config.options.leak_after_ns;
     wr_call_enter(call, WR_CALL_HELD);
+    call->shown = true;
     if (leak_after != 0) wr_engine_arm(engine, &call->leak_timer, engine->now + leak_after);
     wr_call_notice(call, WEIR_READY);
 }
@@ -376,7 +378,7 @@ static void single_settled(struct weir_call *call, struct wr_reply *reply)
     struct wr_fault fault;
     bool kept = true;
     if (reply->failed) fault = reply->fault;
-    if (!reply->failed) kept = wr_call_take_results(call, reply);
+    if (!reply->failed || !fault.lost) kept = wr_call_take_results(call, reply);
     wr_call_enter(call, WR_CALL_NEW);
     if (reply->failed && fault.lost) {
         wr_conn_close(conn, WR_N_CLOSED_ERROR);
@@ -567,7 +569,7 @@ void wr_call_over(struct weir_call *call, weir_code code)
     if (call->failed) {
         wr_text_copy(e->context, sizeof e->context, call->context);
         wr_text_copy(e->pool, sizeof e->pool, call->pool->name);
-        wr_call_drop_results(call);
+        if (call->unit) wr_call_drop_results(call);
     }
     enum wr_counter counter = counter_of(e);
     wr_count(&call->pool->meter->counter[counter], 1);

@@ -27,6 +27,8 @@ struct weir_call {
 
     bool unit, readonly, idempotent;
     bool rides;       /* may share a connection with others (lane.h) */
+    bool by_hand;     /* unit: not to be run again once its owner has begun */
+    bool shown;       /* unit: its owner has been told READY */
     bool abandoned;   /* its owner has freed it */
     bool healed;      /* the statement cache has been mended once in this attempt */
     bool overdue;     /* the deadline passed while a segment was on the wire */

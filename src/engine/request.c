@@ -99,7 +99,7 @@ static void reset_for_use(struct weir_call *call, struct weir_engine *engine)
     call->status = WEIR_WAITING;
     call->unit = call->readonly = call->idempotent = call->abandoned = call->failed = call->permit_held =
         false;
-    call->dirty = call->rides = false;
+    call->dirty = call->rides = call->shown = false;
     call->attempt = 0;
     call->past = WEIR_OUTCOME_NONE;
     call->result_count = 0;
@@ -200,6 +200,7 @@ int wr_call_keep_request(struct weir_call *call, const weir_request *r, char *wh
     while (strcmp(o->clients[call->client_index].name, r->client) != 0) call->client_index++;
     call->client = o->clients[call->client_index].name;
     call->readonly = r->readonly;
+    call->by_hand = r->by_hand;
     call->idempotent = r->idempotent;
     call->notify = r->notify;
     call->user = r->user;
@@ -219,7 +220,7 @@ static size_t statements_size(const weir_statement *statements, size_t count)
     size_t size = count * sizeof *statements;
     for (size_t i = 0; i < count; i++) {
         const weir_statement *s = &statements[i];
-        size += s->count * (sizeof(char *) + 2 * sizeof(int)) + strlen(s->sql) + 1;
+        size += s->count * (sizeof(char *) + 2 * sizeof(int) + sizeof(uint32_t)) + strlen(s->sql) + 1;
         for (size_t v = 0; v < s->count; v++) size += s->values[v] == NULL ? 0 : value_length(s, v);
     }
     return size;
@@ -240,6 +241,9 @@ static void copy_arrays(weir_statement *to, const weir_statement *from, size_t c
         if (from[i].formats != NULL)
             to[i].formats =
                 (const int *)(void *)put(cursor, (const char *)from[i].formats, from[i].count * sizeof(int));
+        if (from[i].types != NULL)
+            to[i].types = (const uint32_t *)(void *)put(cursor, (const char *)from[i].types,
+                                                        from[i].count * sizeof(uint32_t));
     }
 }
 

@@ -29,6 +29,10 @@ void wr_retry_decide(struct weir_call *call)
         end_with(call, WR_N_DENIED_DEADLINE);
         return;
     }
+    if (call->by_hand && call->shown) {
+        end_with(call, WR_COUNTERS);
+        return;
+    }
     weir_failure failure = {
         .client = call->client,
         .backend = pool->backend->name,

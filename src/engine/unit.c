@@ -234,6 +234,8 @@ static bool statements_succeeded(struct weir_call *call, struct wr_reply *reply)
         } else {
             keep_fault(call, &fault);
             call->spoiled = call->spoiled || !open;
+            (void)wr_call_take_results(call,
+                                       reply); /* of what came before the error; for want of memory, none */
         }
         return false;
     }

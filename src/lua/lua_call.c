@@ -26,6 +26,7 @@ static const struct wl_field request_fields[] = {
     {"traceparent", WL_STRING, AT(traceparent), 0, 0, NULL},
     {"readonly", WL_BOOL, AT(readonly), 0, 0, NULL},
     {"idempotent", WL_BOOL, AT(idempotent), 0, 0, NULL},
+    {"by_hand", WL_BOOL, AT(by_hand), 0, 0, NULL},
     {"timeout", WL_DURATION, AT(timeout_ns), 0, 0, NULL},
     {"null", WL_BOOL, offsetof(struct request_options, common.null), 0, 0, NULL},
 };
@@ -405,14 +406,26 @@ static void push_result(lua_State *L, const weir_result *result, bool nulls)
     wl_push_result(L, &decoder, result);
 }
 
-/* call:result(n, nulls) -> what the n-th statement gave. */
+/* call:result(n, nulls) -> what the n-th statement gave.
+ * call:result(n, nulls, native) -> the same with only these types decoded, { name, oid, ... } of the columns, notices */
 static int call_result(lua_State *L)
 {
     struct wl_call *call = check_call(L);
     lua_Integer number = luaL_checkinteger(L, 2);
     bool nulls = lua_toboolean(L, 3) != 0;
-    push_result(L, number < 1 ? NULL : weir_call_result(call->handle, (size_t)number - 1), nulls);
-    return 1;
+    lua_settop(L, 4);
+    const weir_result *result = number < 1 ? NULL : weir_call_result(call->handle, (size_t)number - 1);
+    if (result == NULL || lua_isnil(L, 4)) {
+        push_result(L, result, nulls);
+        return 1;
+    }
+    struct wl_decoder decoder;
+    luaL_checktype(L, 4, LUA_TTABLE);
+    wl_decoder_begin(L, &decoder, nulls);
+    decoder.native = 4;
+    wl_push_result(L, &decoder, result);
+    wl_push_particulars(L, result);
+    return 3;
 }
 
 /* Pushes what the call's one statement gave | nil, failure; and frees the call: the whole end of a single

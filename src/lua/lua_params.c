@@ -31,6 +31,7 @@ static bool reserve_parameters(struct wl_scratch *s, size_t count)
     if (!grow((void **)&s->values, room, sizeof *s->values) ||
         !grow((void **)&s->lengths, room, sizeof *s->lengths) ||
         !grow((void **)&s->formats, room, sizeof *s->formats) ||
+        !grow((void **)&s->types, room, sizeof *s->types) ||
         !grow((void **)&s->digits, room, sizeof *s->digits)) {
         return false;
     }
@@ -52,6 +53,7 @@ void wl_scratch_free(struct wl_scratch *scratch)
     free(scratch->values);
     free(scratch->lengths);
     free(scratch->formats);
+    free(scratch->types);
     free(scratch->digits);
     *scratch = (struct wl_scratch){0};
 }
@@ -215,6 +217,36 @@ static size_t members(lua_State *L, int index)
     return most;
 }
 
+/* { sql, ..., types = { 25, 0, 1700 } }: the types of the parameters, 0 and nil for the server to infer. The values begin
+ * where the statement's do. */
+static bool add_types(lua_State *L, struct wl_scratch *s, weir_statement *statement, int table, char *why)
+{
+    size_t first = s->used - statement->count;
+    lua_getfield(L, table, "types");
+    if (lua_isnil(L, -1) || statement->count == 0) return (void)lua_pop(L, 1), true;
+    bool good =
+        lua_type(L, -1) == LUA_TTABLE || say(why, "types is no table; it must be a list of type OIDs");
+    for (size_t i = 0; good && i < statement->count; i++) {
+        lua_rawgeti(L, -1, (int)i + 1);
+        double oid = lua_type(L, -1) == LUA_TNUMBER ? lua_tonumber(L, -1) : lua_isnil(L, -1) ? 0 : -1;
+        good = (oid >= 0 && oid <= (double)UINT32_MAX && oid == floor(oid)) ||
+               say(why, "types holds something that is no type OID");
+        if (good) s->types[first + i] = (uint32_t)oid;
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    statement->types = s->types + first;
+    return good;
+}
+
+static bool name_statement(char *why, size_t number)
+{
+    char said[WEIR_WHY_MAX];
+    memcpy(said, why, sizeof said);
+    (void)snprintf(why, WEIR_WHY_MAX, "statement %zu: %.220s", number, said);
+    return false;
+}
+
 static bool add_statement(lua_State *L, struct wl_scratch *s, size_t number, char *why)
 {
     int table = lua_gettop(L);
@@ -223,12 +255,7 @@ static bool add_statement(lua_State *L, struct wl_scratch *s, size_t number, cha
     lua_rawgeti(L, table, 1);
     bool good = read_sql(L, -1, statement, why); /* the table holds the string */
     lua_pop(L, 1);
-    if (!good) {
-        char said[WEIR_WHY_MAX];
-        memcpy(said, why, sizeof said);
-        (void)snprintf(why, WEIR_WHY_MAX, "statement %zu: %.220s", number, said);
-        return false;
-    }
+    if (!good) return name_statement(why, number);
     begin_values(s, statement, count - 1);
     for (size_t i = 2; i <= count; i++) {
         lua_rawgeti(L, table, (int)i);
@@ -236,7 +263,7 @@ static bool add_statement(lua_State *L, struct wl_scratch *s, size_t number, cha
         lua_pop(L, 1);
         if (!good) return name_parameter(why, number, i - 1);
     }
-    return true;
+    return add_types(L, s, statement, table, why) || name_statement(why, number);
 }
 
 static bool count_parameters(lua_State *L, int index, size_t count, size_t *parameters, char *why)

@@ -50,6 +50,7 @@ void wl_decoder_begin(lua_State *L, struct wl_decoder *decoder, bool nulls)
     decoder->null = decoder->json - 1;
     decoder->names = decoder->json + 1;
     decoder->nulls = nulls;
+    decoder->native = 0;
 }
 
 /* core.decode(oid, text) -> value; what tests of the types call. */
@@ -82,7 +83,7 @@ static bool counts_rows(const char *tag)
     return changes_rows(tag);
 }
 
-enum { TYPES_KEPT = 64 };
+enum { TYPES_KEPT = 64, OID_TEXT = 25 };
 
 struct row_reader {
     const struct wl_decoder *decoder;
@@ -91,9 +92,21 @@ struct row_reader {
     uint32_t types[TYPES_KEPT]; /* of the first columns; asked for once, not once per row */
 };
 
-static uint32_t column_type(const struct row_reader *reader, size_t column)
+/* The type a column is decoded as: text, if the caller wants to decode its real one himself. */
+static uint32_t find_type(lua_State *L, const struct row_reader *reader, size_t column)
 {
-    return column < TYPES_KEPT ? reader->types[column] : weir_result_type(reader->result, column);
+    uint32_t type = weir_result_type(reader->result, column);
+    if (reader->decoder->native == 0) return type;
+    lua_pushinteger(L, (lua_Integer)type);
+    lua_rawget(L, reader->decoder->native);
+    bool native = lua_toboolean(L, -1) != 0;
+    lua_pop(L, 1);
+    return native ? type : OID_TEXT;
+}
+
+static uint32_t column_type(lua_State *L, const struct row_reader *reader, size_t column)
+{
+    return column < TYPES_KEPT ? reader->types[column] : find_type(L, reader, column);
 }
 
 static void push_row(lua_State *L, const struct row_reader *reader, size_t row)
@@ -104,7 +117,7 @@ static void push_row(lua_State *L, const struct row_reader *reader, size_t row)
         const char *text = weir_result_value(reader->result, row, column, &length);
         lua_pushvalue(L, reader->decoder->names + (int)column);
         if (text != NULL)
-            wl_push_value(L, reader->decoder, column_type(reader, column), text, length);
+            wl_push_value(L, reader->decoder, column_type(L, reader, column), text, length);
         else if (reader->decoder->nulls)
             lua_pushvalue(L, reader->decoder->null);
         else
@@ -121,7 +134,7 @@ static void push_rows(lua_State *L, const struct wl_decoder *decoder, const weir
     luaL_checkstack(L, (int)reader.columns + 16, "columns");
     for (size_t column = 0; column < reader.columns; column++) {
         lua_pushstring(L, weir_result_name(result, column));
-        if (column < TYPES_KEPT) reader.types[column] = weir_result_type(result, column);
+        if (column < TYPES_KEPT) reader.types[column] = find_type(L, &reader, column);
     }
     lua_createtable(L, (int)rows, 0);
     for (size_t row = 0; row < rows; row++) {
@@ -134,16 +147,33 @@ static void push_rows(lua_State *L, const struct wl_decoder *decoder, const weir
     }
 }
 
-static void set_notices(lua_State *L, const weir_result *result)
+/* A list of the notices, or nil if there are none. */
+static void push_notices(lua_State *L, const weir_result *result)
 {
     size_t count = weir_result_notice_count(result);
-    if (count == 0) return;
+    if (count == 0) {
+        lua_pushnil(L);
+        return;
+    }
     lua_createtable(L, (int)count, 0);
     for (size_t i = 0; i < count; i++) {
         lua_pushstring(L, weir_result_notice(result, i));
         lua_rawseti(L, -2, (int)i + 1);
     }
-    lua_setfield(L, -2, "notices");
+}
+
+/* For whoever decodes by himself: { name, type, name, type, ... } of the columns, and the notices. */
+void wl_push_particulars(lua_State *L, const weir_result *result)
+{
+    size_t columns = weir_result_columns(result);
+    lua_createtable(L, (int)columns * 2, 0);
+    for (size_t column = 0; column < columns; column++) {
+        lua_pushstring(L, weir_result_name(result, column));
+        lua_rawseti(L, -2, (int)column * 2 + 1);
+        lua_pushinteger(L, (lua_Integer)weir_result_type(result, column));
+        lua_rawseti(L, -2, (int)column * 2 + 2);
+    }
+    push_notices(L, result);
 }
 
 /* The stack top must be where wl_decoder_begin left it. */
@@ -163,7 +193,9 @@ void wl_push_result(lua_State *L, const struct wl_decoder *decoder, const weir_r
         lua_pushinteger(L, (lua_Integer)weir_result_affected(result));
         lua_setfield(L, -2, "affected_rows");
     }
-    set_notices(L, result);
+    if (decoder->native != 0) return;
+    push_notices(L, result);
+    lua_setfield(L, -2, "notices");
 }
 
 /* ---- errors -------------------------------------------------------------------------------------------- */

@@ -191,6 +191,7 @@ struct wl_scratch { /* parameter arrays, reused from call to call */
     size_t statement_room;
     const char **values;
     int *lengths, *formats;
+    uint32_t *types;
     char (*digits)[WL_TEXT_MAX]; /* numbers as text */
     size_t room, used;
 };
@@ -273,11 +274,13 @@ void wl_scratch_free(struct wl_scratch *scratch);
 struct wl_decoder {        /* set up by wl_decoder_begin */
     int null, json, names; /* stack indices: weir.null, the JSON decoder, the first column name */
     bool nulls;            /* SQL NULL as weir.null instead of absent */
+    int native; /* stack index of { [oid] = true }: only these types are decoded, all others stay text; 0: all that are known */
 };
 
 /* Pushes what the decoder needs; the caller restores the stack. */
 void wl_decoder_begin(lua_State *L, struct wl_decoder *decoder, bool nulls);
 void wl_push_result(lua_State *L, const struct wl_decoder *decoder, const weir_result *result);
+void wl_push_particulars(lua_State *L, const weir_result *result); /* columns and notices */
 void wl_push_value(lua_State *L, const struct wl_decoder *decoder, uint32_t type, const char *text,
                    size_t length);
 void wl_push_array(lua_State *L, const struct wl_decoder *decoder, uint32_t element, const char *text,

@@ -70,13 +70,14 @@ struct command {
     size_t count;
     const char *const *values;
     const int *lengths, *formats;
+    const Oid *types;
 };
 
 static bool send_unnamed(struct wr_link *link, const struct command *command)
 {
     if (!room_for_steps(link, 1)) return false;
     push_step(link, command->kind, NULL);
-    return PQsendQueryParams(link->conn, command->sql, (int)command->count, NULL, command->values,
+    return PQsendQueryParams(link->conn, command->sql, (int)command->count, command->types, command->values,
                              command->lengths, command->formats, 0) == 1;
 }
 
@@ -279,17 +280,20 @@ static bool send_session_preamble(struct wr_link *link, const struct wr_segment 
 
 /* ---- the caller's statements ---- */
 
-/* One that stands alone gets no name: making room for it would put a DEALLOCATE into its transaction. */
+/* One that stands alone gets no name: making room for it would put a DEALLOCATE into its transaction. Neither does one
+ * with declared types: the book knows texts only, and the same text with other types is another statement. */
 static bool send_statement(struct wr_link *link, const weir_statement *given, bool alone)
 {
     struct wr_statement *evicted = NULL, *named = NULL;
-    if (!alone) named = wr_statements_want(&link->statements, given->sql, link->segment, &evicted);
+    if (!alone && given->types == NULL)
+        named = wr_statements_want(&link->statements, given->sql, link->segment, &evicted);
     struct command command = {.kind = WR_STEP_STATEMENT,
                               .sql = given->sql,
                               .count = given->count,
                               .values = given->values,
                               .lengths = given->lengths,
-                              .formats = given->formats};
+                              .formats = given->formats,
+                              .types = given->types};
     if (evicted != NULL && !send_deallocate(link, evicted)) return false;
     if (named != NULL ? named->may_dirty : wr_sql_may_dirty(given->sql)) link->writing->reply.dirty = true;
     return named != NULL ? send_named(link, &command, named) : send_unnamed(link, &command);
