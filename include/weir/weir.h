@@ -131,7 +131,7 @@ typedef struct weir_request {
     bool readonly;           /* declared: has no effect to lose; units run READ ONLY */
     bool idempotent;         /* declared: repeating it is harmless even if it was committed */
     bool by_hand;            /* units: never run again once READY: its results have been shown */
-    uint64_t timeout_ns; /* 0: the engine's */
+    uint64_t timeout_ns;     /* 0: the engine's */
     void (*notify)(void *user,
                    weir_call *call); /* status became READY, REPLIED or ENDED; from the loop only */
     void *user;
@@ -212,8 +212,9 @@ typedef struct weir_options {
     uint64_t lifetime_ns;        /* minus up to 10 % jitter; 0: for ever */
     uint64_t leak_after_ns;      /* a unit holding a connection longer is reported; 0: never */
     uint64_t cancel_wait_ns;     /* a cancelled connection not back by then is closed */
-    uint32_t connect_at_once;    /* connects under way per server, 1 .. 16: the storm cap */
-    uint32_t prepared_max;       /* prepared statements per connection; 0: none */
+    uint32_t
+        connect_at_once; /* connects under way per server, over all workers of the area, 1 .. 16: the storm cap */
+    uint32_t prepared_max; /* prepared statements per connection; 0: none */
     weir_queue queue;
     uint64_t queue_target_ns, queue_interval_ns; /* CODEL's */
     weir_reset reset;

@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 enum {
-    WR_AREA_LAYOUT = 4, /* bumped whenever any struct in the area changes */
+    WR_AREA_LAYOUT = 5, /* bumped whenever any struct in the area changes */
     WR_NAME_MAX = 64,   /* pools, objects, areas, with NUL */
     WR_LABEL_MAX = 96   /* labels, with NUL */
 };

@@ -59,6 +59,7 @@ enum wr_gauge {                       /* per pool and worker, zeroed when the wo
                 WR_G_CANCELING,
                 WR_G_WAITING,
                 WR_G_IN_FLIGHT,
+                WR_G_TURNS, /* connects under way: what the storm cap over all workers counts */
                 WR_GAUGES
 };
 

@@ -136,15 +136,50 @@ static bool take_place(struct wr_pool *pool)
     return false;
 }
 
+/* Connects under way to this pool's server, of all its clients and all workers. */
+static int64_t turns_taken(const struct wr_pool *pool)
+{
+    struct weir_engine *engine = pool->engine;
+    int64_t sum = 0;
+    for (size_t i = 0; i < engine->pool_count; i++) {
+        if (engine->pools[i].backend_index != pool->backend_index) continue;
+        sum += wr_meter_gauge(engine->area, engine->pools[i].index, WR_G_TURNS);
+    }
+    return sum;
+}
+
+/* connect_at_once holds over all workers. As with places, the gauge goes up first, so two can both be refused but never
+ * both be let through; who was refused looks again in 20 ms, or when a connect of its own has ended. In an area of our own
+ * the driver's crew sees to it, and in order. */
+static bool take_turn(struct wr_pool *pool)
+{
+    struct weir_engine *engine = pool->engine;
+    if (!wr_area_is_shared(engine->area)) return true;
+    wr_gauge_add(&pool->meter->gauge[WR_G_TURNS], 1);
+    if (turns_taken(pool) <= (int64_t)engine->config.options.connect_at_once) return true;
+    wr_gauge_add(&pool->meter->gauge[WR_G_TURNS], -1);
+    return false;
+}
+
+static void give_turn(struct wr_conn *conn)
+{
+    if (conn->turn && wr_area_is_shared(conn->pool->engine->area))
+        wr_gauge_add(&conn->pool->meter->gauge[WR_G_TURNS], -1);
+    conn->turn = false;
+}
+
 struct wr_conn *wr_conn_open(struct wr_pool *pool, bool probe)
 {
     struct weir_engine *engine = pool->engine;
-    if (!take_place(pool)) return NULL;
-    struct wr_conn *conn = conn_memory(engine);
+    if (!take_turn(pool)) return NULL;
+    bool placed = take_place(pool);
+    struct wr_conn *conn = placed ? conn_memory(engine) : NULL;
     if (conn == NULL) {
-        wr_gauge_add(&pool->meter->gauge[WR_G_CONNECTIONS], -1);
+        if (placed) wr_gauge_add(&pool->meter->gauge[WR_G_CONNECTIONS], -1);
+        give_turn(&(struct wr_conn){.pool = pool, .turn = true});
         return NULL;
     }
+    conn->turn = true;
     conn->pool = pool;
     conn->id = ++engine->conn_sequence;
     conn->epoch = pool->epoch;
@@ -263,6 +298,7 @@ void wr_conn_connected(void *owner, struct wr_link *link, const struct wr_greeti
     struct wr_pool *pool = conn->pool;
     struct weir_engine *engine = pool->engine;
     bool probe = conn->probe;
+    give_turn(conn);
     connect_ended(pool, link == NULL ? fault : NULL);
     wr_health_connected(pool, link == NULL ? fault : NULL, link == NULL ? 0 : greeting->connect_ns);
     if (link == NULL) {
@@ -318,6 +354,22 @@ static bool wants_reset(const struct wr_conn *conn)
     return rule == WEIR_RESET_ALWAYS || (rule == WEIR_RESET_AUTO && conn->dirty);
 }
 
+/* Another worker waits for a place while this one holds more than its share. Under load nothing is ever idle long enough
+ * to be lent (wr_pool_lend), and a worker that comes late would starve. */
+static bool owes_its_place(const struct wr_conn *conn)
+{
+    struct wr_pool *pool = conn->pool;
+    struct wr_area *area = pool->engine->area;
+    if (!wr_area_is_shared(area) || atomic_load_explicit(&pool->record->wanted, memory_order_relaxed) == 0)
+        return false;
+    uint32_t workers = 0;
+    for (uint32_t i = 1; i <= wr_area_shape(area)->workers; i++) workers += wr_area_worker_pid(area, i) != 0;
+    if (workers < 2 || wr_pool_total(pool) <= (wr_pool_max(pool) + workers - 1) / workers) return false;
+    if (atomic_exchange(&pool->record->wanted, 0) == 0) return false;
+    pool->lent_until = pool->engine->now + 2 * WR_SHARED_CAP_POLL_NS; /* or we would take it back at once */
+    return true;
+}
+
 void wr_conn_give_back(struct wr_conn *conn, char transaction, bool dirty)
 {
     struct wr_pool *pool = conn->pool;
@@ -334,6 +386,8 @@ void wr_conn_give_back(struct wr_conn *conn, char transaction, bool dirty)
         wr_conn_close(conn, WR_N_CLOSED_ERROR);
     } else if (!wr_conn_is_stale(conn) && wants_reset(conn)) {
         if (!clean(conn, WR_SEGMENT_RESET)) wr_conn_close(conn, WR_N_CLOSED_ERROR);
+    } else if (owes_its_place(conn)) {
+        wr_conn_close(conn, WR_N_CLOSED_IDLE);
     } else {
         rest(conn);
     }
@@ -364,6 +418,7 @@ void wr_conn_close(struct wr_conn *conn, enum wr_counter reason)
     conn->server = NULL;
     conn->call = NULL;
     if (conn->lane != NULL) conn->lane->count = 0; /* those who are left on it have no call */
+    give_turn(conn);
     wr_engine_disarm(engine, &conn->timer);
     conn_enter(conn, WR_CONN_CLOSED);
     wr_list_remove(&conn->link);

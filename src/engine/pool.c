@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define MS 1000000ull
-enum { SHARED_CAP_POLL_MS = 20, NOBODY_WAITS_POLL_MS = 1000, PEEK_AFTER_MS = 1 };
+enum { NOBODY_WAITS_POLL_MS = 1000, PEEK_AFTER_MS = 1 };
 
 /* ---- the pool itself --------------------------------------------------------------------------------------- */
 
@@ -157,11 +157,15 @@ void wr_pool_grow(struct wr_pool *pool)
     struct weir_engine *engine = pool->engine;
     if (engine->state == WR_ENGINE_CLOSING || (engine->state == WR_ENGINE_DRAINING && pool->waiting == 0))
         return;
+    if (engine->now < pool->lent_until) {
+        wr_engine_arm(engine, &pool->grow_timer, pool->lent_until);
+        return;
+    }
     size_t wanted = connections_wanted(pool);
     while (wanted > 0 && wr_pool_total(pool) < wr_pool_max(pool)) {
         if (wr_conn_open(pool, false) == NULL) {
             /* Another worker holds the places, or there is no memory: look again, nobody will call us. */
-            uint64_t again = (pool->waiting > 0 ? SHARED_CAP_POLL_MS : NOBODY_WAITS_POLL_MS) * MS;
+            uint64_t again = pool->waiting > 0 ? WR_SHARED_CAP_POLL_NS : NOBODY_WAITS_POLL_MS * MS;
             wr_engine_arm(engine, &pool->grow_timer, engine->now + again);
             return;
         }

@@ -10,6 +10,9 @@
 #include "engine/engine.h"
 #include "guard/discipline.h"
 
+#define WR_SHARED_CAP_POLL_NS                                                                                \
+    20000000ull /* how often who waits for another worker's place or turn looks again */
+
 enum wr_conn_state {
     WR_CONN_CONNECTING = 0, /* with the crew */
     WR_CONN_IDLE,
@@ -34,6 +37,7 @@ struct wr_conn {
     uint64_t opened_at, retire_at; /* retire_at 0: never */
     uint32_t epoch;                /* of the pool when opened; an older one is stale */
     bool probe;                    /* opened for the monitor */
+    bool turn;                     /* is one of the connects under way that connect_at_once counts */
     bool resetting;                /* CLEANING: the reset is under way, the rollback done */
     bool dirty;
     struct wr_greeting greeting;
@@ -71,6 +75,7 @@ struct wr_pool {
     struct wr_discipline discipline;
     uint64_t service_floor_ns; /* decaying minimum of time on the server: nobody is faster */
 
+    uint64_t lent_until;         /* a place was left to another worker, who has until then to take it */
     uint64_t connect_not_before; /* the server is out of slots (53300): wait for the connections we have */
     uint64_t fill_not_before;    /* up to `min`: after a failed connect that nobody waited for */
     weir_backoff connect_backoff;
