@@ -110,8 +110,7 @@ const char *weir_result_value(const weir_result *result, size_t row, size_t colu
     size_t unused;
     if (length == NULL) length = &unused;
     *length = 0;
-    if (row >= weir_result_rows(result) || column >= weir_result_columns(result)) return NULL;
-    return result->ops->value(result->handle, row, column, length);
+    return result == NULL ? NULL : result->ops->value(result->handle, row, column, length);
 }
 
 const char *weir_result_tag(const weir_result *result)

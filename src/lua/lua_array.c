@@ -67,7 +67,7 @@ static bool push_bare(struct array_reader *r)
     size_t length = (size_t)(r->at - start);
     if (length == 0 || r->at == r->end) return false;
     if (length == 4 && strncasecmp(start, "NULL", 4) == 0)
-        lua_pushvalue(r->L, r->decoder->null);
+        wl_push_null(r->L, r->decoder);
     else
         wl_push_value(r->L, r->decoder, r->element, start, length);
     return true;

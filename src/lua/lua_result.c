@@ -41,16 +41,36 @@ bool wl_is_parameter(lua_State *L, int index)
     return is;
 }
 
+/* Two places on the stack for what few results need; they are filled when one does. */
 void wl_decoder_begin(lua_State *L, struct wl_decoder *decoder, bool nulls)
 {
     luaL_checkstack(L, 8, "results");
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &null_key);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &json_key);
+    lua_pushnil(L);
+    lua_pushnil(L);
     decoder->json = lua_gettop(L);
     decoder->null = decoder->json - 1;
     decoder->names = decoder->json + 1;
     decoder->nulls = nulls;
     decoder->native = 0;
+}
+
+static void push_kept(lua_State *L, int place, const void *key)
+{
+    if (lua_isnil(L, place)) {
+        lua_rawgetp(L, LUA_REGISTRYINDEX, key);
+        lua_replace(L, place);
+    }
+    lua_pushvalue(L, place);
+}
+
+void wl_push_null(lua_State *L, const struct wl_decoder *decoder)
+{
+    push_kept(L, decoder->null, &null_key);
+}
+
+void wl_push_json_reader(lua_State *L, const struct wl_decoder *decoder)
+{
+    push_kept(L, decoder->json, &json_key);
 }
 
 /* core.decode(oid, text) -> value; what tests of the types call. */
@@ -67,6 +87,7 @@ int wl_values_decode(lua_State *L)
 
 static bool changes_rows(const char *tag)
 {
+    if (tag[0] == 'S') return false; /* most are SELECT */
     static const char *const verbs[] = {"INSERT", "UPDATE", "DELETE", "MERGE"};
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
         if (strncmp(tag, verbs[i], strlen(verbs[i])) == 0) return true;
@@ -89,19 +110,19 @@ struct row_reader {
     const struct wl_decoder *decoder;
     const weir_result *result;
     size_t columns;
-    uint32_t types[TYPES_KEPT]; /* of the first columns; asked for once, not once per row */
+    uint32_t types[TYPES_KEPT]; /* wl_value_type of the first columns; asked for once, not once per row */
 };
 
 /* The type a column is decoded as: text, if the caller wants to decode its real one himself. */
 static uint32_t find_type(lua_State *L, const struct row_reader *reader, size_t column)
 {
     uint32_t type = weir_result_type(reader->result, column);
-    if (reader->decoder->native == 0) return type;
+    if (reader->decoder->native == 0) return wl_value_type(type);
     lua_pushinteger(L, (lua_Integer)type);
     lua_rawget(L, reader->decoder->native);
     bool native = lua_toboolean(L, -1) != 0;
     lua_pop(L, 1);
-    return native ? type : OID_TEXT;
+    return wl_value_type(native ? type : OID_TEXT);
 }
 
 static uint32_t column_type(lua_State *L, const struct row_reader *reader, size_t column)
@@ -119,7 +140,7 @@ static void push_row(lua_State *L, const struct row_reader *reader, size_t row)
         if (text != NULL)
             wl_push_value(L, reader->decoder, column_type(L, reader, column), text, length);
         else if (reader->decoder->nulls)
-            lua_pushvalue(L, reader->decoder->null);
+            wl_push_null(L, reader->decoder);
         else
             lua_pushnil(L); /* of two columns of one name the last wins, also with NULL */
         lua_rawset(L, -3);

@@ -23,6 +23,7 @@ enum type_oid {
     OID_INT8 = 20,
     OID_INT2 = 21,
     OID_INT4 = 23,
+    OID_TEXT = 25,
     OID_JSON = 114,
     OID_FLOAT4 = 700,
     OID_FLOAT8 = 701,
@@ -59,11 +60,44 @@ static bool push_whole(lua_State *L, const char *text, size_t length)
     return true;
 }
 
+enum {
+    DIGITS_EXACT = 15
+}; /* so many digits are a whole number that a double holds, and so is 10 to that power */
+
+/* The common case, without the cost of strtod: of two exact numbers the quotient is the double nearest to it. */
+static bool read_short_double(const char *text, size_t length, double *out)
+{
+    static const double powers[] = {1e0, 1e1, 1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                    1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
+    bool negative = length > 0 && text[0] == '-';
+    uint64_t digits = 0;
+    size_t i = negative ? 1 : 0, after = 0, point = length;
+    if (length - i > DIGITS_EXACT + 1) return false;
+    for (; i < length; i++) {
+        unsigned digit = (unsigned)(text[i] - '0');
+        if (digit <= 9) {
+            digits = digits * 10 + digit;
+            after++;
+        } else if (text[i] == '.' && point == length) {
+            point = i;
+            if (after == 0) return false;
+            after = 0;
+        } else {
+            return false;
+        }
+    }
+    if (after == 0 || digits >= 1000000000000000) return false;
+    *out = (double)digits / powers[point == length ? 0 : after];
+    if (negative) *out = -*out;
+    return true;
+}
+
 /* strtod follows the locale a script may have set; the server does not. */
 static bool read_double(const char *text, size_t length, double *out)
 {
     char copy[64];
     char *end = NULL;
+    if (read_short_double(text, length, out)) return true;
     *out = strtod(text, &end);
     if (end == text + length) return length > 0;
     const char *point = memchr(text, '.', length);
@@ -188,10 +222,29 @@ static bool push_bytes(lua_State *L, const char *text, size_t length)
 
 static bool push_json(lua_State *L, const struct wl_decoder *decoder, const char *text, size_t length)
 {
-    lua_pushvalue(L, decoder->json);
+    wl_push_json_reader(L, decoder);
     lua_pushlstring(L, text, length);
     lua_call(L, 1, 1);
     return true;
+}
+
+uint32_t wl_value_type(uint32_t type)
+{
+    switch (type) {
+    case OID_BOOL:
+    case OID_INT2:
+    case OID_INT4:
+    case OID_INT8:
+    case OID_FLOAT4:
+    case OID_FLOAT8:
+    case OID_NUMERIC:
+    case OID_BYTEA:
+    case OID_JSON:
+    case OID_JSONB:
+        return type;
+    default:
+        return wl_array_element(type) != 0 ? type : OID_TEXT;
+    }
 }
 
 void wl_push_value(lua_State *L, const struct wl_decoder *decoder, uint32_t type, const char *text,
@@ -220,6 +273,8 @@ void wl_push_value(lua_State *L, const struct wl_decoder *decoder, uint32_t type
     case OID_JSON:
     case OID_JSONB:
         pushed = push_json(L, decoder, text, length);
+        break;
+    case OID_TEXT:
         break;
     default:
         if (wl_array_element(type) != 0) {

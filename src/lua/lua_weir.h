@@ -279,12 +279,16 @@ struct wl_decoder {        /* set up by wl_decoder_begin */
 
 /* Pushes what the decoder needs; the caller restores the stack. */
 void wl_decoder_begin(lua_State *L, struct wl_decoder *decoder, bool nulls);
+void wl_push_null(lua_State *L, const struct wl_decoder *decoder);
+void wl_push_json_reader(lua_State *L, const struct wl_decoder *decoder);
 void wl_push_result(lua_State *L, const struct wl_decoder *decoder, const weir_result *result);
 void wl_push_particulars(lua_State *L, const weir_result *result); /* columns and notices */
 void wl_push_value(lua_State *L, const struct wl_decoder *decoder, uint32_t type, const char *text,
                    size_t length);
 void wl_push_array(lua_State *L, const struct wl_decoder *decoder, uint32_t element, const char *text,
                    size_t length);
+/* The type by which values of `type` are read: itself, or that of text. Found once, it makes wl_push_value quick. */
+uint32_t wl_value_type(uint32_t type);
 uint32_t wl_array_element(uint32_t type); /* the elements' type, 0 if `type` is no array known here */
 void wl_push_error(lua_State *L, const weir_error *error);
 int wl_values_setup(lua_State *L);             /* core.setup(null, decode, parameter metatable) */

@@ -32,10 +32,11 @@ static uint32_t plain_type(const void *handle, size_t column)
 
 static const char *plain_value(const void *handle, size_t row, size_t column, size_t *length)
 {
-    bool there = row < plain_rows(handle) && column < plain_columns(handle) &&
-                 !PQgetisnull(handle, (int)row, (int)column);
-    if (length != NULL) *length = there ? (size_t)PQgetlength(handle, (int)row, (int)column) : 0;
-    return there ? PQgetvalue(handle, (int)row, (int)column) : NULL;
+    *length = 0;
+    if (row >= plain_rows(handle) || column >= plain_columns(handle)) return NULL;
+    *length = (size_t)PQgetlength(handle, (int)row, (int)column);
+    if (*length == 0 && PQgetisnull(handle, (int)row, (int)column)) return NULL;
+    return PQgetvalue(handle, (int)row, (int)column);
 }
 
 static const char *plain_tag(const void *handle)

@@ -52,6 +52,33 @@ function TestDecoding.test_scalars_keep_their_value()
     end
 end
 
+function TestDecoding.test_decimals_are_the_numbers_nearest_to_their_text()
+    local state = 1
+    local function digits(count)
+        local text = {}
+        for i = 1, count do
+            state = (state * 16807) % 2147483647
+            text[i] = state % 10
+        end
+        return table.concat(text)
+    end
+    for length = 1, 18 do
+        for before = 1, length do
+            for _ = 1, 20 do
+                local text = digits(length)
+                if before < length then text = text:sub(1, before) .. "." .. text:sub(before + 1) end
+                local nearest = tonumber(text) + 0.0
+                lu.assertIs(core.decode(FLOAT8, text) == nearest, true, text)
+                lu.assertIs(core.decode(FLOAT8, "-" .. text) == -nearest, true, text)
+            end
+        end
+    end
+end
+
+function TestDecoding.test_minus_zero_keeps_its_sign()
+    lu.assertEquals(1 / core.decode(FLOAT8, "-0"), -math.huge)
+end
+
 function TestDecoding.test_not_a_number_arrives_as_such()
     lu.assertIsNaN(core.decode(FLOAT8, "NaN"))
     lu.assertIsNaN(core.decode(NUMERIC, "NaN"))

@@ -272,6 +272,7 @@ const char *session_value(const struct session *session, size_t index)
     if (index >= session->reply.count) return "(none)";
     const struct weir_result *result = &session->results[index];
     if (result->ops->rows(result->handle) == 0) return "(none)";
-    const char *value = result->ops->value(result->handle, 0, 0, NULL);
+    size_t length = 0;
+    const char *value = result->ops->value(result->handle, 0, 0, &length);
     return value == NULL ? "(null)" : value;
 }
