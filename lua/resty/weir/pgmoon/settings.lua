@@ -72,25 +72,22 @@ local function is_default(parts)
 end
 
 -- name {= | TO} value, ... ; TIME ZONE value ; SCHEMA value ; NAMES value
-local special = {
-    ["TIME ZONE"] = "timezone", SCHEMA = "search_path", NAMES = "client_encoding",
-}
+local special = { SCHEMA = "search_path", NAMES = "client_encoding" }
 
+-- The setting that is meant, and where its value begins.
 local function subject(rest)
     local words = sqlscan.words(rest, 2)
-    local two = table.concat(words, " ")
-    local name = special[two] or special[words[1]]
-    if name then
-        local _, last = rest:find(special[two] and "^%s*%a+%s+%a+" or "^%s*%a+")
-        return name, last + 1
+    local _, last
+    if words[1] == "TIME" and words[2] == "ZONE" then
+        _, last = rest:find "^%a+%s+%a+"
+        return "timezone", last + 1
     end
-    local at
-    name, at = name_at(rest, 1)
+    local name, at = name_at(rest, 1)
     if not name then return nil end
-    local _, last = rest:find("^%s*=", at)
+    _, last = rest:find("^%s*=", at)
     if not last then _, last = rest:find("^%s+[tT][oO]%f[^%w_]", at) end
-    if not last then return nil end
-    return name, last + 1
+    if last then return name, last + 1 end
+    return special[name:upper()], at
 end
 
 --- What a SET or SET SESSION says: name and value (nil: its default again); or nil, nil and why it cannot be done.

@@ -34,8 +34,13 @@ local function boolean_of(text)
     return text == "t"
 end
 
+-- Lua 5.4 knows no text for infinity.
+local function as_pgmoon(text)
+    return tonumber(text) or lossless(text)
+end
+
 local function number_of(pg)
-    return pg.numeric_mode == "pgmoon" and tonumber or lossless
+    return pg.numeric_mode == "pgmoon" and as_pgmoon or lossless
 end
 
 local function json_of(pg)
