@@ -5,13 +5,17 @@ local errors = {}
 local Error = { __name = "weir.error" }
 Error.__index = Error
 
--- Frames in this directory are ours; the first one outside is the caller who is to blame.
+-- Frames in this directory are ours, and so is all of resty/weir beside it; the first one outside is the caller who is to
+-- blame.
 local source = debug.getinfo(1, "S").source
 local own = source:match("^(.*[/\\])")
+local face = own and own:match("^(.*[/\\])weir[/\\]$")
+face = face and face .. "resty/weir"
 
 local function is_ours(frame)
     if frame.what == "C" or frame.source == "=?" then return true end
     if not own then return frame.source == source end
+    if face and frame.source:sub(1, #face) == face then return true end
     return frame.source:sub(1, #own) == own and not frame.source:find("[/\\]", #own + 1)
 end
 

@@ -45,12 +45,17 @@ local function protect_digits(text)
     return table.concat(out)
 end
 
---- The value of a JSON text, or nil and why not. JSON null is json.null.
-function json.decode(text)
+--- The value of a JSON text, or nil and why not. JSON null is `null`.
+function json.decode_with(text, null)
     if find(text, "%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d") then text = protect_digits(text) end
-    local value, _, why = dkjson.decode(text, 1, json.null)
+    local value, _, why = dkjson.decode(text, 1, null)
     if why then return nil, why end
     return value
+end
+
+--- The value of a JSON text, or nil and why not. JSON null is json.null.
+function json.decode(text)
+    return json.decode_with(text, json.null)
 end
 
 -- A value whose text is known already.
