@@ -78,7 +78,7 @@ end
 
 -- ---- single calls -----------------------------------------------------------------------------------------
 
-local submit = core.query
+local submit, collect = core.query, core.collect
 
 --- Runs one statement in one round trip, retried as the policy says.
 -- @return result, or nil and an error
@@ -86,7 +86,7 @@ function Handle:query(context, ...)
     local result, failure, call, key = submit(self.db.core, self.request, loop.leisure(), context, ...)
     if call then
         loop.park(call, key)
-        result, failure = call:collect(self.null)
+        result, failure = collect(call, self.null)
     end
     if failure == nil then return result end
     if type(failure) == "string" then errors.misuse(failure) end

@@ -35,7 +35,7 @@ end
 function nginx.park(call)
     local task = nginx.this_task()
     if not task then
-        while call:waiting() do call:pass() end
+        while call:pass() ~= nil do end
         return
     end
     task.call = call
@@ -43,7 +43,7 @@ function nginx.park(call)
         task.cancel_pending = nil
         call:cancel()
     end
-    while call:waiting() do call:pass() end
+    while call:pass() ~= nil do end
     task.call = nil
 end
 

@@ -8,6 +8,8 @@
 
 enum { SPARES_MAX = 256 };
 
+static const char request_mark, call_mark;
+
 /* ---- requests ------------------------------------------------------------------------------------------ */
 
 struct request_options {
@@ -47,6 +49,7 @@ int wl_call_request(lua_State *L)
     if (options.isolation >= 0) options.common.request.isolation = isolation_names[options.isolation];
     struct wl_request *request = lua_newuserdatauv(L, sizeof *request, 1);
     *request = options.common;
+    request->mark = &request_mark;
     luaL_setmetatable(L, WL_REQUEST_TYPE);
     lua_pushvalue(L, 2);
     wl_set_anchor(L, -2);
@@ -123,10 +126,10 @@ void wl_call_drop(struct wl_call *call)
     wl_engine_release(engine);
 }
 
-static void empty_box(struct wl_call **box)
+static void empty_box(struct wl_box *box)
 {
-    struct wl_call *call = *box;
-    *box = NULL;
+    struct wl_call *call = box->call;
+    box->call = NULL;
     if (call == NULL) return;
     struct wl_loop *loop = call->engine->loop;
     if (loop->busy == 0) {
@@ -141,14 +144,14 @@ static void empty_box(struct wl_call **box)
 
 static int call_free(lua_State *L)
 {
-    empty_box(luaL_checkudata(L, 1, WL_CALL_TYPE));
+    empty_box(wl_check_marked(L, 1, &call_mark, sizeof(struct wl_box), WL_CALL_TYPE));
     return 0;
 }
 
-static struct wl_call **push_call(lua_State *L)
+static struct wl_box *push_call(lua_State *L)
 {
-    struct wl_call **box = lua_newuserdatauv(L, sizeof *box, 0);
-    *box = NULL;
+    struct wl_box *box = lua_newuserdatauv(L, sizeof *box, 0);
+    *box = (struct wl_box){.mark = &call_mark};
     luaL_setmetatable(L, WL_CALL_TYPE);
     return box;
 }
@@ -181,7 +184,7 @@ static struct wl_engine *prepare(lua_State *L, int context, weir_request *reques
 {
     char why[WEIR_WHY_MAX];
     struct wl_engine *engine = wl_engine_enterable(L, 1);
-    const struct wl_request *common = luaL_checkudata(L, 2, WL_REQUEST_TYPE);
+    const struct wl_request *common = wl_check_marked(L, 2, &request_mark, sizeof *common, WL_REQUEST_TYPE);
     *request = common->request;
     if (engine == NULL) return (void)wl_refuse(L, "the engine is closed"), NULL;
     struct wl_loop *loop = engine->loop;
@@ -206,7 +209,7 @@ static void on_deserted(void *user)
 /* Starts a call, or a unit of work if there are no statements, and puts it into the box. False, with a
  * sentence in why, if it cannot be. The box was made before the statements were read into the engine's
  * scratch: making one may run a finaliser, and that one a query of its own. */
-static bool begin_call(lua_State *L, struct wl_engine *engine, struct wl_call **box, weir_request *request,
+static bool begin_call(lua_State *L, struct wl_engine *engine, struct wl_box *box, weir_request *request,
                        const weir_statement *statements, size_t count, char *why)
 {
     struct wl_call *call = new_call(engine);
@@ -230,14 +233,14 @@ static bool begin_call(lua_State *L, struct wl_engine *engine, struct wl_call **
         wl_call_drop(call);
         return false;
     }
-    *box = call;
+    box->call = call;
     return true;
 }
 
 /* What Lua gets of a call it is to wait for: the box on top of the stack, and the key to park it by. */
-static int hand_out(lua_State *L, struct wl_call **box)
+static int hand_out(lua_State *L, const struct wl_box *box)
 {
-    lua_pushlightuserdata(L, *box);
+    lua_pushlightuserdata(L, box->call);
     return 2;
 }
 
@@ -249,7 +252,7 @@ int wl_call_submit_many(lua_State *L)
     lua_settop(L, 4);
     struct wl_engine *engine = prepare(L, 3, &request);
     if (engine == NULL) return 2;
-    struct wl_call **box = push_call(L);
+    struct wl_box *box = push_call(L);
     const weir_statement *statements = wl_params_many(L, &engine->scratch, 4, &count, why);
     if (statements == NULL) return wl_refuse(L, why);
     return begin_call(L, engine, box, &request, statements, count, why) ? hand_out(L, box)
@@ -262,7 +265,7 @@ int wl_call_begin(lua_State *L)
     weir_request request;
     struct wl_engine *engine = prepare(L, 3, &request);
     if (engine == NULL) return 2;
-    struct wl_call **box = push_call(L);
+    struct wl_box *box = push_call(L);
     return begin_call(L, engine, box, &request, NULL, 0, why) ? hand_out(L, box) : wl_refuse(L, why);
 }
 
@@ -270,9 +273,9 @@ int wl_call_begin(lua_State *L)
 
 static struct wl_call *check_call(lua_State *L)
 {
-    struct wl_call **box = luaL_checkudata(L, 1, WL_CALL_TYPE);
-    if (*box == NULL || (*box)->handle == NULL) luaL_error(L, "the call has been freed");
-    return *box;
+    const struct wl_box *box = wl_check_marked(L, 1, &call_mark, sizeof *box, WL_CALL_TYPE);
+    if (box->call == NULL || box->call->handle == NULL) luaL_error(L, "the call has been freed");
+    return box->call;
 }
 
 static bool is_waiting(const struct wl_call *call)
@@ -371,14 +374,18 @@ static int call_serve(lua_State *L)
     return 1;
 }
 
-/* call:pass(): waits at the call's gate until it may have its answer; see wl_gate_pass. */
+/* call:pass(): nothing if the call has its answer; else it waits at the call's gate until it may have one, and gives
+ * something that is not nil: what nginx resumes with, or true. */
 static int call_pass(lua_State *L)
 {
     struct wl_call *call = check_active(L);
     if (call->gate == NULL) return luaL_error(L, "this call has no gate");
     if (!is_waiting(call)) return 0;
-    return wl_gate_pass(call->engine->loop, L, call->gate,
-                        (double)weir_call_remaining_ns(call->handle) / 1e9 + 1);
+    int results = wl_gate_pass(call->engine->loop, L, call->gate,
+                               (double)weir_call_remaining_ns(call->handle) / 1e9 + 1);
+    if (results != 0) return results; /* yields */
+    lua_pushboolean(L, 1);
+    return 1;
 }
 
 static int call_error(lua_State *L)
@@ -430,24 +437,17 @@ static int call_result(lua_State *L)
 
 /* Pushes what the call's one statement gave | nil, failure; and frees the call: the whole end of a single
  * call in one step, as most calls are such. The box must be on the stack, since making a table may raise. */
-static int collect(lua_State *L, struct wl_call **box, bool nulls)
+static int collect(lua_State *L, struct wl_box *box, bool nulls)
 {
-    const weir_error *error = weir_call_error((*box)->handle);
+    const weir_error *error = weir_call_error(box->call->handle);
     if (error != NULL) {
         lua_pushnil(L);
         wl_push_error(L, error);
     } else {
-        push_result(L, weir_call_result((*box)->handle, 0), nulls);
+        push_result(L, weir_call_result(box->call->handle, 0), nulls);
     }
     empty_box(box);
     return error != NULL ? 2 : 1;
-}
-
-/* call:collect(nulls) -> result | nil, failure */
-static int call_collect(lua_State *L)
-{
-    (void)check_active(L);
-    return collect(L, lua_touserdata(L, 1), lua_toboolean(L, 2) != 0);
 }
 
 static int call_attempt(lua_State *L)
@@ -464,31 +464,32 @@ static int call_remaining(lua_State *L)
 
 /* ---- single calls -------------------------------------------------------------------------------------- */
 
-/* A userdata with a finaliser is the dearest part of a short call, so the box of a query that was answered on
- * the spot, the first upvalue, serves the next one too. It is full while a query is under way and a finaliser
- * makes another, and after an error; then a new one takes its place. */
-static struct wl_call **borrow_box(lua_State *L)
+/* A userdata with a finaliser is the dearest part of a short call, so the box of a query that has been collected serves
+ * another one. A box in use is in no table: if its coroutine is killed, the finaliser frees the call. */
+static struct wl_box *borrow_box(lua_State *L, struct wl_loop *loop)
 {
-    struct wl_call **box = lua_touserdata(L, lua_upvalueindex(1));
-    if (box != NULL && *box == NULL) {
-        lua_pushvalue(L, lua_upvalueindex(1));
-        return box;
-    }
-    box = push_call(L);
-    lua_pushvalue(L, -1);
-    lua_replace(L, lua_upvalueindex(1));
-    return box;
+    if (loop->spare_boxes == 0) return push_call(L);
+    lua_rawgeti(L, lua_upvalueindex(1), (int)loop->spare_boxes);
+    lua_pushnil(L);
+    lua_rawseti(L, lua_upvalueindex(1), (int)loop->spare_boxes--);
+    return lua_touserdata(L, -1);
 }
 
-/* Lua may do with this box what it likes. */
-static int hand_out_borrowed(lua_State *L, struct wl_call **box)
+/* The box at index is empty and the caller's alone. */
+static void give_box_back(lua_State *L, struct wl_loop *loop, int index)
 {
-    lua_pushnil(L);
-    lua_replace(L, lua_upvalueindex(1));
-    lua_pushnil(L);
-    lua_pushnil(L);
-    lua_pushvalue(L, -3);
-    return 2 + hand_out(L, box);
+    if (loop->spare_boxes >= SPARES_MAX) return;
+    lua_pushvalue(L, index);
+    lua_rawseti(L, lua_upvalueindex(1), (int)loop->spare_boxes + 1); /* may raise */
+    loop->spare_boxes++;
+}
+
+int wl_call_collect(lua_State *L)
+{
+    struct wl_loop *loop = check_active(L)->engine->loop;
+    int results = collect(L, lua_touserdata(L, 1), lua_toboolean(L, 2) != 0);
+    give_box_back(L, loop, 1);
+    return results;
 }
 
 int wl_call_query(lua_State *L)
@@ -500,12 +501,21 @@ int wl_call_query(lua_State *L)
     double seconds = luaL_checknumber(L, 3);
     struct wl_engine *engine = prepare(L, 4, &request);
     if (engine == NULL) return 2;
-    struct wl_call **box = borrow_box(L);
+    struct wl_loop *loop = engine->loop;
+    struct wl_box *box = borrow_box(L, loop);
+    int place = lua_gettop(L);
     const weir_statement *statement = wl_params_one(L, &engine->scratch, 5, last, why);
     if (statement == NULL) return wl_refuse(L, why);
     if (!begin_call(L, engine, box, &request, statement, 1, why)) return wl_refuse(L, why);
-    if (!serve(L, *box, seconds)) return hand_out_borrowed(L, box);
-    return collect(L, box, ((const struct wl_request *)lua_touserdata(L, 2))->null);
+    if (!serve(L, box->call, seconds)) {
+        lua_pushnil(L);
+        lua_pushnil(L);
+        lua_pushvalue(L, place);
+        return 2 + hand_out(L, box);
+    }
+    int results = collect(L, box, ((const struct wl_request *)lua_touserdata(L, 2))->null);
+    give_box_back(L, loop, place);
+    return results;
 }
 
 static void make_type(lua_State *L, const char *name, const luaL_Reg *methods)
@@ -521,23 +531,14 @@ void wl_call_open(lua_State *L)
 {
     static const luaL_Reg none[] = {{NULL, NULL}};
     static const luaL_Reg methods[] = {
-        {"send", call_send},
-        {"send_many", call_send_many},
-        {"finish", call_finish},
-        {"cancel", call_cancel},
-        {"status", call_status},
-        {"waiting", call_waiting},
-        {"error", call_error},
-        {"count", call_count},
-        {"result", call_result},
-        {"collect", call_collect},
-        {"attempt", call_attempt},
-        {"remaining", call_remaining},
-        {"serve", call_serve},
-        {"pass", call_pass},
-        {"free", call_free},
-        {"__gc", call_free},
-        {NULL, NULL},
+        {"send", call_send},           {"send_many", call_send_many},
+        {"finish", call_finish},       {"cancel", call_cancel},
+        {"status", call_status},       {"waiting", call_waiting},
+        {"error", call_error},         {"count", call_count},
+        {"result", call_result},       {"attempt", call_attempt},
+        {"remaining", call_remaining}, {"serve", call_serve},
+        {"pass", call_pass},           {"free", call_free},
+        {"__gc", call_free},           {NULL, NULL},
     };
     make_type(L, WL_REQUEST_TYPE, none);
     make_type(L, WL_CALL_TYPE, methods);

@@ -29,9 +29,12 @@ int weir_lua_open(lua_State *L, const weir_lua_host *host)
     luaL_newlib(L, functions);
     luaL_setfuncs(L, wl_loop_functions(), 0);
     luaL_setfuncs(L, wl_poll_functions(), 0);
-    lua_pushnil(L);
+    lua_newtable(L);
+    lua_pushvalue(L, -1);
     lua_pushcclosure(L, wl_call_query, 1);
-    lua_setfield(L, -2, "query");
+    lua_setfield(L, -3, "query");
+    lua_pushcclosure(L, wl_call_collect, 1);
+    lua_setfield(L, -2, "collect");
     lua_pushlightuserdata(L, (void *)(uintptr_t)weir_load_number); /* as a value: the request's number */
     lua_setfield(L, -2, "number");
     lua_pushstring(L, host->name);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const char engine_mark;
+
 /* ---- the life of an engine ----------------------------------------------------------------------------- */
 
 static void on_check(void *ctx, size_t index)
@@ -84,9 +86,9 @@ void wl_engine_drop(struct wl_engine *engine)
 
 static int engine_collect(lua_State *L)
 {
-    struct wl_engine **box = luaL_checkudata(L, 1, WL_ENGINE_TYPE);
-    struct wl_engine *engine = *box;
-    *box = NULL;
+    struct wl_box *box = luaL_checkudata(L, 1, WL_ENGINE_TYPE);
+    struct wl_engine *engine = box->engine;
+    box->engine = NULL;
     if (engine == NULL) return 0;
     if (engine->loop->busy == 0) {
         wl_engine_drop(engine);
@@ -101,9 +103,9 @@ static int engine_collect(lua_State *L)
 
 static struct wl_engine *check_engine(lua_State *L, int index)
 {
-    struct wl_engine **box = luaL_checkudata(L, index, WL_ENGINE_TYPE);
-    if (*box == NULL) luaL_error(L, "the engine is closed");
-    return *box;
+    const struct wl_box *box = wl_check_marked(L, index, &engine_mark, sizeof *box, WL_ENGINE_TYPE);
+    if (box->engine == NULL) luaL_error(L, "the engine is closed");
+    return box->engine;
 }
 
 struct wl_engine *wl_engine_enterable(lua_State *L, int index)
@@ -180,21 +182,21 @@ int wl_engine_new(lua_State *L)
 
     struct wl_loop *loop = wl_loop_of(L);
     if (loop->busy > 0) return luaL_error(L, "a policy must not open an engine");
-    struct wl_engine **box = lua_newuserdatauv(L, sizeof *box, 1);
-    *box = NULL;
+    struct wl_box *box = lua_newuserdatauv(L, sizeof *box, 1);
+    *box = (struct wl_box){.mark = &engine_mark};
     luaL_setmetatable(L, WL_ENGINE_TYPE);
     lua_newtable(L);
     lua_pushvalue(L, -1);
     wl_set_anchor(L, 2);
-    *box = calloc(1, sizeof **box);
-    if (*box == NULL) return fail(L, "out of memory");
-    (*box)->references = 1;
-    (*box)->loop = loop;
+    struct wl_engine *engine = box->engine = calloc(1, sizeof *engine);
+    if (engine == NULL) return fail(L, "out of memory");
+    engine->references = 1;
+    engine->loop = loop;
     wl_loop_retain(loop);
-    wl_policy_open(L, 1, 3, options.policy_slice_ns, loop->sim != NULL, &(*box)->policy,
+    wl_policy_open(L, 1, 3, options.policy_slice_ns, loop->sim != NULL, &engine->policy,
                    &options.engine.policy);
     lua_settop(L, 2);
-    return start(L, *box, &options);
+    return start(L, engine, &options);
 }
 
 /* check(options) -> true, or nil and a sentence: what is wrong with them, without opening anything. */

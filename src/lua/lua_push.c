@@ -1,6 +1,13 @@
 /* What every part of the binding pushes: a refusal, and figures into the table on top. */
 #include "lua_weir.h"
 
+void *wl_check_marked(lua_State *L, int index, const char *mark, size_t size, const char *type)
+{
+    const char **head = lua_touserdata(L, index);
+    bool known = head != NULL && lua_type(L, index) == LUA_TUSERDATA && lua_rawlen(L, index) >= size;
+    return known && *head == mark ? head : luaL_checkudata(L, index, type);
+}
+
 int wl_refuse(lua_State *L, const char *why)
 {
     lua_pushnil(L);

@@ -52,7 +52,8 @@ struct wl_loop {
         struct wl_loop *loop); /* when a load may be due earlier than before; NULL: nobody asks */
     struct wl_poll *polls;     /* descriptors waited for, by number (lua_poll.c) */
     int poll_room;
-    int polled; /* the first that is ready and Lua has not heard of; -1: none */
+    unsigned spare_boxes; /* of calls, in the table that core.query knows */
+    int polled;           /* the first that is ready and Lua has not heard of; -1: none */
 };
 
 struct wl_loop *wl_loop_of(lua_State *L);
@@ -75,6 +76,9 @@ int wl_gate_new(lua_State *L);                 /* core.gate() -> gate, with pass
 void wl_gate_open(lua_State *L);               /* registers the metatable; called once */
 /* What a lua_CFunction returns to wait at the gate, at most so many seconds; less than 0 is for ever. */
 int wl_gate_pass(struct wl_loop *loop, lua_State *L, weir_lua_gate *gate, double seconds);
+
+/* The userdata at index if it begins with `mark`; else it raises as luaL_checkudata does. */
+void *wl_check_marked(lua_State *L, int index, const char *mark, size_t size, const char *type);
 
 /* ---- pushing (lua_push.c) ------------------------------------------------------------------------------ */
 
@@ -223,9 +227,21 @@ struct wl_call {
     weir_lua_gate *gate;  /* at which its coroutine waits, where the loop turns by itself; else NULL */
 };
 
-struct wl_request {       /* what all calls of one client handle have in common */
+struct wl_request { /* what all calls of one client handle have in common */
+    const char *mark;
     weir_request request; /* strings live in the anchored table */
     bool null;            /* SQL NULL arrives as weir.null */
+};
+
+/* What every call passes through is told by the mark its userdata begins with: luaL_checkudata looks for the metatable by
+ * name, which costs more than many a call's answer. */
+struct wl_box {
+    const char *mark; /* the address of its type's */
+    union {
+        void *held;               /* NULL while closed */
+        struct wl_engine *engine; /* WL_ENGINE_TYPE */
+        struct wl_call *call;     /* WL_CALL_TYPE */
+    };
 };
 
 #define WL_ENGINE_TYPE  "weir.engine"
@@ -251,10 +267,13 @@ int wl_policytext_applied(lua_State *L);
 int wl_policytext_news(lua_State *L);
 void wl_call_drop(struct wl_call *call);
 int wl_call_request(lua_State *L); /* engine:request(spec) */
-/* query(engine, request, seconds, context, sql, ...): one call, waited for here up to `seconds` (0: not at all)
+/* The two functions share one upvalue, the table of boxes to be used again.
+ * query(engine, request, seconds, context, sql, ...): one call, waited for here up to `seconds` (0: not at all)
  * unless something else wants Lua's attention -> result | nil, failure | nil, why | nil, nil, call, key if it
- * has no answer yet. A closure with one upvalue. */
+ * has no answer yet.
+ * collect(call, nulls) -> result | nil, failure; the caller has no other use for the call, and nobody else knows it. */
 int wl_call_query(lua_State *L);
+int wl_call_collect(lua_State *L);
 int wl_call_submit_many(lua_State *L); /* engine:submit_many(request, context, list) */
 int wl_call_begin(lua_State *L);       /* engine:begin(request, context) */
 
