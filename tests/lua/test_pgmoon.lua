@@ -224,6 +224,25 @@ function TestConnecting.test_objects_of_one_configuration_share_an_engine()
     local one, other, third = connected(), connected(), connected { pool = "another" }
     lu.assertIs(one.engine, other.engine)
     lu.assertNotIs(one.engine, third.engine)
+    local function with_options()
+        return connected { weir_options = { retries = 1, breaker = { window = 5 } } }
+    end
+    lu.assertIs(with_options().engine, with_options().engine)
+    lu.assertNotIs(with_options().engine, one.engine)
+    lu.assertNotIs(connected({ weir_options = { retries = 2, breaker = { window = 5 } } }).engine, with_options().engine)
+end
+
+function TestConnecting.test_configurations_without_end_are_misuse()
+    local made = {}
+    lu.assertErrorMsgContains("must be made once", function()
+        for i = 1, 100 do
+            made[i] = pgmoon.new(options { weir_options = { label = function(context) return context .. i end } })
+            made[i]:connect()
+        end
+    end)
+    for _, it in ipairs(made) do
+        if it.engine then it.engine.db:close() end
+    end
 end
 
 function TestConnecting.test_socket_path_names_folder_and_port()

@@ -437,6 +437,72 @@ function TestRefusals.test_copy_and_two_phases_are_refused_everywhere()
     end
 end
 
+-- ---- LISTEN ---------------------------------------------------------------------------------------------------------
+
+TestListening = { setUp = set_up, tearDown = tear_down }
+
+-- A listener as Weir's are, that hears what is said to it here.
+local function with_listener()
+    local listeners = {}
+    local function listen(_, ...)
+        local listener = { channels = { ... }, heard = {} }
+        function listener:wait(seconds)
+            self.waited = seconds
+            return table.remove(self.heard, 1)
+        end
+        function listener:close() self.closed = true end
+        listeners[#listeners + 1] = listener
+        return listener
+    end
+    pg._handle = setmetatable({ listen = listen }, { __index = pg:handle() })
+    return listeners
+end
+
+function TestListening.test_notifications_come_with_queries_and_can_be_waited_for()
+    local listeners = with_listener()
+    lu.assertTrue(ok "listen Jobs")
+    lu.assertTrue(ok "listen jobs")
+    lu.assertEquals(#listeners, 1)
+    lu.assertEquals(listeners[1].channels, { "jobs" })
+    table.insert(listeners[1].heard, { channel = "jobs", payload = "1", pid = 7 })
+    local _, _, notifications = pg:query "select 1"
+    local expected = { operation = "notification", channel = "jobs", payload = "1", pid = 7 }
+    lu.assertEquals(notifications, { expected })
+    lu.assertNil((select(3, pg:query "select 1")))
+    table.insert(listeners[1].heard, { channel = "jobs", payload = "1", pid = 7 })
+    pg:settimeout(2500)
+    pg._handle = nil
+    lu.assertEquals(pg:wait_for_notification(), expected)
+    lu.assertEquals(listeners[1].waited, 2.5)
+    lu.assertEquals({ pg:wait_for_notification() }, { nil, "timeout" })
+end
+
+function TestListening.test_channels_come_and_go()
+    local listeners = with_listener()
+    ok 'listen a; listen "B b"'
+    table.insert(listeners[2].heard, { channel = "a", payload = "", pid = 1 })
+    ok "unlisten a"
+    lu.assertEquals(listeners[2].channels, { "B b", "a" })
+    lu.assertEquals(listeners[3].channels, { "B b" })
+    lu.assertTrue(listeners[1].closed and listeners[2].closed)
+    ok "unlisten *"
+    lu.assertTrue(listeners[3].closed)
+    lu.assertEquals({ pg:wait_for_notification() }, { nil, "not listening" })
+    ok "listen a"
+    pg:keepalive()
+    lu.assertTrue(listeners[4].closed)
+end
+
+function TestListening.test_a_real_notification()
+    lu.skipIf(not pg:handle().listen, "this build has no listener")
+    ok "listen jobs"
+    fixture.server():sql "notify jobs, 'one'"
+    pg:settimeout(5000)
+    local notification = assert(pg:wait_for_notification())
+    lu.assertEquals({ notification.operation, notification.channel, notification.payload },
+        { "notification", "jobs", "one" })
+end
+
 -- ---- PostgresPool -----------------------------------------------------------------------------------------
 
 TestPool = {}

@@ -116,13 +116,35 @@ end
 
 local opened = {} -- key -> { db =, proven = a connection has been made }
 
--- What tells one engine from another. weir_options belong to it by identity: two tables are two engines.
+local ENGINES_MAX = 64 -- a bound for programs that make a new configuration for each request
+
+-- How many are open; those that somebody has closed are forgotten.
+local function count_open()
+    local count = 0
+    for key, engine in pairs(opened) do
+        if engine.db.core:closed() then opened[key] = nil else count = count + 1 end
+    end
+    return count
+end
+
+-- A value as text that tells it from all others; functions are told apart by identity.
+local function text_of(value)
+    if type(value) ~= "table" then
+        return ("%s %s"):format(type(value), (tostring(value):gsub("[%%|{}=]", "%%%0")))
+    end
+    local parts = {}
+    for key, item in pairs(value) do parts[#parts + 1] = text_of(key) .. "=" .. text_of(item) end
+    table.sort(parts)
+    return "{" .. table.concat(parts, "|") .. "}"
+end
+
+-- What tells one engine from another.
 local function key_of(options, target)
-    local parts = { target, options.user, options.password or "", options.role or "", options.pool or "",
-        options.pool_name or "", options.pool_size or "", options.backlog or "",
-        tostring(options.weir_options) }
-    for i, part in ipairs(parts) do parts[i] = tostring(part):gsub("[%%|]", "%%%0") end
-    return table.concat(parts, "|")
+    return text_of {
+        target, user = options.user, password = options.password, role = options.role, pool = options.pool,
+        pool_name = options.pool_name, pool_size = options.pool_size, backlog = options.backlog,
+        more = options.weir_options,
+    }
 end
 
 local function client_options(options)
@@ -154,6 +176,10 @@ local function own_engine(options)
     local key = key_of(options, target)
     local engine = opened[key]
     if engine and not engine.db.core:closed() then return engine end
+    if count_open() >= ENGINES_MAX then
+        errors.misusef("pgmoon.new: %d different configurations are in use; functions in weir_options must be "
+            .. "made once, not for each object", ENGINES_MAX)
+    end
     local db, err = open(options, target)
     if not db then return nil, err end
     opened[key] = { db = db, client = options.role and "anon" or "service" }
