@@ -201,8 +201,8 @@ local function end_by_hand(unit, how)
 end
 
 --- Commits.
--- @return true, or nil and an error whose outcome says what is known: after a statement that had failed it is a
--- rollback
+-- @return true, or nil and an error whose outcome says what is known; after a statement that had failed it was
+-- a rollback
 function ByHand:commit()
     if ending(self) then return nil, self.over end
     return end_by_hand(self, "commit")

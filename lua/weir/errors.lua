@@ -5,8 +5,8 @@ local errors = {}
 local Error = { __name = "weir.error" }
 Error.__index = Error
 
--- Frames in this directory are ours, and so is all of resty/weir beside it; the first one outside is the caller who is to
--- blame.
+-- Frames in this directory are ours, and so is all of resty/weir beside it; the first one outside is the
+-- caller who is to blame.
 local source = debug.getinfo(1, "S").source
 local own = source:match("^(.*[/\\])")
 local face = own and own:match("^(.*[/\\])weir[/\\]$")

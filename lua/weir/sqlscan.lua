@@ -1,6 +1,7 @@
---- Walking over SQL text as PostgreSQL's own lexer would (standard_conforming_strings on, which Weir insists on): where
--- one statement ends and the next begins, with which words it begins, how many parameters it names. Strings, quoted
--- names, dollar quotes and comments are understood, so that nothing inside them counts.
+--- Walking over SQL text as PostgreSQL's own lexer would (standard_conforming_strings on, which Weir insists
+-- on): where one statement ends and the next begins, with which words it begins, how many parameters it
+-- names. Strings, quoted names, dollar quotes and comments are understood, so that nothing inside them
+-- counts.
 
 local sqlscan = {}
 
@@ -8,7 +9,7 @@ local find, sub, byte, match = string.find, string.sub, string.byte, string.matc
 
 local WORD = "^[%a_\128-\255][%w_$\128-\255]*"
 
--- ---- what is passed over ----------------------------------------------------------------------------------------
+-- ---- what is passed over ----------------------------------------------------------------------------------
 
 -- Behind the comment that starts at `at`; comments nest.
 local function comment_end(sql, at)
@@ -33,12 +34,14 @@ local function line_end(sql, at)
     return find(sql, "[\r\n]", at) or #sql + 1
 end
 
--- Behind the quote that ends what `at` opened. A doubled quote opens the next literal, which comes to the same.
+-- Behind the quote that ends what `at` opened. A doubled quote opens the next literal, which comes to the
+-- same.
 local function quote_end(sql, at, quote)
     return (find(sql, quote, at + 1, true) or #sql) + 1
 end
 
--- The same where a backslash takes the next character along. It goes on in a literal that follows on a later line.
+-- The same where a backslash takes the next character along. It goes on in a literal that follows on a later
+-- line.
 local function escaped_end(sql, at)
     while true do
         at = at + 1
@@ -78,7 +81,8 @@ local skippers = {
     ["$"] = dollar_end,
 }
 
--- Where the word at `at` ends, and the word in capitals; nil for the prefix of a literal, which is passed over with it.
+-- Where the word at `at` ends, and the word in capitals; nil for the prefix of a literal, which is passed
+-- over with it.
 local function take_word(sql, at)
     local _, last = find(sql, WORD, at)
     local word = sub(sql, at, last)
@@ -89,10 +93,10 @@ local function take_word(sql, at)
     return last + 1, word:upper()
 end
 
--- ---- words ------------------------------------------------------------------------------------------------------
+-- ---- words ------------------------------------------------------------------------------------------------
 
---- The first words of a statement, in capitals, up to `most`; blanks, comments and opening parentheses before the first
--- are passed over. The list ends where something else than a word stands. Second: where it stands.
+--- The first words of a statement, in capitals, up to `most`; blanks, comments and opening parentheses before
+-- the first are passed over. The list ends where something else than a word stands. Second: where it stands.
 function sqlscan.words(sql, most)
     local words, at = {}, 1
     while #words < most do
@@ -154,9 +158,10 @@ function sqlscan.parameters(sql)
     end
 end
 
--- ---- statements -------------------------------------------------------------------------------------------------
+-- ---- statements -------------------------------------------------------------------------------------------
 
--- The body of a function may be SQL itself, without quotes: BEGIN ATOMIC ...; ...; END. Semicolons inside end nothing.
+-- The body of a function may be SQL itself, without quotes: BEGIN ATOMIC ...; ...; END. Semicolons inside end
+-- nothing.
 local function new_body()
     return { depth = 0, words = 0 }
 end
@@ -164,7 +169,8 @@ end
 local function heed_word(body, word)
     body.words = body.words + 1
     if body.words == 1 then body.maker = word == "CREATE" end
-    if body.maker and body.words <= 4 and (word == "FUNCTION" or word == "PROCEDURE") then body.routine = true end
+    if body.maker and body.words <= 4
+        and (word == "FUNCTION" or word == "PROCEDURE") then body.routine = true end
     if not body.routine then return end
     if word == "BEGIN" or (word == "CASE" and body.depth > 0) then
         body.depth = body.depth + 1

@@ -1,5 +1,5 @@
--- Transactions that their owner drives himself (handle:begin), what a failed pipeline leaves behind, parameters with
--- declared types, and results that somebody else decodes.
+-- Transactions that their owner drives himself (handle:begin), what a failed pipeline leaves behind,
+-- parameters with declared types, and results that somebody else decodes.
 
 local lu = require "luaunit"
 local fixture = require "fixture"

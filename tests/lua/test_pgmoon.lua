@@ -30,8 +30,8 @@ TestResults = {}
 
 function TestResults.setUp()
     pg = connected()
-    assert(pg:query [[create table hello_world (id serial not null, name text, count integer not null default 0,
-        flag boolean default true, primary key (id))]])
+    assert(pg:query [[create table hello_world (id serial not null, name text,
+        count integer not null default 0, flag boolean default true, primary key (id))]])
 end
 
 function TestResults.tearDown()
@@ -89,18 +89,22 @@ function TestResults.test_several_statements_give_a_list()
         select id, flag from hello_world order by id asc limit 2;
         select id, flag from hello_world order by id asc limit 2 offset 2;
     ]]
-    local first, second = { { id = 1, flag = true }, { id = 2, flag = true } }, { { id = 3, flag = true }, { id = 4, flag = true } }
+    local first = { { id = 1, flag = true }, { id = 2, flag = true } }
+    local second = { { id = 3, flag = true }, { id = 4, flag = true } }
     lu.assertEquals(values(pg:query(two)), { n = 4, { first, second }, 2 })
-    lu.assertEquals(values(pg:query(two .. "select 1 as one")), { n = 4, { first, second, { { one = 1 } } }, 3 })
-    lu.assertEquals((pg:query "update hello_world set flag = false where id = 3; update hello_world set flag = true"),
+    lu.assertEquals(values(pg:query(two .. "select 1 as one")), { n = 4, { first, second, { { one = 1 } } },
+        3 })
+    local update = "update hello_world set flag = false where id = 3; "
+    lu.assertEquals((pg:query(update .. "update hello_world set flag = true")),
         { { affected_rows = 1 }, { affected_rows = 10 } })
-    lu.assertEquals((pg:query "update hello_world set flag = false where id = 3; select flag from hello_world where id = 3"),
+    lu.assertEquals((pg:query(update .. "select flag from hello_world where id = 3")),
         { { affected_rows = 1 }, { { flag = false } } })
 end
 
 function TestResults.test_an_error_in_the_second_gives_the_first_and_undoes_it()
     with_rows()
-    local sql = "select id, flag from hello_world order by id asc limit 1;\n  select id, flag from jello_world limit 1;"
+    local sql = "select id, flag from hello_world order by id asc limit 1;\n"
+        .. "  select id, flag from jello_world limit 1;"
     local position = sql:find "jello"
     local result = values(pg:query(sql))
     lu.assertNil(result[1])
@@ -171,7 +175,8 @@ function TestConnecting.test_a_database_that_is_not_there()
 end
 
 function TestConnecting.test_without_a_database_it_is_misuse()
-    lu.assertErrorMsgContains("missing database for connect", function() pgmoon.new({ host = "/nowhere" }):connect() end)
+    lu.assertErrorMsgContains("missing database for connect",
+        function() pgmoon.new({ host = "/nowhere" }):connect() end)
 end
 
 function TestConnecting.test_a_server_that_is_not_there()
@@ -219,11 +224,31 @@ function TestConnecting.test_objects_of_one_configuration_share_an_engine()
     local one, other, third = connected(), connected(), connected { pool = "another" }
     lu.assertIs(one.engine, other.engine)
     lu.assertNotIs(one.engine, third.engine)
+    local function with_options()
+        return connected { weir_options = { retries = 1, breaker = { window = 5 } } }
+    end
+    lu.assertIs(with_options().engine, with_options().engine)
+    lu.assertNotIs(with_options().engine, one.engine)
+    lu.assertNotIs(connected({ weir_options = { retries = 2, breaker = { window = 5 } } }).engine, with_options().engine)
+end
+
+function TestConnecting.test_configurations_without_end_are_misuse()
+    local made = {}
+    lu.assertErrorMsgContains("must be made once", function()
+        for i = 1, 100 do
+            made[i] = pgmoon.new(options { weir_options = { label = function(context) return context .. i end } })
+            made[i]:connect()
+        end
+    end)
+    for _, it in ipairs(made) do
+        if it.engine then it.engine.db:close() end
+    end
 end
 
 function TestConnecting.test_socket_path_names_folder_and_port()
     local server = fixture.server()
-    local it = pgmoon.new { socket_path = ("%s/.s.PGSQL.%d"):format(server.dir, server.port), database = "postgres" }
+    local it = pgmoon.new { socket_path = ("%s/.s.PGSQL.%d"):format(server.dir, server.port),
+        database = "postgres" }
     lu.assertTrue(it:connect())
     lu.assertErrorMsgContains("socket_path", function()
         pgmoon.new({ socket_path = "/tmp/socket", database = "postgres" }):connect()
@@ -271,15 +296,18 @@ function TestConnecting.test_the_context_is_told_to_the_server()
     local it = connected { application_name = "reports" }
     lu.assertEquals((it:query "show application_name")[1].application_name,
         weir.host == "nginx" and "GET /" or "reports")
-    lu.assertEquals((connected { context = "nightly" }:query "show application_name"), { { application_name = "nightly" } })
+    lu.assertEquals((connected { context = "nightly" }:query "show application_name"),
+        { { application_name = "nightly" } })
 end
 
 TestOptions = {}
 
 function TestOptions.test_what_would_weaken_a_connection_is_refused()
     for option, value in pairs {
-        luasec_opts = {}, cqueues_openssl_context = {}, ssl_requird = true, ssl_version = "sslv3", cafile = {},
-        cert = "-----BEGIN CERTIFICATE-----", numeric_mode = "fast", claims = { sub = "a" }, role = "web_anon",
+        luasec_opts = {}, cqueues_openssl_context = {}, ssl_requird = true, ssl_version = "sslv3",
+            cafile = {},
+        cert = "-----BEGIN CERTIFICATE-----", numeric_mode = "fast", claims = { sub = "a" },
+            role = "web_anon",
         bypass_rls = false, weir_options = { clients = {} }, timeout = "soon",
     } do
         lu.assertErrorMsgContains("test_pgmoon.lua:", function() pgmoon.new { [option] = value } end)
@@ -288,7 +316,8 @@ function TestOptions.test_what_would_weaken_a_connection_is_refused()
 end
 
 function TestOptions.test_what_has_no_meaning_here_is_ignored()
-    local it = connected { socket_type = "luasocket", backend = "primary", pool_size = 3, backlog = 5, pool_name = "mine" }
+    local it = connected { socket_type = "luasocket", backend = "primary", pool_size = 3, backlog = 5,
+        pool_name = "mine" }
     lu.assertEquals((it:query "select 1 as one"), { { one = 1 } })
 end
 
@@ -319,7 +348,8 @@ function TestOptions.test_libraries_that_ask_for_pgmoon_can_be_given_this()
     lu.assertEquals(require("pgmoon.json").encode_json({ a = 1 }), [['{"a":1}']])
     lu.assertIsFunction(require("pgmoon.hstore").encode_hstore)
     lu.assertNotNil(require("pgmoon.pool").PostgresPool)
-    for _, name in ipairs { "", ".arrays", ".json", ".hstore", ".pool" } do package.loaded["pgmoon" .. name] = nil end
+    for _, name in ipairs { "", ".arrays", ".json", ".hstore", ".pool" } do package.loaded["pgmoon"
+        .. name] = nil end
     package.preload["pgmoon.pool"] = nil
 end
 
@@ -335,8 +365,10 @@ end
 function TestText.test_literals()
     local it = pgmoon.new()
     local cases = {
-        { 3434, "3434" }, { 34.342, "34.342" }, { "cat's soft fur", "'cat''s soft fur'" }, { true, "TRUE" }, { false, "FALSE" },
-        { pgmoon.NULL, "NULL" }, { 1 / 0, "'Infinity'" }, { 2 ^ 53, "9007199254740992" }, { 0.1 + 0.2, "0.30000000000000004" },
+        { 3434, "3434" }, { 34.342, "34.342" }, { "cat's soft fur", "'cat''s soft fur'" }, { true, "TRUE" },
+        { false, "FALSE" },
+        { pgmoon.NULL, "NULL" }, { 1 / 0, "'Infinity'" }, { 2 ^ 53, "9007199254740992" },
+        { 0.1 + 0.2, "0.30000000000000004" },
     }
     for _, case in ipairs(cases) do lu.assertEquals(it:escape_literal(case[1]), case[2]) end
     it.NULL = {}
@@ -346,9 +378,11 @@ end
 
 function TestText.test_what_is_no_literal_raises_at_the_caller()
     for _, value in ipairs { {}, print } do
-        lu.assertErrorMsgContains("don't know how to escape value", function() pgmoon.new():escape_literal(value) end)
+        lu.assertErrorMsgContains("don't know how to escape value",
+            function() pgmoon.new():escape_literal(value) end)
     end
-    lu.assertErrorMsgContains("don't know how to escape value: nil", function() pgmoon.new():escape_literal(nil) end)
+    lu.assertErrorMsgContains("don't know how to escape value: nil",
+        function() pgmoon.new():escape_literal(nil) end)
 end
 
 function TestText.test_bytes_go_round()
@@ -361,7 +395,8 @@ end
 function TestText.test_integers_of_the_wire()
     local it = pgmoon.new()
     local four = {
-        [16777216] = { 1, 0, 0, 0 }, [65536] = { 0, 1, 0, 0 }, [131073] = { 0, 2, 0, 1 }, [1] = { 0, 0, 0, 1 },
+        [16777216] = { 1, 0, 0, 0 }, [65536] = { 0, 1, 0, 0 }, [131073] = { 0, 2, 0, 1 },
+            [1] = { 0, 0, 0, 1 },
         [-2097152000] = { 131, 0, 0, 0 }, [-1862234112] = { 145, 0, 144, 0 }, [-1] = { 255, 255, 255, 255 },
         [2147483647] = { 127, 255, 255, 255 },
     }

@@ -49,7 +49,7 @@ end
 
 local ABORTED = "ERROR: current transaction is aborted, commands ignored until end of transaction block"
 
--- ---- transactions ---------------------------------------------------------------------------------------------------
+-- ---- transactions -----------------------------------------------------------------------------------------
 
 TestTransactions = { setUp = set_up, tearDown = tear_down }
 
@@ -66,9 +66,12 @@ end
 
 function TestTransactions.test_every_spelling_is_known()
     for _, pair in ipairs {
-        { "begin work", "end" }, { "start transaction", "commit work" }, { "Begin Transaction;", "end transaction ;" },
-        { "/* now */ begin", "-- done\ncommit" }, { "begin isolation level repeatable read", "commit and no chain" },
-        { "begin read write, isolation level read uncommitted", "abort" }, { "begin not deferrable", "rollback work" },
+        { "begin work", "end" }, { "start transaction", "commit work" },
+        { "Begin Transaction;", "end transaction ;" },
+        { "/* now */ begin", "-- done\ncommit" }, { "begin isolation level repeatable read",
+            "commit and no chain" },
+        { "begin read write, isolation level read uncommitted", "abort" },
+        { "begin not deferrable", "rollback work" },
     } do
         ok(pair[1])
         lu.assertEquals(pg.transaction_status, "T", pair[1])
@@ -86,7 +89,8 @@ function TestTransactions.test_it_is_begun_as_it_was_asked_for()
     ok "begin"
     ok "set transaction isolation level repeatable read"
     lu.assertEquals(ok "show transaction_isolation", { { transaction_isolation = "repeatable read" } })
-    lu.assertStrContains(error_of "set transaction isolation level serializable", "must be called before any query")
+    lu.assertStrContains(error_of "set transaction isolation level serializable",
+        "must be called before any query")
     ok "rollback"
     lu.assertStrContains(error_of "begin deferrable", "'DEFERRABLE' is not understood")
 end
@@ -137,18 +141,21 @@ function TestTransactions.test_savepoints()
     lu.assertEquals(log_lines(), "a")
     lu.assertEquals(error_of "savepoint s", "ERROR: SAVEPOINT can only be used in transaction blocks")
     lu.assertEquals(error_of "release s", "ERROR: RELEASE SAVEPOINT can only be used in transaction blocks")
-    lu.assertEquals(error_of "rollback to s", "ERROR: ROLLBACK TO SAVEPOINT can only be used in transaction blocks")
+    lu.assertEquals(error_of "rollback to s",
+        "ERROR: ROLLBACK TO SAVEPOINT can only be used in transaction blocks")
 end
 
 function TestTransactions.test_ends_and_beginnings_out_of_place_are_notices()
     for sql, notice in pairs {
-        ["commit"] = "WARNING: there is no transaction in progress", ["rollback"] = "WARNING: there is no transaction in progress",
+        ["commit"] = "WARNING: there is no transaction in progress",
+            ["rollback"] = "WARNING: there is no transaction in progress",
         ["set transaction read only"] = "WARNING: SET TRANSACTION can only be used in transaction blocks",
     } do
         lu.assertEquals({ pg:query(sql) }, { true, 1, nil, { notice } })
     end
     ok "begin"
-    lu.assertEquals({ pg:query "begin" }, { true, 1, nil, { "WARNING: there is already a transaction in progress" } })
+    lu.assertEquals({ pg:query "begin" },
+        { true, 1, nil, { "WARNING: there is already a transaction in progress" } })
     ok "rollback"
 end
 
@@ -216,12 +223,13 @@ function TestTransactions.test_it_is_one_conversation()
     lu.assertFalse(pg.busy)
 end
 
--- ---- transactions inside one text -----------------------------------------------------------------------------------
+-- ---- transactions inside one text -------------------------------------------------------------------------
 
 TestTexts = { setUp = set_up, tearDown = tear_down }
 
 function TestTexts.test_begin_and_commit_among_the_statements()
-    local results, count = pg:query "begin; insert into log values ('a'); select line from log; commit; select 1 as one"
+    local results, count = pg:query [[begin; insert into log values ('a'); select line from log; commit;
+        select 1 as one]]
     lu.assertEquals(count, 5)
     lu.assertEquals(results, { true, { affected_rows = 1 }, { { line = "a" } }, true, { { one = 1 } } })
     lu.assertEquals(pg.transaction_status, "I")
@@ -246,7 +254,8 @@ function TestTexts.test_an_error_ends_the_text()
     local sql = "begin; insert into log values ('a'); select nothing; commit"
     local result, err, partial, count = pg:query(sql)
     lu.assertEquals({ result, err, partial, count }, {
-        nil, ('ERROR: column "nothing" does not exist (%d)'):format(sql:find "nothing"), { true, { affected_rows = 1 } }, 2,
+        nil, ('ERROR: column "nothing" does not exist (%d)'):format(sql:find "nothing"),
+            { true, { affected_rows = 1 } }, 2,
     })
     lu.assertEquals(pg.transaction_status, "E")
     ok "rollback"
@@ -269,7 +278,8 @@ end
 
 function TestTexts.test_a_deferred_constraint_speaks_at_the_end()
     ok "create table deferred (a int unique deferrable initially deferred)"
-    lu.assertStrContains(error_of "insert into deferred values (1); insert into deferred values (1)", "duplicate key")
+    lu.assertStrContains(error_of "insert into deferred values (1); insert into deferred values (1)",
+        "duplicate key")
     ok "begin; insert into deferred values (1); insert into deferred values (1)"
     lu.assertStrContains(error_of "commit", "duplicate key")
     lu.assertEquals(pg.transaction_status, "I")
@@ -285,7 +295,7 @@ function TestTexts.test_what_cannot_run_in_a_transaction_runs_alone()
     ok "rollback"
 end
 
--- ---- settings -------------------------------------------------------------------------------------------------------
+-- ---- settings ---------------------------------------------------------------------------------------------
 
 TestSettings = { setUp = set_up, tearDown = tear_down }
 
@@ -309,10 +319,14 @@ end
 
 function TestSettings.test_every_spelling_is_known()
     for sql, expected in pairs {
-        ["set datestyle = 'SQL, DMY'"] = { "datestyle", "SQL, DMY" }, ["SET SESSION work_mem TO '8MB';"] = { "work_mem", "8MB" },
-        ["set datestyle to iso, mdy"] = { "datestyle", "ISO, MDY" }, ["set time zone 'Europe/Berlin'"] = { "timezone", "Europe/Berlin" },
-        ["set timezone = utc"] = { "timezone", "UTC" }, ["set schema 'pg_catalog'"] = { "search_path", '"pg_catalog"' },
-        ["set app.name = 'o''hara'"] = { "app.name", "o'hara" }, ["set statement_timeout = 1234"] = { "statement_timeout", "1234ms" },
+        ["set datestyle = 'SQL, DMY'"] = { "datestyle", "SQL, DMY" },
+            ["SET SESSION work_mem TO '8MB';"] = { "work_mem", "8MB" },
+        ["set datestyle to iso, mdy"] = { "datestyle", "ISO, MDY" },
+            ["set time zone 'Europe/Berlin'"] = { "timezone", "Europe/Berlin" },
+        ["set timezone = utc"] = { "timezone", "UTC" }, ["set schema 'pg_catalog'"] = { "search_path",
+            '"pg_catalog"' },
+        ["set app.name = 'o''hara'"] = { "app.name", "o'hara" },
+            ["set statement_timeout = 1234"] = { "statement_timeout", "1234ms" },
         ["set enable_seqscan to off"] = { "enable_seqscan", "off" },
     } do
         lu.assertTrue(ok(sql), sql)
@@ -343,9 +357,12 @@ end
 
 function TestSettings.test_identity_and_encoding_are_not_to_be_set()
     for _, sql in ipairs {
-        "set role web_anon", "set session role web_anon", "set session authorization app_anon", "set role to 'web_anon'",
-        "set client_encoding to latin1", "set names 'latin1'", "set \"role\" = x", "set request.jwt.claims = '{}'",
-        "set row_security = off", "set session characteristics as transaction read only", "set work_mem = (select 1)",
+        "set role web_anon", "set session role web_anon", "set session authorization app_anon",
+            "set role to 'web_anon'",
+        "set client_encoding to latin1", "set names 'latin1'", "set \"role\" = x",
+            "set request.jwt.claims = '{}'",
+        "set row_security = off", "set session characteristics as transaction read only",
+            "set work_mem = (select 1)",
     } do
         lu.assertStrContains(error_of(sql), "refused: SET: ", sql)
     end
@@ -368,14 +385,17 @@ function TestSettings.test_with_them_what_cannot_run_in_a_transaction_is_refused
     ok "vacuum log"
 end
 
--- ---- what belongs to a connection -----------------------------------------------------------------------------------
+-- ---- what belongs to a connection -------------------------------------------------------------------------
 
 TestRefusals = { setUp = set_up, tearDown = tear_down }
 
 local of_a_session = {
-    { "create temp table t (a int)", "temporary table" }, { "create local temporary table t (a int)", "temporary table" },
-    { "prepare p as select 1", "PREPARE" }, { "execute p", "PREPARE" }, { "deallocate all", "PREPARE" }, { "load 'x'", "PREPARE" },
-    { "select pg_advisory_lock(1)", "advisory lock" }, { "select PG_TRY_ADVISORY_LOCK_SHARED (1)", "advisory lock" },
+    { "create temp table t (a int)", "temporary table" }, { "create local temporary table t (a int)",
+        "temporary table" },
+    { "prepare p as select 1", "PREPARE" }, { "execute p", "PREPARE" }, { "deallocate all", "PREPARE" },
+    { "load 'x'", "PREPARE" },
+    { "select pg_advisory_lock(1)", "advisory lock" }, { "select PG_TRY_ADVISORY_LOCK_SHARED (1)",
+        "advisory lock" },
     { "declare c cursor with hold for select 1", "WITH HOLD" },
 }
 
@@ -403,11 +423,13 @@ function TestRefusals.test_in_a_transaction_it_is_there_as_long_as_that()
 end
 
 function TestRefusals.test_and_in_one_text_too()
-    lu.assertEquals(ok "create temp table t as select 1 as a; select a from t", { { affected_rows = 1 }, { { a = 1 } } })
+    lu.assertEquals(ok "create temp table t as select 1 as a; select a from t",
+        { { affected_rows = 1 }, { { a = 1 } } })
 end
 
 function TestRefusals.test_copy_and_two_phases_are_refused_everywhere()
-    for _, sql in ipairs { "copy log to stdout", "prepare transaction 'a'", "commit prepared 'a'", "rollback prepared 'a'" } do
+    for _, sql in ipairs { "copy log to stdout", "prepare transaction 'a'", "commit prepared 'a'",
+        "rollback prepared 'a'" } do
         lu.assertStrContains(error_of(sql), "refused: ")
         ok "begin"
         lu.assertStrContains(error_of(sql), "refused: ")
@@ -415,7 +437,73 @@ function TestRefusals.test_copy_and_two_phases_are_refused_everywhere()
     end
 end
 
--- ---- PostgresPool ---------------------------------------------------------------------------------------------------
+-- ---- LISTEN ---------------------------------------------------------------------------------------------------------
+
+TestListening = { setUp = set_up, tearDown = tear_down }
+
+-- A listener as Weir's are, that hears what is said to it here.
+local function with_listener()
+    local listeners = {}
+    local function listen(_, ...)
+        local listener = { channels = { ... }, heard = {} }
+        function listener:wait(seconds)
+            self.waited = seconds
+            return table.remove(self.heard, 1)
+        end
+        function listener:close() self.closed = true end
+        listeners[#listeners + 1] = listener
+        return listener
+    end
+    pg._handle = setmetatable({ listen = listen }, { __index = pg:handle() })
+    return listeners
+end
+
+function TestListening.test_notifications_come_with_queries_and_can_be_waited_for()
+    local listeners = with_listener()
+    lu.assertTrue(ok "listen Jobs")
+    lu.assertTrue(ok "listen jobs")
+    lu.assertEquals(#listeners, 1)
+    lu.assertEquals(listeners[1].channels, { "jobs" })
+    table.insert(listeners[1].heard, { channel = "jobs", payload = "1", pid = 7 })
+    local _, _, notifications = pg:query "select 1"
+    local expected = { operation = "notification", channel = "jobs", payload = "1", pid = 7 }
+    lu.assertEquals(notifications, { expected })
+    lu.assertNil((select(3, pg:query "select 1")))
+    table.insert(listeners[1].heard, { channel = "jobs", payload = "1", pid = 7 })
+    pg:settimeout(2500)
+    pg._handle = nil
+    lu.assertEquals(pg:wait_for_notification(), expected)
+    lu.assertEquals(listeners[1].waited, 2.5)
+    lu.assertEquals({ pg:wait_for_notification() }, { nil, "timeout" })
+end
+
+function TestListening.test_channels_come_and_go()
+    local listeners = with_listener()
+    ok 'listen a; listen "B b"'
+    table.insert(listeners[2].heard, { channel = "a", payload = "", pid = 1 })
+    ok "unlisten a"
+    lu.assertEquals(listeners[2].channels, { "B b", "a" })
+    lu.assertEquals(listeners[3].channels, { "B b" })
+    lu.assertTrue(listeners[1].closed and listeners[2].closed)
+    ok "unlisten *"
+    lu.assertTrue(listeners[3].closed)
+    lu.assertEquals({ pg:wait_for_notification() }, { nil, "not listening" })
+    ok "listen a"
+    pg:keepalive()
+    lu.assertTrue(listeners[4].closed)
+end
+
+function TestListening.test_a_real_notification()
+    lu.skipIf(not pg:handle().listen, "this build has no listener")
+    ok "listen jobs"
+    fixture.server():sql "notify jobs, 'one'"
+    pg:settimeout(5000)
+    local notification = assert(pg:wait_for_notification())
+    lu.assertEquals({ notification.operation, notification.channel, notification.payload },
+        { "notification", "jobs", "one" })
+end
+
+-- ---- PostgresPool -----------------------------------------------------------------------------------------
 
 TestPool = {}
 
@@ -449,7 +537,8 @@ function TestPool.test_it_queries_like_one_object()
     lu.assertEquals(pool:escape_identifier "my_table", '"my_table"')
     lu.assertEquals(pool:escape_literal "hello", "'hello'")
     lu.assertEquals(tostring(pool), "<PostgresPool size: 1>")
-    lu.assertErrorMsgContains("can't use wait for notification with pool", function() pool:wait_for_notification() end)
+    lu.assertErrorMsgContains("can't use wait for notification with pool",
+        function() pool:wait_for_notification() end)
 end
 
 function TestPool.test_it_grows_only_when_all_are_busy()

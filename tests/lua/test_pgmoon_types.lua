@@ -32,15 +32,17 @@ local function one(sql, ...)
     return rows[1]
 end
 
--- ---- parameters -----------------------------------------------------------------------------------------------------
+-- ---- parameters -------------------------------------------------------------------------------------------
 
 TestParameters = { setUp = set_up }
 
 function TestParameters.test_strings_numbers_booleans_and_null()
     lu.assertEquals(one("select $1 a, $2 b, $3 c, $4 d", "one", "two", "three", "four"),
         { a = "one", b = "two", c = "three", d = "four" })
-    lu.assertEquals(one("select $1 a, $2 b, $3 c, $4 d", true, false, pg.NULL, 44), { a = true, b = false, d = 44 })
-    lu.assertEquals(one("select pg_typeof($1)::text a, pg_typeof($2)::text b, pg_typeof($3)::text c", "x", 1, true),
+    lu.assertEquals(one("select $1 a, $2 b, $3 c, $4 d", true, false, pg.NULL, 44),
+        { a = true, b = false, d = 44 })
+    lu.assertEquals(one("select pg_typeof($1)::text a, pg_typeof($2)::text b, pg_typeof($3)::text c", "x", 1,
+        true),
         { a = "text", b = "numeric", c = "boolean" })
 end
 
@@ -80,7 +82,8 @@ function TestParameters.test_a_table_can_say_what_it_is()
     local function json(value)
         return with_serializer(value, function(self) return 114, literals.encode_json(self[1], tostring) end)
     end
-    lu.assertEquals(one("select $1 as a, $2 as b", json { 1, 2, literals.json_null, 4 }, json { color = "blue", yes = true }),
+    lu.assertEquals(one("select $1 as a, $2 as b", json { 1, 2, literals.json_null, 4 },
+        json { color = "blue", yes = true }),
         { a = { 1, 2, literals.json_null, 4 }, b = { color = "blue", yes = true } })
 end
 
@@ -98,7 +101,8 @@ function TestParameters.test_a_table_may_be_an_array_of_its_own()
     local function numbers(list)
         return with_serializer(list, function(self) return 1231, "{" .. table.concat(self[1], ",") .. "}" end)
     end
-    lu.assertEquals(one("select $1 as a, $2 as b", numbers { 4, 99, 77, -4 }, numbers {}), { a = { 4, 99, 77, -4 }, b = {} })
+    lu.assertEquals(one("select $1 as a, $2 as b", numbers { 4, 99, 77, -4 }, numbers {}),
+        { a = { 4, 99, 77, -4 }, b = {} })
     local res, err = pg:extended_query("select $1 as a", numbers { "hello" })
     lu.assertEquals({ res, err }, { nil, 'ERROR: invalid input syntax for type numeric: "hello"' })
     lu.assertEquals(one "select 1 as one", { one = 1 })
@@ -113,38 +117,48 @@ function TestParameters.test_a_plain_table_is_refused()
 end
 
 function TestParameters.test_weirs_own_wrappers_are_taken_too()
-    lu.assertEquals(one("select $1::jsonb as j, $2::int[] as a, $3::bytea as b", weir.json { a = 1 }, weir.array { 1, 2 },
+    lu.assertEquals(one("select $1::jsonb as j, $2::int[] as a, $3::bytea as b", weir.json { a = 1 },
+        weir.array { 1, 2 },
         weir.bytea "\0\255"), { j = { a = 1 }, a = { 1, 2 }, b = "\0\255" })
 end
 
--- ---- results --------------------------------------------------------------------------------------------------------
+-- ---- results ----------------------------------------------------------------------------------------------
 
 TestTypes = { setUp = set_up }
 
 local decoded = {
     { "true", true }, { "false", false }, { [[E'\\x68656c6c6f5c20776f726c6427'::bytea]], "hello\\ world'" },
-    { "1::int2", 1 }, { "1::int4", 1 }, { "1::int8", 1 }, { "1.5::float4", 1.5 }, { "1.2::float8", 1.2 }, { "10.50::numeric", 10.5 },
+    { "1::int2", 1 }, { "1::int4", 1 }, { "1::int8", 1 }, { "1.5::float4", 1.5 }, { "1.2::float8", 1.2 },
+    { "10.50::numeric", 10.5 },
     { "'Infinity'::float8", math.huge },
-    { [['{"hello": "world", "arr": [1,2,3], "nested": {"foo": "bar"}}'::json]], { hello = "world", arr = { 1, 2, 3 }, nested = { foo = "bar" } } },
-    { [['{"hello": "world"}'::jsonb]], { hello = "world" } }, { "'null'::jsonb", literals.json_null }, { [['"x"'::json]], "x" },
-    { "'{t,f}'::bool[]", { true, false } }, { "'{{t,t},{t,f}}'::bool[]", { { true, true }, { true, false } } },
+    { [['{"hello": "world", "arr": [1,2,3], "nested": {"foo": "bar"}}'::json]],
+        { hello = "world", arr = { 1, 2, 3 }, nested = { foo = "bar" } } },
+    { [['{"hello": "world"}'::jsonb]], { hello = "world" } }, { "'null'::jsonb", literals.json_null },
+    { [['"x"'::json]], "x" },
+    { "'{t,f}'::bool[]", { true, false } }, { "'{{t,t},{t,f}}'::bool[]",
+        { { true, true }, { true, false } } },
     { "'{1,2}'::int2[]", { 1, 2 } }, { "'{1,2}'::int4[]", { 1, 2 } }, { "'{1,2}'::int8[]", { 1, 2 } },
-    { "'{1.5}'::float4[]", { 1.5 } }, { "'{1.5}'::float8[]", { 1.5 } }, { "'{1.5,2}'::numeric[]", { 1.5, 2 } },
-    { "'{one,two}'::text[]", { "one", "two" } }, { "'{one}'::varchar[]", { "one" } }, { "'{1,2}'::char(3)[]", { "1  ", "2  " } },
+    { "'{1.5}'::float4[]", { 1.5 } }, { "'{1.5}'::float8[]", { 1.5 } },
+    { "'{1.5,2}'::numeric[]", { 1.5, 2 } },
+    { "'{one,two}'::text[]", { "one", "two" } }, { "'{one}'::varchar[]", { "one" } },
+    { "'{1,2}'::char(3)[]", { "1  ", "2  " } },
     { "'{a}'::\"char\"[]", { "a" } },
     { "array['00000000-0000-0000-0000-000000000000']::uuid[]", { "00000000-0000-0000-0000-000000000000" } },
     { "'{127.0.0.1}'::inet[]", { "127.0.0.1" } },
     { "array(select row_to_json(t) from (values (1,'hello'), (2,'world')) as t(id, name))",
         { { id = 1, name = "hello" }, { id = 2, name = "world" } } },
-    { "array(select row_to_json(t)::jsonb from (values (442,'itch')) as t(id, name))", { { id = 442, name = "itch" } } },
+    { "array(select row_to_json(t)::jsonb from (values (442,'itch')) as t(id, name))",
+        { { id = 442, name = "itch" } } },
     { "timestamp '2024-02-29 12:00:00'", "2024-02-29 12:00:00" }, { "date '2024-02-29'", "2024-02-29" },
-    { "interval '1 day'", "1 day" }, { "'6ecd8c99-4036-403d-bf84-cf8400f67836'::uuid", "6ecd8c99-4036-403d-bf84-cf8400f67836" },
+    { "interval '1 day'", "1 day" }, { "'6ecd8c99-4036-403d-bf84-cf8400f67836'::uuid",
+        "6ecd8c99-4036-403d-bf84-cf8400f67836" },
     { "'10.0.0.0/8'::inet", "10.0.0.0/8" }, { "'[1,3)'::int4range", "[1,3)" }, { "1::oid", "1" },
     { "row(1, 'hello', 5.999)", "(1,hello,5.999)" }, { "'{2024-01-01}'::date[]", "{2024-01-01}" },
 }
 
 local function decodes(cases)
-    for _, case in ipairs(cases) do lu.assertEquals(one("select " .. case[1] .. " as value").value, case[2], case[1]) end
+    for _, case in ipairs(cases) do lu.assertEquals(one("select " .. case[1] .. " as value").value, case[2],
+        case[1]) end
 end
 
 function TestTypes.test_each_type_arrives_as_pgmoons_users_know_it()
@@ -163,9 +177,11 @@ function TestTypes.test_digits_are_not_lost()
         { large .. "::int8", wide and math.tointeger(large) or large },
         { "9007199254740993::int8", wide and math.tointeger "9007199254740993" or "9007199254740993" },
         { "12345678901234567890.5::numeric", "12345678901234567890.5" },
-        { "array[9007199254740993]::int8[]", { wide and math.tointeger "9007199254740993" or "9007199254740993" } },
+        { "array[9007199254740993]::int8[]", { wide and math.tointeger "9007199254740993"
+            or "9007199254740993" } },
         { "'{12345678901234567890.5,1}'::numeric[]", { "12345678901234567890.5", 1 } },
-        { [['{"a": 12345678901234567890, "b": null}'::jsonb]], { a = "12345678901234567890", b = literals.json_null } },
+        { [['{"a": 12345678901234567890, "b": null}'::jsonb]], { a = "12345678901234567890",
+            b = literals.json_null } },
     }
 end
 
@@ -188,7 +204,8 @@ end
 
 function TestTypes.test_null_can_be_seen()
     pg.convert_null = true
-    lu.assertEquals(one("select null the_null, 'null'::json as j"), { the_null = pg.NULL, j = literals.json_null })
+    lu.assertEquals(one("select null the_null, 'null'::json as j"), { the_null = pg.NULL,
+        j = literals.json_null })
     lu.assertIs(one("select null the_null").the_null, pg.NULL)
     lu.assertIs(connected({ convert_null = true }):query("select null as n")[1].n, pgmoon.NULL)
 end
@@ -210,7 +227,8 @@ function TestTypes.test_a_deserializer_of_ones_own()
         return "HUGENUMBER:" .. text
     end)
     pg:set_type_deserializer("701", "bignumber")
-    lu.assertEquals(one("select 9223372036854775807::int8 as a, 1.5::float8 as b, 1::int4 as c, null::int8 as d"),
+    lu.assertEquals(one [[select 9223372036854775807::int8 as a, 1.5::float8 as b, 1::int4 as c,
+        null::int8 as d]],
         { a = "HUGENUMBER:9223372036854775807", b = "HUGENUMBER:1.5", c = 1 })
     lu.assertEquals(seen, { true, "bignumber" })
     lu.assertEquals(pg.PG_TYPES[20], "bignumber")
@@ -237,7 +255,7 @@ function TestTypes.test_one_that_raises_leaves_the_object_usable()
     lu.assertErrorMsgContains("is no type OID", function() pg:set_type_deserializer("x", "y") end)
 end
 
--- ---- arrays ---------------------------------------------------------------------------------------------------------
+-- ---- arrays -----------------------------------------------------------------------------------------------
 
 TestArrays = { setUp = set_up }
 
@@ -254,7 +272,8 @@ function TestArrays.test_they_are_encoded()
     lu.assertEquals(arrays.encode_array { "hello", "wor'ld" }, "ARRAY['hello','wor''ld']")
     lu.assertEquals(arrays.encode_array { { 4, 5 }, { 6, 7 } }, "ARRAY[[4,5],[6,7]]")
     lu.assertEquals(arrays.encode_array { 1, pgmoon.NULL }, "ARRAY[1,NULL]")
-    lu.assertEquals(arrays.encode_array({ "a" }, function(value) return "<" .. value .. ">" end), "ARRAY[<a>]")
+    lu.assertEquals(arrays.encode_array({ "a" }, function(value) return "<" .. value .. ">" end),
+        "ARRAY[<a>]")
     lu.assertEquals(pg:encode_array { 1 }, "ARRAY[1]")
 end
 
@@ -295,45 +314,53 @@ end
 
 function TestArrays.test_as_parameters_they_know_their_type()
     local cases = {
-        { {}, 0, "{}" }, { { pg.NULL }, 0, "{NULL}" }, { { 1, 2, 3 }, 1231, "{1,2,3}" }, { { -23892 }, 1231, "{-23892}" },
+        { {}, 0, "{}" }, { { pg.NULL }, 0, "{NULL}" }, { { 1, 2, 3 }, 1231, "{1,2,3}" },
+        { { -23892 }, 1231, "{-23892}" },
         { { pg.NULL, 5 }, 1231, "{NULL,5}" }, { { "hello" }, 1009, '{"hello"}' },
         { { "hello", pg.NULL, "world" }, 1009, '{"hello",NULL,"world"}' },
         { { ",", [[f"f]], "}{", '"' }, 1009, [[{",","f\"f","}{","\""}]] },
         { { true }, 1000, "{t}" }, { { false, pg.NULL, true }, 1000, "{f,NULL,t}" },
         { { PostgresArray { 1, 2 }, PostgresArray { 3, 4 } }, 0, "{{1,2},{3,4}}" },
     }
-    for _, case in ipairs(cases) do lu.assertEquals(serialized(PostgresArray(case[1])), { case[2], case[3] }) end
-    lu.assertEquals(serialized(PostgresArray { {} }), { nil, "table does not implement pgmoon_serialize, can't serialize" })
+    for _, case in ipairs(cases) do lu.assertEquals(serialized(PostgresArray(case[1])),
+        { case[2], case[3] }) end
+    lu.assertEquals(serialized(PostgresArray { {} }),
+        { nil, "table does not implement pgmoon_serialize, can't serialize" })
 end
 
 function TestArrays.test_as_parameters_they_go_round()
     local texts = { "hello", pg.NULL, "world", ",", [[f"f]], "}{", "'", '"', "back\\slash", "NULL", "" }
-    lu.assertEquals(one("select $1 val, pg_typeof($1)", PostgresArray(texts)), { pg_typeof = "text[]", val = texts })
+    lu.assertEquals(one("select $1 val, pg_typeof($1)", PostgresArray(texts)),
+        { pg_typeof = "text[]", val = texts })
     lu.assertEquals(one("select $1 val, pg_typeof($1)", PostgresArray { false, pg.NULL, true }),
         { pg_typeof = "boolean[]", val = { false, pg.NULL, true } })
     lu.assertEquals(one("select $1 val, pg_typeof($1)", PostgresArray { 1, 2.5 }),
         { pg_typeof = "numeric[]", val = { 1, 2.5 } })
     local json = { pgmoon_serialize = function(self) return 114, literals.encode_json(self[1], tostring) end }
-    lu.assertEquals(one("select $1::json[] val, pg_typeof($1::json[])", PostgresArray { setmetatable({ { a = 'x"y' } }, json) }),
+    lu.assertEquals(one("select $1::json[] val, pg_typeof($1::json[])",
+        PostgresArray { setmetatable({ { a = 'x"y' } }, json) }),
         { pg_typeof = "json[]", val = { { a = 'x"y' } } })
-    lu.assertEquals(one("select $1::int[] val", PostgresArray { PostgresArray { 1, 2 }, PostgresArray { 3, 4 } }),
+    lu.assertEquals(one("select $1::int[] val", PostgresArray { PostgresArray { 1, 2 },
+        PostgresArray { 3, 4 } }),
         { val = { { 1, 2 }, { 3, 4 } } })
 end
 
--- ---- JSON and hstore ------------------------------------------------------------------------------------------------
+-- ---- JSON and hstore --------------------------------------------------------------------------------------
 
 TestJson = { setUp = set_up }
 
 function TestJson.test_literals()
     lu.assertEquals(pg:encode_json { hello = "world" }, [['{"hello":"world"}']])
     lu.assertEquals(pg:encode_json { foo = "some 'string'" }, [['{"foo":"some ''string''"}']])
-    lu.assertEquals(pg:encode_json({ hello = "world" }, function(text) return "`" .. text .. "`" end), [[`{"hello":"world"}`]])
+    lu.assertEquals(pg:encode_json({ hello = "world" }, function(text) return "`" .. text .. "`" end),
+        [[`{"hello":"world"}`]])
     lu.assertEquals(pg:decode_json [[{"a":[1]}]], { a = { 1 } })
 end
 
 function TestJson.test_they_go_round()
     for _, text in ipairs { "some 'string'", 'some "string"' } do
-        lu.assertEquals(one("select " .. pg:encode_json { foo = text } .. "::json as j"), { j = { foo = text } })
+        lu.assertEquals(one("select " .. pg:encode_json { foo = text } .. "::json as j"),
+            { j = { foo = text } })
     end
 end
 
@@ -351,7 +378,8 @@ end
 
 function TestHstore.test_decoding()
     lu.assertEquals(hstore.decode_hstore "", {})
-    lu.assertEquals(hstore.decode_hstore [["foo"=>"bar", "1-a"=>"anything at all"]], { foo = "bar", ["1-a"] = "anything at all" })
+    lu.assertEquals(hstore.decode_hstore [["foo"=>"bar", "1-a"=>"anything at all"]],
+        { foo = "bar", ["1-a"] = "anything at all" })
     lu.assertEquals(hstore.decode_hstore [["hello"=>"wo\"rld", "b"=>"\\"]], { hello = 'wo"rld', b = "\\" })
     lu.assertEquals(hstore.decode_hstore [["a"=>NULL, "b"=>"NULL"]], { b = "NULL" })
     lu.assertEquals(hstore.decode_hstore([["a"=>NULL]], "none"), { a = "none" })

@@ -6,20 +6,22 @@
 --     local rows = assert(pg:query("select * from contacts where workspace = $1", "abc123"))
 --     pg:keepalive()
 --
--- An object holds no connection: each query borrows one from the engine's pool, and a transaction holds one from BEGIN to
--- COMMIT. What the engine does goes with it: deadlines, breaker, retries of what is safe to repeat, metrics, health.
--- Options of `new`, beside pgmoon's:
+-- An object holds no connection: each query borrows one from the engine's pool, and a transaction holds one
+-- from BEGIN to COMMIT. What the engine does goes with it: deadlines, breaker, retries of what is safe to
+-- repeat, metrics, health. Options of `new`, beside pgmoon's:
 --
---     role, claims      calls act as this role with these claims, under row-level security; without, the login is used
---                       as it is, and passes it (bypass_rls is implied: that is what the login could do before)
---     context           what calls are for, in metrics and application_name (in nginx: the request's method and route)
---     weir, client      an engine that exists, and which of its clients; `weir = true` is nginx's own (weir_policy)
+--     role, claims      calls act as this role with these claims, under row-level security; without, the login
+--                       is used as it is, and passes it: bypass_rls is implied, as the login could do so before
+--     context           what calls are for, in metrics and application_name (in nginx: the request's method and
+--                       route)
+--     weir, client      an engine that exists, and which of its clients; weir = true is nginx's own (weir_policy)
 --     weir_options      more for weir.open: breaker, retry, backoff, area, ...
 --     numeric_mode      "lossless" (default) or "pgmoon": numbers lose the digits that pgmoon's lose
 --     timeout           milliseconds, as settimeout
 --
--- pool_size is `max`, backlog is `queue_max`, application_name the context. socket_type says nothing here; what would
--- weaken a connection if it were left out (luasec_opts, cqueues_openssl_context, unknown ssl_ keys) is refused.
+-- pool_size is `max`, backlog is `queue_max`, application_name the context. socket_type says nothing here;
+-- what would weaken a connection if it were left out (luasec_opts, cqueues_openssl_context, unknown ssl_
+-- keys) is refused.
 
 local weir = require "weir"
 local arrays = require "resty.weir.pgmoon.arrays"
@@ -46,17 +48,20 @@ Base.__index = Base
 --- The class, which makes an object when it is called.
 local Postgres = setmetatable({ __base = Base, __name = "Postgres" }, { __index = Base })
 
--- ---- making -------------------------------------------------------------------------------------------------------
+-- ---- making -----------------------------------------------------------------------------------------------
 
 local kept = { -- options that the object shows under their names
-    "user", "host", "port", "database", "password", "ssl", "ssl_verify", "ssl_required", "convert_null", "numeric_mode",
+    "user", "host", "port", "database", "password", "ssl", "ssl_verify", "ssl_required", "convert_null",
+    "numeric_mode",
     "context",
 }
 
 local function milliseconds(value)
     if value == nil then return nil end
     local number = tonumber(value)
-    if not number then errors.misusef("the timeout is %s; it must be a number of milliseconds", tostring(value)) end
+    if not number then
+        errors.misusef("the timeout is %s; it must be a number of milliseconds", tostring(value))
+    end
     return number > 0 and number or nil
 end
 
@@ -89,7 +94,7 @@ local function login_of(pg)
     return login
 end
 
--- ---- connecting ---------------------------------------------------------------------------------------------------
+-- ---- connecting -------------------------------------------------------------------------------------------
 
 --- The client handle of Weir that queries go through, for what pgmoon has no words for.
 function Base:handle()
@@ -101,7 +106,8 @@ function Base:handle()
     return handle
 end
 
--- The first object of an engine finds out whether there is a server behind it; for the others that costs nothing.
+-- The first object of an engine finds out whether there is a server behind it; for the others that costs
+-- nothing.
 local function prove(pg)
     if pg.engine.proven then return true end
     local done, err = pg:handle():pipeline(pg.context, { { "select 1" } })
@@ -149,7 +155,7 @@ function Base:keepalive()
     return let_go(self)
 end
 
--- ---- queries ------------------------------------------------------------------------------------------------------
+-- ---- queries ----------------------------------------------------------------------------------------------
 
 --- Runs statements; with parameters one statement, as in extended_query.
 -- @return the result (a list of them, if there were several statements), their number, notifications, notices;
@@ -177,7 +183,7 @@ function Base:wait_for_notification()
     return listening.wait(self, self.timeout and self.timeout / 1000)
 end
 
--- ---- types --------------------------------------------------------------------------------------------------------
+-- ---- types ------------------------------------------------------------------------------------------------
 
 local function own_copy(object, name)
     if rawget(object, name) then return end
@@ -186,7 +192,8 @@ local function own_copy(object, name)
     object[name] = copy
 end
 
---- Values of this type go through the deserializer of this name, which is `fn(self, text, name)` if that is given.
+--- Values of this type go through the deserializer of this name, which is `fn(self, text, name)` if that is
+-- given.
 function Base:set_type_deserializer(oid, name, fn)
     local number = tonumber(oid)
     if not number then errors.misusef("set_type_deserializer: %s is no type OID", tostring(oid)) end
@@ -208,7 +215,7 @@ function Base:setup_hstore()
     return true
 end
 
--- ---- text ---------------------------------------------------------------------------------------------------------
+-- ---- text -------------------------------------------------------------------------------------------------
 
 function Base:escape_literal(value)
     return literals.escape(value, self and self.NULL)
@@ -225,7 +232,9 @@ local function method(fn)
     end
 end
 
-for _, name in ipairs { "encode_bytea", "decode_bytea", "encode_json", "decode_json", "encode_int", "decode_int" } do
+for _, name in ipairs {
+    "encode_bytea", "decode_bytea", "encode_json", "decode_json", "encode_int", "decode_int",
+} do
     Base[name] = method(literals[name])
 end
 Base.encode_array, Base.decode_array = method(arrays.encode_array), method(arrays.decode_array)
@@ -234,20 +243,23 @@ Base.encode_hstore, Base.decode_hstore = method(hstore.encode_hstore), method(hs
 local states = { I = "idle", T = "in a transaction", E = "in a failed transaction" }
 
 function Base:__tostring()
-    return ("<Postgres socket: weir, %s>"):format(self.connected and states[self.transaction_status] or "not connected")
+    local state = self.connected and states[self.transaction_status] or "not connected"
+    return ("<Postgres socket: weir, %s>"):format(state)
 end
 
--- ---- the module ---------------------------------------------------------------------------------------------------
+-- ---- the module -------------------------------------------------------------------------------------------
 
 local pgmoon = { new = new, Postgres = Postgres, VERSION = weir.version, NULL = literals.NULL }
 
 local json = { encode_json = literals.encode_json, decode_json = literals.decode_json }
 
---- Answers require "pgmoon" and its modules too, for libraries that ask for them by name, as Lapis does. To be called
--- before they are loaded.
+--- Answers require "pgmoon" and its modules too, for libraries that ask for them by name, as Lapis does. To
+-- be called before they are loaded.
 function pgmoon.install()
     package.loaded["pgmoon"] = pgmoon
-    package.loaded["pgmoon.arrays"], package.loaded["pgmoon.hstore"], package.loaded["pgmoon.json"] = arrays, hstore, json
+    package.loaded["pgmoon.arrays"] = arrays
+    package.loaded["pgmoon.hstore"] = hstore
+    package.loaded["pgmoon.json"] = json
     package.preload["pgmoon.pool"] = function() return require "resty.weir.pgmoon.pool" end
     return pgmoon
 end

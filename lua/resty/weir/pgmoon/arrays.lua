@@ -7,7 +7,7 @@ local arrays = {}
 
 local NO_SERIALIZER = "table does not implement pgmoon_serialize, can't serialize"
 
--- ---- writing ------------------------------------------------------------------------------------------------------
+-- ---- writing ----------------------------------------------------------------------------------------------
 
 local Array = {} -- the metatable of arrays
 Array.__index = Array
@@ -45,7 +45,8 @@ end
 
 local array_of = { string = 1009, number = 1231, boolean = 1000 }
 
---- The array as a parameter: its type, from the first element that is not NULL (0: the server finds out), and its text.
+--- The array as a parameter: its type, from the first element that is not NULL (0: the server finds out), and
+-- its text.
 function Array:pgmoon_serialize(pg)
     local parts, oid = {}, nil
     for i = 1, #self do
@@ -77,7 +78,7 @@ function arrays.encode_array(list, escape)
     return table.concat(parts)
 end
 
--- ---- reading ------------------------------------------------------------------------------------------------------
+-- ---- reading ----------------------------------------------------------------------------------------------
 
 local function malformed(reader)
     error(("array is malformed at byte %d: %s"):format(reader.at, reader.text:sub(1, 100)), 0)
@@ -134,7 +135,8 @@ function read_list(reader)
     end
 end
 
---- The text of an array as a PostgresArray, bounds or not ('[0:2]={1,2,3}'); indices start at 1. Raises if it is none.
+--- The text of an array as a PostgresArray, bounds or not ('[0:2]={1,2,3}'); indices start at 1. Raises if it
+-- is none.
 -- @param convert  function(text): what an element becomes; nil leaves text
 -- @param null  what stands for NULL, literals.NULL if not given; text that says "NULL" stays text
 function arrays.decode_array(text, convert, null)

@@ -1,8 +1,10 @@
---- What a pgmoon object says to the server, statement by statement: a text is taken apart, BEGIN and COMMIT become a
--- transaction of Weir's, SET becomes the object's, and the rest goes out in as few round trips as it can.
+--- What a pgmoon object says to the server, statement by statement: a text is taken apart, BEGIN and COMMIT
+-- become a transaction of Weir's, SET becomes the object's, and the rest goes out in as few round trips as it
+-- can.
 --
--- Several statements in one text are one transaction, as in the simple protocol. Without a BEGIN or COMMIT among them
--- they are one call of Weir; with one, an implicit transaction is begun that an explicit one takes over.
+-- Several statements in one text are one transaction, as in the simple protocol. Without a BEGIN or COMMIT
+-- among them they are one call of Weir; with one, an implicit transaction is begun that an explicit one takes
+-- over.
 
 local errors = require "weir.errors"
 local listening = require "resty.weir.pgmoon.listening"
@@ -16,7 +18,7 @@ local conversation = {}
 
 local BATCH_MAX = 500 -- statements of one round trip; Weir takes 1024
 
--- ---- a talk: one text on its way ----------------------------------------------------------------------------------
+-- ---- a talk: one text on its way --------------------------------------------------------------------------
 
 local function new_talk(pg, sql)
     local read, heard = values.reader(pg)
@@ -44,7 +46,7 @@ local function succeed(talk, result)
     return true
 end
 
--- ---- transactions -------------------------------------------------------------------------------------------------
+-- ---- transactions -----------------------------------------------------------------------------------------
 
 local ABORTED = "current transaction is aborted, commands ignored until end of transaction block"
 
@@ -86,7 +88,7 @@ local function broken(pg, err)
     end
 end
 
--- ---- sending ------------------------------------------------------------------------------------------------------
+-- ---- sending ----------------------------------------------------------------------------------------------
 
 -- What goes out with the batch, and how many statements of it are ours.
 local function with_settings(pg, batch)
@@ -130,14 +132,16 @@ local function add(talk, item)
     return true
 end
 
--- ---- statements that are more than sent ---------------------------------------------------------------------------
+-- ---- statements that are more than sent -------------------------------------------------------------------
 
 local handlers = {}
 
 function handlers.begin(talk, item)
     local pg = talk.pg
     local wanted, strange = verbs.modes(item.text)
-    if not wanted then return fail(talk, sentences.refused("BEGIN", "'" .. strange .. "' is not understood here")) end
+    if not wanted then
+        return fail(talk, sentences.refused("BEGIN", "'" .. strange .. "' is not understood here"))
+    end
     if pg.unit and pg.implicit then
         pg.implicit = false -- what came before in this text is part of it now
     elseif pg.unit then
@@ -208,7 +212,7 @@ function handlers.set_transaction(talk, item)
     return open_unit(talk, wanted, implicit) and succeed(talk, true)
 end
 
--- ---- settings -----------------------------------------------------------------------------------------------------
+-- ---- settings ---------------------------------------------------------------------------------------------
 
 -- The server says whether it would take them.
 local function adopt(talk, list)
@@ -227,8 +231,8 @@ end
 function handlers.set(talk, item)
     local pg = talk.pg
     if pg.unit then
-        return fail(talk, sentences.refused("SET in a transaction",
-            "it would not outlive it here; SET LOCAL lasts as long as the transaction, SET before BEGIN longer"))
+        return fail(talk, sentences.refused("SET in a transaction", "it would not outlive it here; SET LOCAL "
+            .. "lasts as long as the transaction, SET before BEGIN longer"))
     end
     local name, value, why = settings.read(item.text)
     if not name then return fail(talk, sentences.refused("SET", why)) end
@@ -245,13 +249,14 @@ end
 
 function handlers.discard(talk)
     if talk.pg.unit then
-        return fail(talk, sentences.server_error("25001", "DISCARD ALL cannot run inside a transaction block"))
+        local message = "DISCARD ALL cannot run inside a transaction block"
+        return fail(talk, sentences.server_error("25001", message))
     end
     talk.pg.settings = {}
     return succeed(talk, true)
 end
 
--- ---- the rest -----------------------------------------------------------------------------------------------------
+-- ---- the rest ---------------------------------------------------------------------------------------------
 
 -- Procedures may commit, which would leave the role behind, so Weir wants a transaction around them.
 function handlers.code(talk, item)
@@ -262,8 +267,9 @@ end
 function handlers.alone(talk, item)
     local pg = talk.pg
     if #pg.settings > 0 and not pg.unit and not talk.several then
-        return fail(talk, sentences.refused("a statement that cannot run in a transaction", "there are settings (SET "
-            .. pg.settings[1][1] .. "), which are part of one; RESET them first"))
+        local why = ("there are settings (SET %s), which are part of one; RESET them first"):format(
+            pg.settings[1][1])
+        return fail(talk, sentences.refused("a statement that cannot run in a transaction", why))
     end
     return add(talk, item)
 end
@@ -298,9 +304,11 @@ refuse "copy"
 refuse "two_phase"
 for _, kind in ipairs { "temporary", "prepared", "lock", "cursor" } do refuse_outside(kind) end
 
--- ---- a whole text -------------------------------------------------------------------------------------------------
+-- ---- a whole text -----------------------------------------------------------------------------------------
 
-local in_batch = { plain = true, code = true, alone = true, temporary = true, prepared = true, lock = true, cursor = true }
+local in_batch = {
+    plain = true, code = true, alone = true, temporary = true, prepared = true, lock = true, cursor = true,
+}
 local recovers = { commit = true, rollback = true, rollback_to = true }
 local asks_for_unit = { begin = true, commit = true, rollback = true, set_transaction = true, code = true }
 
@@ -310,7 +318,8 @@ local function take(talk, item)
         return fail(talk, sentences.server_error("25P02", ABORTED))
     end
     if not in_batch[item.kind] and not flush(talk) then return false end
-    if talk.in_one and not pg.unit and in_batch[item.kind] and not open_unit(talk, nil, true) then return false end
+    local begins = talk.in_one and not pg.unit and in_batch[item.kind]
+    if begins and not open_unit(talk, nil, true) then return false end
     return handlers[item.kind](talk, item)
 end
 
@@ -362,7 +371,8 @@ local function pass_on(pg, ok, ...)
     return ...
 end
 
--- Outside of a transaction one object serves any number of coroutines at once; a transaction is one conversation.
+-- Outside of a transaction one object serves any number of coroutines at once; a transaction is one
+-- conversation.
 local function hold(pg, sql, list)
     if pg.unit and pg.talks > 0 then return nil, "the transaction is busy with another query", nil, 0 end
     pg.talks = pg.talks + 1
@@ -387,8 +397,8 @@ end
 local function too_few(sql, count)
     local needed = sqlscan.parameters(sql)
     if needed <= count then return nil end
-    return sentences.server_error("08P01", ('bind message supplies %d parameters, but prepared statement "" requires %d')
-        :format(count, needed))
+    local message = 'bind message supplies %d parameters, but prepared statement "" requires %d'
+    return sentences.server_error("08P01", message:format(count, needed))
 end
 
 --- One statement with parameters. See Postgres:extended_query.

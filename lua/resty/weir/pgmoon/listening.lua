@@ -1,5 +1,6 @@
---- LISTEN and notifications. A connection of the pool cannot listen for anybody, so the object's channels are those of a
--- listener of Weir's, which has a connection of its own and comes back by itself when that is lost.
+--- LISTEN and notifications. A connection of the pool cannot listen for anybody, so the object's channels are
+-- those of a listener of Weir's, which has a connection of its own and comes back by itself when that is
+-- lost.
 
 local compat = require "weir.compat"
 local sentences = require "resty.weir.pgmoon.sentences"
@@ -36,10 +37,11 @@ end
 
 -- The new one listens before the old one stops: twice is better than never.
 local function listen_to(pg, channels)
-    local names, listener, err = names_of(channels), nil, nil
+    local names, listener = names_of(channels), nil
     if #names > 0 then
         local handle = pg:handle()
         if not handle.listen then return nil, sentences.refused("LISTEN", "this build has no listener") end
+        local err
         listener, err = handle:listen(compat.unpack(names))
         if not listener then return nil, err end
     end

@@ -49,7 +49,7 @@ function literals.decode_bytea(text)
     return (text:gsub("\\([\\%d])(%d?%d?)", from_escape))
 end
 
--- ---- JSON ---------------------------------------------------------------------------------------------------------
+-- ---- JSON -------------------------------------------------------------------------------------------------
 
 -- With cjson, as with pgmoon, JSON null is cjson.null; where it is missing, it is weir.null.
 local has_cjson, cjson = pcall(require, "cjson")
@@ -88,12 +88,12 @@ function literals.encode_json(value, escape)
     return (escape or literals.escape)(json_text(value))
 end
 
--- ---- integers of the wire -------------------------------------------------------------------------------------------
+-- ---- integers of the wire ---------------------------------------------------------------------------------
 
 --- A whole number as 2 or 4 bytes, the highest first.
 function literals.encode_int(number, bytes)
     bytes = bytes or 4
-    if bytes ~= 2 and bytes ~= 4 then error("don't know how to encode " .. tostring(bytes) .. " byte(s)", 2) end
+    if bytes ~= 2 and bytes ~= 4 then error("don't know how to encode " .. bytes .. " byte(s)", 2) end
     number = number % 256 ^ bytes
     local out = {}
     for i = bytes, 1, -1 do
@@ -106,7 +106,7 @@ end
 --- The number of 2 bytes (without sign) or 4 (with one).
 function literals.decode_int(text, bytes)
     bytes = bytes or #text
-    if bytes ~= 2 and bytes ~= 4 then error("don't know how to decode " .. tostring(bytes) .. " byte(s)", 2) end
+    if bytes ~= 2 and bytes ~= 4 then error("don't know how to decode " .. bytes .. " byte(s)", 2) end
     local number = 0
     for i = 1, bytes do number = number * 256 + text:byte(i) end
     return number >= 2147483648 and number - 4294967296 or number

@@ -1,11 +1,12 @@
---- From what pgmoon.new takes to an engine of Weir and a client of it. Engines are opened once per process (in nginx per
--- worker) and configuration, by the first connect; they and their connections outlive the objects that use them.
+--- From what pgmoon.new takes to an engine of Weir and a client of it. Engines are opened once per process
+-- (in nginx per worker) and configuration, by the first connect; they and their connections outlive the
+-- objects that use them.
 
 local errors = require "weir.errors"
 
 local logins = {}
 
--- ---- options ------------------------------------------------------------------------------------------------------
+-- ---- options ----------------------------------------------------------------------------------------------
 
 -- What is refused, because leaving it out silently would weaken a connection.
 local refused = {
@@ -25,10 +26,12 @@ local function check_tls(options)
     end
     local version = options.ssl_version
     if version ~= nil and tls_versions[version] == nil then
-        errors.misusef("pgmoon.new: ssl_version is %s; it must be tlsv1_1, tlsv1_2, tlsv1_3 or any", tostring(version))
+        errors.misusef("pgmoon.new: ssl_version is %s; it must be tlsv1_1, tlsv1_2, tlsv1_3 or any",
+            tostring(version))
     end
     for _, key in ipairs { "cafile", "cert", "key" } do
-        if options[key] ~= nil and (type(options[key]) ~= "string" or options[key]:find "%-%-%-%-%-BEGIN") then
+        local path = options[key]
+        if path ~= nil and (type(path) ~= "string" or path:find "%-%-%-%-%-BEGIN") then
             errors.misusef("pgmoon.new: %s must be the path of a file", key)
         end
     end
@@ -42,7 +45,8 @@ local function check_identity(options)
         errors.misuse("pgmoon.new: with a role, claims say who is acting: claims = { sub = ... }")
     end
     if options.bypass_rls == false and options.role == nil and options.weir == nil then
-        errors.misuse("pgmoon.new: a login without a role passes row-level security; to be under it, give role and claims")
+        errors.misuse("pgmoon.new: a login without a role passes row-level security; to be under it, give role "
+            .. "and claims")
     end
 end
 
@@ -59,11 +63,12 @@ function logins.check(options)
     end
     local more = options.weir_options
     if more ~= nil and (type(more) ~= "table" or more.backends or more.clients) then
-        errors.misuse("pgmoon.new: weir_options is a table of what weir.open takes, without backends and clients")
+        errors.misuse("pgmoon.new: weir_options is a table of what weir.open takes, without backends and "
+            .. "clients")
     end
 end
 
--- ---- conninfo -----------------------------------------------------------------------------------------------------
+-- ---- conninfo ---------------------------------------------------------------------------------------------
 
 local function quoted(value)
     return "'" .. tostring(value):gsub("[\\']", "\\%0") .. "'"
@@ -107,16 +112,39 @@ local function conninfo(options)
     return table.concat(parts, " ")
 end
 
--- ---- opening ------------------------------------------------------------------------------------------------------
+-- ---- opening ----------------------------------------------------------------------------------------------
 
 local opened = {} -- key -> { db =, proven = a connection has been made }
 
--- What tells one engine from another. weir_options belong to it by identity: two tables are two engines.
+local ENGINES_MAX = 64 -- a bound for programs that make a new configuration for each request
+
+-- How many are open; those that somebody has closed are forgotten.
+local function count_open()
+    local count = 0
+    for key, engine in pairs(opened) do
+        if engine.db.core:closed() then opened[key] = nil else count = count + 1 end
+    end
+    return count
+end
+
+-- A value as text that tells it from all others; functions are told apart by identity.
+local function text_of(value)
+    if type(value) ~= "table" then
+        return ("%s %s"):format(type(value), (tostring(value):gsub("[%%|{}=]", "%%%0")))
+    end
+    local parts = {}
+    for key, item in pairs(value) do parts[#parts + 1] = text_of(key) .. "=" .. text_of(item) end
+    table.sort(parts)
+    return "{" .. table.concat(parts, "|") .. "}"
+end
+
+-- What tells one engine from another.
 local function key_of(options, target)
-    local parts = { target, options.user, options.password or "", options.role or "", options.pool or "",
-        options.pool_name or "", options.pool_size or "", options.backlog or "", tostring(options.weir_options) }
-    for i, part in ipairs(parts) do parts[i] = tostring(part):gsub("[%%|]", "%%%0") end
-    return table.concat(parts, "|")
+    return text_of {
+        target, user = options.user, password = options.password, role = options.role, pool = options.pool,
+        pool_name = options.pool_name, pool_size = options.pool_size, backlog = options.backlog,
+        more = options.weir_options,
+    }
 end
 
 local function client_options(options)
@@ -124,7 +152,7 @@ local function client_options(options)
         user = options.user, password = options.password, role = options.role,
         max = tonumber(options.pool_size) or 10, queue_max = tonumber(options.backlog),
     }
-    if not options.role then client.bypass_rls = true end -- what a plain login of pgmoon could do, it still can
+    client.bypass_rls = not options.role or nil -- what a plain login of pgmoon could do, it still can
     return client
 end
 
@@ -148,6 +176,10 @@ local function own_engine(options)
     local key = key_of(options, target)
     local engine = opened[key]
     if engine and not engine.db.core:closed() then return engine end
+    if count_open() >= ENGINES_MAX then
+        errors.misusef("pgmoon.new: %d different configurations are in use; functions in weir_options must be "
+            .. "made once, not for each object", ENGINES_MAX)
+    end
     local db, err = open(options, target)
     if not db then return nil, err end
     opened[key] = { db = db, client = options.role and "anon" or "service" }

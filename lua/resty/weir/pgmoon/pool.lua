@@ -1,5 +1,5 @@
---- PostgresPool: several objects of pgmoon behind one that looks like them. With Weir an object holds no connection, so
--- nobody needs this any more; it is here for code that has it.
+--- PostgresPool: several objects of pgmoon behind one that looks like them. With Weir an object holds no
+-- connection, so nobody needs this any more; it is here for code that has it.
 
 local pgmoon = require "resty.weir.pgmoon"
 
@@ -112,10 +112,12 @@ function Pool:active_connections()
     return count
 end
 
-for _, name in ipairs { "escape_literal", "escape_identifier", "encode_bytea", "decode_bytea", "setup_hstore" } do
+for _, name in ipairs {
+    "escape_literal", "escape_identifier", "encode_bytea", "decode_bytea", "setup_hstore",
+} do
     Pool[name] = Postgres[name]
 end
-Pool.NULL, Pool.PG_TYPES, Pool.type_deserializers = Postgres.NULL, Postgres.PG_TYPES, Postgres.type_deserializers
+for _, name in ipairs { "NULL", "PG_TYPES", "type_deserializers" } do Pool[name] = Postgres[name] end
 
 function Pool:__tostring()
     return ("<PostgresPool size: %d>"):format(#self.pool)

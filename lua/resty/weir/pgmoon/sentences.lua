@@ -42,13 +42,15 @@ end
 
 --- An error that the server would give and that is known without asking it.
 function sentences.server_error(sqlstate, message)
-    return errors.new("server_error", message, { severity = "ERROR", sqlstate = sqlstate, outcome = "rolled_back" })
+    local fields = { severity = "ERROR", sqlstate = sqlstate, outcome = "rolled_back" }
+    return errors.new("server_error", message, fields)
 end
 
---- COMMIT of a transaction that had failed before with `err`. PostgreSQL answers it with ROLLBACK and no error, so that
--- whoever has not heard the first one believes his work done.
+--- COMMIT of a transaction that had failed before with `err`. PostgreSQL answers it with ROLLBACK and no
+-- error, so that whoever has not heard the first one believes his work done.
 function sentences.not_committed(err)
-    local message = "COMMIT rolled back the transaction, which had failed before: " .. (err.message or tostring(err))
+    local message = "COMMIT rolled back the transaction, which had failed before: "
+        .. (err.message or tostring(err))
     return sentences.server_error("25P02", message)
 end
 

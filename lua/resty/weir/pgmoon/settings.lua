@@ -1,5 +1,6 @@
---- SET outside of a transaction. A connection belongs to nobody between two statements, so a setting is the object's: it is
--- read here, tried once on the server, and put in front of every statement from then on, for its transaction alone.
+--- SET outside of a transaction. A connection belongs to nobody between two statements, so a setting is the
+-- object's: it is read here, tried once on the server, and put in front of every statement from then on, for
+-- its transaction alone.
 
 local sqlscan = require "weir.sqlscan"
 
@@ -90,7 +91,8 @@ local function subject(rest)
     return special[name:upper()], at
 end
 
---- What a SET or SET SESSION says: name and value (nil: its default again); or nil, nil and why it cannot be done.
+--- What a SET or SET SESSION says: name and value (nil: its default again); or nil, nil and why it cannot be
+-- done.
 function settings.read(sql)
     local rest = sql:gsub("[;%s]+$", ""):match "^%s*[sS][eE][tT]%s+(.*)$"
     if not rest then return nil, nil, "comments before SET" end
@@ -102,7 +104,8 @@ function settings.read(sql)
     if not name then return nil, nil, "it is not of the form SET name = value" end
     local parts = values_at(rest, at, name)
     if not parts then return nil, nil, "its value is not a list of literals" end
-    if name == "client_encoding" and parts[1]:upper():gsub("[^%w]", "") == "UTF8" then return "client_encoding", nil end
+    local is_utf8 = parts[1]:upper():gsub("[^%w]", "") == "UTF8"
+    if name == "client_encoding" and is_utf8 then return name, nil end
     if refused[name] then return nil, nil, refused[name] end
     if is_default(parts) or (name == "timezone" and parts[1]:upper() == "LOCAL") then return name, nil end
     return name, table.concat(parts, ", ")
@@ -116,7 +119,8 @@ function settings.reset_name(sql)
     return (name_at(sql, select(2, sql:find "^%s*%a+") + 1))
 end
 
---- The statement that puts the settings { { name, value }, ... } in force for its transaction; nil if there are none.
+--- The statement that puts the settings { { name, value }, ... } in force for its transaction; nil if there
+-- are none.
 function settings.statement(list)
     if #list == 0 then return nil end
     local calls, statement = {}, {}

@@ -1,5 +1,5 @@
---- Results as pgmoon gives them, and parameters as it takes them. What needs no Lua is decoded in C; the rest arrives as
--- the server's text with its type, and goes through the type deserializers here.
+--- Results as pgmoon gives them, and parameters as it takes them. What needs no Lua is decoded in C; the rest
+-- arrives as the server's text with its type, and goes through the type deserializers here.
 
 local arrays = require "resty.weir.pgmoon.arrays"
 local hstore = require "resty.weir.pgmoon.hstore"
@@ -8,7 +8,7 @@ local types = require "weir.types"
 
 local values = {}
 
--- ---- types --------------------------------------------------------------------------------------------------------
+-- ---- types ------------------------------------------------------------------------------------------------
 
 --- Type OID -> name of its deserializer. What is not here stays text.
 values.PG_TYPES = {
@@ -66,10 +66,12 @@ values.type_deserializers = {
     hstore = function(pg, text) return hstore.decode_hstore(text, pg.convert_null and pg.NULL or nil) end,
 }
 
--- ---- results ------------------------------------------------------------------------------------------------------
+-- ---- results ----------------------------------------------------------------------------------------------
 
 -- What C decodes just as well, as long as nobody has other plans with it.
-local in_c = { [16] = true, [17] = true, [20] = true, [21] = true, [23] = true, [700] = true, [701] = true, [1700] = true }
+local in_c = {
+    [16] = true, [17] = true, [20] = true, [21] = true, [23] = true, [700] = true, [701] = true, [1700] = true,
+}
 local in_c_without_numbers = { [16] = true, [17] = true }
 
 local function is_as_it_was(pg, oid)
@@ -93,7 +95,8 @@ function values.native(pg)
     return chosen
 end
 
--- Name of a column -> what is to be done with it; of two of one name the last counts. Second: whether anything is.
+-- Name of a column -> what is to be done with it; of two of one name the last counts. Second: whether
+-- anything is.
 local function plan(pg, columns, native)
     local steps, needed = {}, false
     for i = 1, #columns, 2 do
@@ -117,7 +120,7 @@ local function finish_row(pg, row, steps, replace)
     end
 end
 
---- A function for pipelines that reads a call's results for this object, and what it has heard: { notices = }.
+--- A function for pipelines that reads a call's results for this object, and where it leaves the notices.
 function values.reader(pg)
     local heard, native, nulls = {}, values.native(pg), pg.convert_null and true or false
     local replace = nulls and pg.NULL ~= literals.NULL
@@ -133,7 +136,7 @@ function values.reader(pg)
     end, heard
 end
 
--- ---- parameters ---------------------------------------------------------------------------------------------------
+-- ---- parameters -------------------------------------------------------------------------------------------
 
 local function table_parameter(pg, value)
     local meta = getmetatable(value)

@@ -1,5 +1,5 @@
---- What a statement is to a session: begins or ends a transaction, sets something that would have to outlive it, or is
--- simply sent. Told by its first words.
+--- What a statement is to a session: begins or ends a transaction, sets something that would have to outlive
+-- it, or is simply sent. Told by its first words.
 
 local sqlscan = require "weir.sqlscan"
 
@@ -25,7 +25,8 @@ local function is_temporary(words)
     return false
 end
 
--- What cannot run in a transaction, and so neither behind settings. Others that cannot are refused by the server.
+-- What cannot run in a transaction, and so neither behind settings. Others that cannot are refused by the
+-- server.
 local function stands_alone(words)
     if words[1] == "VACUUM" then return true end
     if words[2] == "DATABASE" or words[2] == "TABLESPACE" or words[2] == "SYSTEM" then return true end
@@ -58,8 +59,10 @@ local kinds = {
 }
 
 local locks = {}
-for _, name in ipairs { "ADVISORY_LOCK", "ADVISORY_LOCK_SHARED", "TRY_ADVISORY_LOCK", "TRY_ADVISORY_LOCK_SHARED",
-    "ADVISORY_UNLOCK", "ADVISORY_UNLOCK_SHARED", "ADVISORY_UNLOCK_ALL" } do
+for _, name in ipairs {
+    "ADVISORY_LOCK", "ADVISORY_LOCK_SHARED", "TRY_ADVISORY_LOCK", "TRY_ADVISORY_LOCK_SHARED",
+    "ADVISORY_UNLOCK", "ADVISORY_UNLOCK_SHARED", "ADVISORY_UNLOCK_ALL",
+} do
     locks["PG_" .. name] = true
 end
 
@@ -88,7 +91,7 @@ function verbs.kind(sql)
     return holds_cursor(words, sql) and "cursor" or "plain"
 end
 
--- ---- how a transaction is wanted ----------------------------------------------------------------------------------
+-- ---- how a transaction is wanted --------------------------------------------------------------------------
 
 local modes = {
     { "^ISOLATION LEVEL SERIALIZABLE", "isolation", "serializable" },
@@ -111,14 +114,16 @@ local function take_mode(rest, wanted)
     return nil
 end
 
---- What BEGIN, START TRANSACTION or SET TRANSACTION ask for: { isolation =, readonly = }, on top of `before`; or nil and
--- the part that is not understood.
+--- What BEGIN, START TRANSACTION or SET TRANSACTION ask for: { isolation =, readonly = }, on top of `before`;
+-- or nil and the part that is not understood.
 function verbs.modes(sql, before)
     local wanted = {}
     for key, value in pairs(before or {}) do wanted[key] = value end
     local rest = sql:gsub("%-%-[^\r\n]*", " "):gsub("/%*.-%*/", " "):gsub("[;%s]+", " "):upper()
-    rest = rest:gsub("^ ?BEGIN", "", 1):gsub("^ ?START", "", 1):gsub("^ ?SET", "", 1):gsub("^ ?WORK%f[%W]", "", 1)
-        :gsub("^ ?TRANSACTION", "", 1):gsub("^ ", ""):gsub(" $", "")
+    for _, word in ipairs { "BEGIN", "START", "SET", "WORK", "TRANSACTION" } do
+        rest = rest:gsub("^ ?" .. word .. "%f[%W]", "", 1)
+    end
+    rest = rest:gsub("^ ", ""):gsub(" $", "")
     while rest ~= "" do
         local after = take_mode(rest, wanted)
         if not after then return nil, rest end
