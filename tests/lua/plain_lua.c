@@ -1,5 +1,5 @@
-/* What `lua5.4 FILE ARGS...` does, in a program that a sanitizer can be linked into: its runtime must be there from the
- * start, and the stock interpreter's is not. */
+/* What `lua5.4 FILE ARGS...` does, or `luajit FILE ARGS...`, in a program that a sanitizer can be linked into: its
+ * runtime must be there from the start, and the stock interpreter's is not. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -7,15 +7,49 @@
 #include <lua.h>
 #include <lualib.h>
 
+#if LUA_VERSION_NUM < 502
+/* With the C library's memory for every object: LuaJIT's own allocator takes pages from the kernel and would show no
+ * checker what has been freed, nor a search for leaks the pointers that lie in its objects. */
+static void *allocate(void *ctx, void *memory, size_t former, size_t size)
+{
+    (void)ctx;
+    (void)former;
+    if (size > 0) return realloc(memory, size);
+    free(memory);
+    return NULL;
+}
+
+static lua_State *new_state(void)
+{
+    return lua_newstate(allocate, NULL);
+}
+
+static const char *text_of(lua_State *L)
+{
+    if (luaL_callmeta(L, 1, "__tostring")) lua_replace(L, 1);
+    return lua_tostring(L, 1);
+}
+#else
+static lua_State *new_state(void)
+{
+    return luaL_newstate();
+}
+
+static const char *text_of(lua_State *L)
+{
+    return luaL_tolstring(L, 1, NULL);
+}
+#endif
+
 static int with_traceback(lua_State *L)
 {
-    luaL_traceback(L, L, luaL_tolstring(L, 1, NULL), 1);
+    luaL_traceback(L, L, text_of(L), 1);
     return 1;
 }
 
 int main(int argc, char **argv)
 {
-    lua_State *L = luaL_newstate();
+    lua_State *L = new_state();
     int status;
 
     if (L == NULL || argc < 2) {

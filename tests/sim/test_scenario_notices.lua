@@ -168,13 +168,16 @@ local function told(text)
 end
 
 function TestMistakes.test_an_answer_that_makes_no_sense_is_told_with_its_line()
+    -- LuaJIT puts file and line into the error of a yield by itself, and they are not put there twice.
+    local yield_at = rawget(_G, "jit") and "outage.lua:6: " or "outage.lua:6: a function of the answers failed: "
     for _, case in ipairs {
-        { "return 'x'", "a rule must return rows" }, { "coroutine.yield()", "attempt to yield" },
-        { "require('weir').sleep(1)", "must not wait" },
+        { "return 'x'", "outage.lua:6: a function of the answers failed: ", "a rule must return rows" },
+        { "require('weir').sleep(1)", "outage.lua:6: a function of the answers failed: ", "must not wait" },
+        { "coroutine.yield()", yield_at, "attempt to yield" },
     } do
         local text = "},\n  servers = { primary = {\n    answers = { { 'select', function() %s end } } } },"
-        lu.assertStrContains(told(text:format(case[1])), "outage.lua:6: a function of the answers failed: ")
         lu.assertStrContains(told(text:format(case[1])), case[2])
+        lu.assertStrContains(told(text:format(case[1])), case[3])
     end
 end
 
