@@ -5,7 +5,7 @@ build=${WEIR_BUILD:-$root/build}
 
 build_packages="cmake ninja-build gcc libc6-dev pkg-config libpq-dev libuv1-dev lua5.4 liblua5.4-dev lua-dkjson
 postgresql-15"
-test_packages="curl g++ libcmocka-dev libluajit2-5.1-dev lua-unit lua-socket luajit2 openssl pgbouncer prometheus"
+test_packages="curl g++ libcmocka-dev libluajit2-5.1-dev lua-unit lua-socket luajit2 openssl pgbouncer prometheus wrk"
 nginx_packages="nginx nginx-dev libnginx-mod-http-lua lua-resty-core libluajit2-5.1-dev openssl"
 valgrind_packages="valgrind libc6-dbg"
 
@@ -64,8 +64,9 @@ apt_install_without_cluster() {
     return $installed
 }
 
-# The package of PgBouncer starts a pooler at once and at each boot. Nobody asked for one: tests start poolers of their own.
-apt_install_without_pooler() {
+# The packages of PgBouncer and nginx start a server at once and at each boot. Nobody asked for one: tests and examples start
+# servers of their own.
+apt_install_without_services() {
     policy=/usr/sbin/policy-rc.d
     made=
     if [ ! -e $policy ]; then
@@ -74,26 +75,32 @@ apt_install_without_pooler() {
         made=yes
         printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy || return 1
     fi
-    apt_install pgbouncer && installed=0 || installed=1
+    apt_install "$@" && installed=0 || installed=1
     [ -z "$made" ] || rm -f $policy
     trap - EXIT HUP INT TERM
-    rm -f /etc/systemd/system/multi-user.target.wants/pgbouncer.service
+    for package in "$@"; do
+        case $package in
+            pgbouncer | nginx) rm -f /etc/systemd/system/multi-user.target.wants/$package.service ;;
+        esac
+    done
     return $installed
 }
 
 apt_install_all() {
+    services=
     others=
     for package in "$@"; do
-        [ "$package" = pgbouncer ] || others="$others $package"
+        case $package in
+            pgbouncer | *nginx* | lua-resty-core) services="$services $package" ;;
+            *) others="$others $package" ;;
+        esac
     done
     case " $others " in
         *" postgresql-15 "*) apt_install_without_cluster $others ;;
         "  ") ;;
         *) apt_install $others ;;
     esac || return 1
-    case " $* " in
-        *" pgbouncer "*) apt_install_without_pooler ;;
-    esac
+    [ -z "$services" ] || apt_install_without_services $services
 }
 
 # need_packages NAME...: present afterwards, or the script has ended with a sentence.
