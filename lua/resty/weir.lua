@@ -11,6 +11,7 @@
 local weir = require "weir"
 local errors = require "weir.errors"
 local nginx = require "weir.nginx"
+local ngx_core = require "weir.ngx"
 local worker = require "weir.worker"
 
 local ngx = ngx -- luacheck: ignore
@@ -20,6 +21,10 @@ local face = setmetatable({}, { __index = weir })
 --- The engine of weir_policy, the same for all code of this worker.
 -- @return the engine, or nil and an error if this worker could not open it
 function face.db()
+    if not ngx_core.lasting() then
+        return nil, errors.new("open_failed", "lua_code_cache is off: this request has a Lua state of its own, and the "
+            .. "engine lives in the worker's")
+    end
     nginx.start_daemon()
     if worker.db then return worker.db end
     return nil, errors.new("open_failed", worker.why)
@@ -32,7 +37,6 @@ function face.open(options)
         errors.misuse("open: an engine belongs to a worker; in init_by_lua there is none yet. Open it in "
             .. "init_worker_by_lua, or when a module is first used")
     end
-    nginx.start_daemon()
     return weir.open(options)
 end
 

@@ -275,7 +275,7 @@ end
 
 --- Called where a timer can be made; does nothing from the second time on.
 function nginx.start_daemon()
-    if daemon.started then return end
+    if daemon.started or not ngx_core.lasting() then return end
     local ok, started = pcall(ngx.timer.at, 0, serve_checks)
     daemon.started = ok and started and true or nil
 end

@@ -185,11 +185,19 @@ static int ngx_is_exiting(lua_State *L)
     return 1;
 }
 
+/* lasting() -> whether this Lua state is the worker's own: with lua_code_cache off each request has one of its own. */
+static int ngx_lasting(lua_State *L)
+{
+    lua_pushboolean(L, state.L == NULL ||
+                           lua_topointer(L, LUA_REGISTRYINDEX) == lua_topointer(state.L, LUA_REGISTRYINDEX));
+    return 1;
+}
+
 static int open_ngx(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"on_stir", ngx_on_stir},    {"stir", ngx_stir},
-                                         {"serve", ngx_serve},        {"log", ngx_log},
-                                         {"exiting", ngx_is_exiting}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"on_stir", ngx_on_stir},    {"stir", ngx_stir},       {"serve", ngx_serve}, {"log", ngx_log},
+        {"exiting", ngx_is_exiting}, {"lasting", ngx_lasting}, {NULL, NULL}};
     lua_newtable(L);
     luaL_setfuncs(L, functions, 0);
     return 1;

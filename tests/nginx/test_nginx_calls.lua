@@ -156,6 +156,17 @@ function TestCalls:test_what_the_database_said_goes_to_the_log_and_not_to_the_cl
     lu.assertStrContains(self.nginx:log(), "division by zero")
 end
 
+TestCodeCache = { tearDown = TestCalls.tearDown }
+
+function TestCodeCache:test_without_a_code_cache_it_says_why_there_is_no_engine()
+    self.nginx = fixture.start { workers = 1, http = "lua_code_cache off;", server = [[
+        location = / { content_by_lua_block { ngx.say(tostring(select(2, require "resty.weir".db()))) } }
+    ]] }
+    for _ = 1, 3 do
+        lu.assertStrContains(select(2, self.nginx:get "/"), "lua_code_cache is off")
+    end
+end
+
 -- ---- who ends a call -----------------------------------------------------------------------------------------------
 
 local waits = [[
