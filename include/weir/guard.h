@@ -221,6 +221,8 @@ void weir_limit_reclaim(weir_limit *limit, uint32_t owner); /* all a dead owner 
 typedef struct weir_rate weir_rate;
 size_t weir_rate_size(void);
 int weir_rate_init(weir_rate *rate, double per_second, double burst, uint64_t now_ns, char *why);
+/* Changes the configuration of a live limiter: what was taken stays taken. */
+int weir_rate_configure(weir_rate *rate, double per_second, double burst, char *why);
 /* True if one token was taken; else *wait_ns (may be NULL) says when one will be there. */
 bool weir_rate_take(weir_rate *rate, uint64_t now_ns, uint64_t *wait_ns);
 

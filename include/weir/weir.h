@@ -214,6 +214,8 @@ typedef struct weir_options {
     uint64_t cancel_wait_ns;     /* a cancelled connection not back by then is closed */
     uint32_t
         connect_at_once; /* connects under way per server, over all workers of the area, 1 .. 16: the storm cap */
+    double
+        connect_rate; /* connects begun per second per server, over all workers, after a first connect_at_once; 0: off */
     uint32_t prepared_max; /* prepared statements per connection; 0: none */
     weir_queue queue;
     uint64_t queue_target_ns, queue_interval_ns; /* CODEL's */

@@ -175,7 +175,8 @@ function failure:backoff() end
 ---@field lifetime? number (1800; 0: for ever)
 ---@field leak_after? number A unit holding a connection longer is reported (30).
 ---@field cancel_wait? number (10)
----@field connect_at_once? integer 1 to 16 (4).
+---@field connect_at_once? integer 1 to 16 (4), over all workers of the area.
+---@field connect_rate? number Connects per second to one server over all workers; 0 off (0).
 ---@field prepared? integer Prepared statements per connection (256; 0: none).
 ---@field queue? "adaptive"|"fifo"|"codel"|{ kind?: string, target?: number, interval?: number }
 ---@field reset? "auto"|"always"|"never"
@@ -191,6 +192,7 @@ function failure:backoff() end
 ---@field policy_faults? integer Faults in a row that switch a policy off (5).
 ---@field health? weir.health_options
 ---@field area? string A file shared by several workers; private memory without it.
+---@field area_size? integer Bytes: the largest layout that fits.
 ---@field area_group_read? boolean
 ---@field seed? integer
 ---@field null? boolean SQL NULL arrives as weir.null instead of being absent.

@@ -1,8 +1,8 @@
 /* The area: flat, versioned memory that holds everything worth sharing or watching. Private memory for one engine,
  * or a mapped file that several workers and their observers share. Offsets only, no pointers inside.
  *
- * Layout: header | worker slots | pool directory + records | named objects | labels | event ring | a part per
- * worker (meters with gauges, recorder ring, label series), sparse until used; see layout.h. Sizes follow from the
+ * Layout: header | worker slots | directories with records: pools, servers, named objects | labels | event ring | policy
+ * text | a part per worker (meters with gauges, recorder ring, label series), sparse until used; see layout.h. Sizes follow from the
  * shape, which the header repeats, so that a process with another shape or layout version never misreads it: it
  * replaces the file (new inode) and says why.
  *
@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 enum {
-    WR_AREA_LAYOUT = 5, /* bumped whenever any struct in the area changes */
+    WR_AREA_LAYOUT = 6, /* bumped whenever any struct in the area changes */
     WR_NAME_MAX = 64,   /* pools, objects, areas, with NUL */
     WR_LABEL_MAX = 96   /* labels, with NUL */
 };
@@ -36,6 +36,8 @@ struct wr_area_shape {
     uint32_t events;       /* event log entries, a power of two, 16 .. 65536 */
     uint32_t objects;      /* directory entries for guards by name, 0 .. 1024 */
     uint32_t object_bytes; /* bytes of each */
+    uint32_t servers;      /* directory entries for backends by name, 0 .. 64 */
+    uint32_t server_bytes; /* one server's shared record (the engine's: who may connect now) */
 };
 
 /* How many bytes an area of this shape takes; most of them untouched, so that a file of them is sparse. */
@@ -71,6 +73,15 @@ int wr_area_pool(struct wr_area *area, const char *name, void **record, uint32_t
 void wr_area_pool_ready(struct wr_area *area, uint32_t index);
 uint32_t wr_area_pool_count(const struct wr_area *area);
 const char *wr_area_pool_name(const struct wr_area *area, uint32_t index);
+
+/* The same for a server by the name of its backend. */
+int wr_area_server(struct wr_area *area, const char *name, void **record, bool *created);
+void wr_area_server_ready(struct wr_area *area, void *record);
+uint32_t wr_area_server_count(const struct wr_area *area);
+
+/* The record of a place below the count, or NULL while it is being made. */
+void *wr_area_pool_record(const struct wr_area *area, uint32_t index);
+void *wr_area_server_record(const struct wr_area *area, uint32_t index);
 
 /* The same for a guard by name; `kind` keeps names of different kinds apart. */
 int wr_area_object(struct wr_area *area, uint32_t kind, const char *name, void **record, bool *created);

@@ -1,4 +1,4 @@
-/* The directories of pools and of guards by name: places that are filled from the front and never emptied.
+/* The directories of pools, servers and guards by name: places that are filled from the front and never emptied.
  *
  * A place moves free -> claimed (nobody knows for what name yet) -> named (its record is being made) ->
  * ready. While it is not ready, its state names the maker, process and slot; when that one is gone, whoever
@@ -40,6 +40,16 @@ static struct directory objects_of(const struct wr_area *area)
         .count = area->shape.objects,
         .records = area->base + area->at.object_records,
         .stride = area->at.object_stride,
+    };
+}
+
+static struct directory servers_of(const struct wr_area *area)
+{
+    return (struct directory){
+        .entry = (struct wr_entry *)(void *)(area->base + area->at.server_entries),
+        .count = area->shape.servers,
+        .records = area->base + area->at.server_records,
+        .stride = area->at.server_stride,
     };
 }
 
@@ -132,6 +142,32 @@ static void mark_ready(const struct wr_area *area, struct wr_entry *entry)
     atomic_compare_exchange_strong(&entry->state, &state, (uint64_t)READY << PHASE_SHIFT);
 }
 
+/* Of a record that `find` gave out. */
+static void mark_record_ready(const struct wr_area *area, const struct directory *directory,
+                              const void *record)
+{
+    uint64_t offset = (uint64_t)((const char *)record - directory->records);
+    uint64_t stride = directory->stride > 0 ? directory->stride : 1;
+    WR_CHECK(offset % stride == 0 && offset / stride < directory->count);
+    mark_ready(area, &directory->entry[offset / stride]);
+}
+
+/* Places are taken from the front, and nobody passes one that is claimed: the named ones have no gap. */
+static uint32_t named(const struct directory *directory)
+{
+    uint32_t count = 0;
+    while (count < directory->count && phase_of(atomic_load(&directory->entry[count].state)) >= NAMED)
+        count++;
+    return count;
+}
+
+static void *finished(const struct directory *directory, uint32_t index)
+{
+    if (index >= directory->count || phase_of(atomic_load(&directory->entry[index].state)) != READY)
+        return NULL;
+    return directory->records + index * directory->stride;
+}
+
 /* ---- pools ---- */
 
 int wr_area_pool(struct wr_area *area, const char *name, void **record, uint32_t *index, bool *created)
@@ -148,13 +184,16 @@ void wr_area_pool_ready(struct wr_area *area, uint32_t index)
     mark_ready(area, &pools_of(area).entry[index]);
 }
 
-/* Places are taken from the front, and nobody passes one that is claimed: the named ones have no gap. */
 uint32_t wr_area_pool_count(const struct wr_area *area)
 {
     struct directory pools = pools_of(area);
-    uint32_t count = 0;
-    while (count < pools.count && phase_of(atomic_load(&pools.entry[count].state)) >= NAMED) count++;
-    return count;
+    return named(&pools);
+}
+
+void *wr_area_pool_record(const struct wr_area *area, uint32_t index)
+{
+    struct directory pools = pools_of(area);
+    return finished(&pools, index);
 }
 
 const char *wr_area_pool_name(const struct wr_area *area, uint32_t index)
@@ -162,6 +201,35 @@ const char *wr_area_pool_name(const struct wr_area *area, uint32_t index)
     struct directory pools = pools_of(area);
     if (index >= pools.count || phase_of(atomic_load(&pools.entry[index].state)) < NAMED) return "";
     return pools.entry[index].name;
+}
+
+/* ---- servers ---- */
+
+int wr_area_server(struct wr_area *area, const char *name, void **record, bool *created)
+{
+    struct directory servers = servers_of(area);
+    uint32_t index;
+    int code = find(area, &servers, 0, name, &index, created);
+    *record = code == WEIR_OK ? servers.records + index * servers.stride : NULL;
+    return code;
+}
+
+void wr_area_server_ready(struct wr_area *area, void *record)
+{
+    struct directory servers = servers_of(area);
+    mark_record_ready(area, &servers, record);
+}
+
+uint32_t wr_area_server_count(const struct wr_area *area)
+{
+    struct directory servers = servers_of(area);
+    return named(&servers);
+}
+
+void *wr_area_server_record(const struct wr_area *area, uint32_t index)
+{
+    struct directory servers = servers_of(area);
+    return finished(&servers, index);
 }
 
 /* ---- objects ---- */
@@ -178,10 +246,7 @@ int wr_area_object(struct wr_area *area, uint32_t kind, const char *name, void *
 void wr_area_object_ready(struct wr_area *area, void *record)
 {
     struct directory objects = objects_of(area);
-    uint64_t offset = (uint64_t)((char *)record - objects.records);
-    uint64_t stride = objects.stride > 0 ? objects.stride : 1;
-    WR_CHECK(offset % stride == 0 && offset / stride < objects.count);
-    mark_ready(area, &objects.entry[offset / stride]);
+    mark_record_ready(area, &objects, record);
 }
 
 /* ---- names in a file that we join ---- */
@@ -198,6 +263,6 @@ static bool names_end(const struct directory *directory)
 
 bool wr_directories_sound(const struct wr_area *area)
 {
-    struct directory pools = pools_of(area), objects = objects_of(area);
-    return names_end(&pools) && names_end(&objects);
+    struct directory pools = pools_of(area), objects = objects_of(area), servers = servers_of(area);
+    return names_end(&pools) && names_end(&objects) && names_end(&servers);
 }

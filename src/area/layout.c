@@ -7,8 +7,8 @@
 #include <stddef.h>
 
 /* What other processes may have written under the same WR_AREA_LAYOUT. */
-static_assert(sizeof(struct wr_header) == 144, "layout changed: bump WR_AREA_LAYOUT");
-static_assert(offsetof(struct wr_header, checksum) == 136, "the checksum must come last, without padding");
+static_assert(sizeof(struct wr_header) == 152, "layout changed: bump WR_AREA_LAYOUT");
+static_assert(offsetof(struct wr_header, checksum) == 144, "the checksum must come last, without padding");
 static_assert(sizeof(struct wr_shared) == 3 * WR_CACHE_LINE, "layout changed: bump WR_AREA_LAYOUT");
 static_assert(sizeof(struct wr_slot) == WR_CACHE_LINE, "layout changed: bump WR_AREA_LAYOUT");
 static_assert(sizeof(struct wr_entry) == 80, "layout changed: bump WR_AREA_LAYOUT");
@@ -17,7 +17,7 @@ static_assert(sizeof(struct wr_recorded_call) == 344, "layout changed: bump WR_A
 static_assert(sizeof(struct wr_event) == 352, "layout changed: bump WR_AREA_LAYOUT");
 static_assert(sizeof(struct wr_histogram_fine) == 8 * (3 + WR_FINE_BUCKETS), "layout changed");
 static_assert(sizeof(struct wr_histogram_coarse) == 8 * (3 + WR_COARSE_BUCKETS), "layout changed");
-static_assert(sizeof(struct wr_area_shape) == 8 * sizeof(uint32_t), "the shape must have no padding");
+static_assert(sizeof(struct wr_area_shape) == 10 * sizeof(uint32_t), "the shape must have no padding");
 
 /* Words are copied as 8 bytes each, and atomics must be plain memory that other processes can use. */
 static_assert(sizeof(struct wr_recorded_call) % 8 == 0, "recorded calls are copied by words");
@@ -45,6 +45,8 @@ static const struct limit limits[] = {
     {"events", offsetof(struct wr_area_shape, events), 16, 65536, true},
     {"objects", offsetof(struct wr_area_shape, objects), 0, 1024, false},
     {"object_bytes", offsetof(struct wr_area_shape, object_bytes), 0, MOST_RECORD_BYTES, false},
+    {"servers", offsetof(struct wr_area_shape, servers), 0, 64, false},
+    {"server_bytes", offsetof(struct wr_area_shape, server_bytes), 0, MOST_RECORD_BYTES, false},
 };
 
 enum { LIMITS = sizeof limits / sizeof limits[0] };
@@ -116,6 +118,9 @@ void wr_layout_compute(struct wr_layout *layout, const struct wr_area_shape *sha
     layout->object_entries = take(&end, shape->objects * sizeof(struct wr_entry), WR_CACHE_LINE);
     layout->object_stride = round_up(shape->object_bytes, WR_CACHE_LINE);
     layout->object_records = take(&end, shape->objects * layout->object_stride, WR_CACHE_LINE);
+    layout->server_entries = take(&end, shape->servers * sizeof(struct wr_entry), WR_CACHE_LINE);
+    layout->server_stride = round_up(shape->server_bytes, WR_CACHE_LINE);
+    layout->server_records = take(&end, shape->servers * layout->server_stride, WR_CACHE_LINE);
     layout->label_places = label_places_for(shape->labels);
     layout->label_index = take(&end, layout->label_places * sizeof(uint32_t), WR_CACHE_LINE);
     layout->labels = take(&end, shape->labels * sizeof(struct wr_label), WR_CACHE_LINE);

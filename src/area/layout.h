@@ -109,6 +109,7 @@ struct wr_layout {
     uint64_t shared, slots;
     uint64_t pool_entries, pool_records, pool_stride;
     uint64_t object_entries, object_records, object_stride;
+    uint64_t server_entries, server_records, server_stride;
     uint64_t labels, label_index, label_places;
     uint64_t events, policy;
     uint64_t workers, worker_stride;

@@ -97,6 +97,16 @@ int64_t wr_meter_gauge(const struct wr_area *area, uint32_t pool, enum wr_gauge 
     return (int64_t)sum;
 }
 
+uint32_t wr_meter_workers(const struct wr_area *area, uint32_t pool)
+{
+    WR_CHECK(pool < area->shape.pools);
+    uint32_t count = 0;
+    for (uint32_t worker = 1; worker <= wr_slots_used(area); worker++) {
+        if (pool_touched(area, worker, pool) && wr_slot_is_owned(area, worker)) count++;
+    }
+    return count;
+}
+
 static const struct wr_histogram_fine *histogram_of(const struct wr_pool_meter *meter,
                                                     enum wr_pool_histogram which)
 {

@@ -59,7 +59,6 @@ enum wr_gauge {                       /* per pool and worker, zeroed when the wo
                 WR_G_CANCELING,
                 WR_G_WAITING,
                 WR_G_IN_FLIGHT,
-                WR_G_TURNS, /* connects under way: what the storm cap over all workers counts */
                 WR_GAUGES
 };
 
@@ -94,6 +93,9 @@ static inline int64_t wr_gauge_add(_Atomic int64_t *gauge, int64_t n)
 {
     return atomic_fetch_add(gauge, n) + n;
 }
+
+/* Owned slots in which this pool's meter was ever handed out: the workers that have the pool, or had it. */
+uint32_t wr_meter_workers(const struct wr_area *area, uint32_t pool);
 
 /* Sums over all slots. */
 uint64_t wr_meter_counter(const struct wr_area *area, uint32_t pool, enum wr_counter counter);

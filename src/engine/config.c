@@ -190,6 +190,11 @@ static int check_retries(const weir_options *o, char *why)
     if (code == WEIR_OK) code = check_count("retries", o->retries, 0, 1000, why);
     if (code == WEIR_OK) code = check_count("retries_max", o->retries_max, o->retries, 1000, why);
     if (code == WEIR_OK) code = check_count("connect_at_once", o->connect_at_once, 1, 16, why);
+    if (code == WEIR_OK && !(o->connect_rate == 0 || (o->connect_rate >= 0.01 && o->connect_rate <= 1e6))) {
+        wr_text_format(why, WEIR_WHY_MAX, "connect_rate is %g: 0 (off), or 0.01 to 1000000 per second",
+                       o->connect_rate);
+        return WEIR_EINVAL;
+    }
     if (code == WEIR_OK) code = check_count("prepared", o->prepared_max, 0, 10000, why);
     if (code == WEIR_OK) code = check_count("queue", o->queue, WEIR_QUEUE_ADAPTIVE, WEIR_QUEUE_CODEL, why);
     if (code == WEIR_OK) code = check_count("reset", o->reset, WEIR_RESET_AUTO, WEIR_RESET_NEVER, why);

@@ -5,12 +5,13 @@
 #include "engine/call.h"
 #include "engine/health.h"
 #include "engine/lane.h"
+#include "engine/places.h"
 #include "engine/queue.h"
 
 #include <string.h>
 
 #define MS 1000000ull
-enum { CLEAN_WAIT_MS = 5000 };
+enum { CLEAN_WAIT_MS = 5000, NO_MEMORY_POLL_MS = 20 };
 
 static const char *const conn_state_names[WR_CONN_STATES] = {"connecting", "idle",      "leased",  "shared",
                                                              "cleaning",   "canceling", "probing", "closed"};
@@ -122,61 +123,18 @@ static struct wr_conn *conn_memory(struct weir_engine *engine)
     return conn;
 }
 
-/* One more connection, if the cap over all workers allows. The gauge goes up first, so two workers can both be
- * refused but never both be let through. */
-static bool take_place(struct wr_pool *pool)
-{
-    _Atomic int64_t *held = &pool->meter->gauge[WR_G_CONNECTIONS];
-    wr_gauge_add(held, 1);
-    if (!wr_area_is_shared(pool->engine->area)) return true;
-    if (wr_meter_gauge(pool->engine->area, pool->index, WR_G_CONNECTIONS) <= (int64_t)wr_pool_max(pool))
-        return true;
-    wr_gauge_add(held, -1);
-    if (pool->waiting > 0) atomic_store_explicit(&pool->record->wanted, 1, memory_order_relaxed);
-    return false;
-}
-
-/* Connects under way to this pool's server, of all its clients and all workers. */
-static int64_t turns_taken(const struct wr_pool *pool)
-{
-    struct weir_engine *engine = pool->engine;
-    int64_t sum = 0;
-    for (size_t i = 0; i < engine->pool_count; i++) {
-        if (engine->pools[i].backend_index != pool->backend_index) continue;
-        sum += wr_meter_gauge(engine->area, engine->pools[i].index, WR_G_TURNS);
-    }
-    return sum;
-}
-
-/* connect_at_once holds over all workers. As with places, the gauge goes up first, so two can both be refused but never
- * both be let through; who was refused looks again in 20 ms, or when a connect of its own has ended. In an area of our own
- * the driver's crew sees to it, and in order. */
-static bool take_turn(struct wr_pool *pool)
-{
-    struct weir_engine *engine = pool->engine;
-    if (!wr_area_is_shared(engine->area)) return true;
-    wr_gauge_add(&pool->meter->gauge[WR_G_TURNS], 1);
-    if (turns_taken(pool) <= (int64_t)engine->config.options.connect_at_once) return true;
-    wr_gauge_add(&pool->meter->gauge[WR_G_TURNS], -1);
-    return false;
-}
-
-static void give_turn(struct wr_conn *conn)
-{
-    if (conn->turn && wr_area_is_shared(conn->pool->engine->area))
-        wr_gauge_add(&conn->pool->meter->gauge[WR_G_TURNS], -1);
-    conn->turn = false;
-}
-
+/* A place first, then a turn: who could not use it draws no token and no ticket. */
 struct wr_conn *wr_conn_open(struct wr_pool *pool, bool probe)
 {
     struct weir_engine *engine = pool->engine;
-    if (!take_turn(pool)) return NULL;
-    bool placed = take_place(pool);
+    pool->look_again_ns = NO_MEMORY_POLL_MS * MS;
+    if (!wr_place_is_free(pool, &pool->look_again_ns)) return NULL;
+    if (!wr_door_enter(engine, pool->backend_index, &pool->look_again_ns)) return NULL;
+    bool placed = wr_place_take(pool, &pool->look_again_ns);
     struct wr_conn *conn = placed ? conn_memory(engine) : NULL;
     if (conn == NULL) {
-        if (placed) wr_gauge_add(&pool->meter->gauge[WR_G_CONNECTIONS], -1);
-        give_turn(&(struct wr_conn){.pool = pool, .turn = true});
+        if (placed) wr_place_leave(pool);
+        wr_door_leave(engine, pool->backend_index);
         return NULL;
     }
     conn->turn = true;
@@ -194,6 +152,13 @@ struct wr_conn *wr_conn_open(struct wr_pool *pool, bool probe)
     if (code == WEIR_OK) return conn;
     wr_conn_close(conn, WR_N_CLOSED_ERROR);
     return NULL;
+}
+
+/* The connect is over, whatever came of it. */
+static void give_turn(struct wr_conn *conn)
+{
+    if (conn->turn) wr_door_leave(conn->pool->engine, conn->pool->backend_index);
+    conn->turn = false;
 }
 
 /* ---- resting ---------------------------------------------------------------------------------------- */
@@ -354,22 +319,6 @@ static bool wants_reset(const struct wr_conn *conn)
     return rule == WEIR_RESET_ALWAYS || (rule == WEIR_RESET_AUTO && conn->dirty);
 }
 
-/* Another worker waits for a place while this one holds more than its share. Under load nothing is ever idle long enough
- * to be lent (wr_pool_lend), and a worker that comes late would starve. */
-static bool owes_its_place(const struct wr_conn *conn)
-{
-    struct wr_pool *pool = conn->pool;
-    struct wr_area *area = pool->engine->area;
-    if (!wr_area_is_shared(area) || atomic_load_explicit(&pool->record->wanted, memory_order_relaxed) == 0)
-        return false;
-    uint32_t workers = 0;
-    for (uint32_t i = 1; i <= wr_area_shape(area)->workers; i++) workers += wr_area_worker_pid(area, i) != 0;
-    if (workers < 2 || wr_pool_total(pool) <= (wr_pool_max(pool) + workers - 1) / workers) return false;
-    if (atomic_exchange(&pool->record->wanted, 0) == 0) return false;
-    pool->lent_until = pool->engine->now + 2 * WR_SHARED_CAP_POLL_NS; /* or we would take it back at once */
-    return true;
-}
-
 void wr_conn_give_back(struct wr_conn *conn, char transaction, bool dirty)
 {
     struct wr_pool *pool = conn->pool;
@@ -386,7 +335,7 @@ void wr_conn_give_back(struct wr_conn *conn, char transaction, bool dirty)
         wr_conn_close(conn, WR_N_CLOSED_ERROR);
     } else if (!wr_conn_is_stale(conn) && wants_reset(conn)) {
         if (!clean(conn, WR_SEGMENT_RESET)) wr_conn_close(conn, WR_N_CLOSED_ERROR);
-    } else if (owes_its_place(conn)) {
+    } else if (wr_place_is_owed(conn)) {
         wr_conn_close(conn, WR_N_CLOSED_IDLE);
     } else {
         rest(conn);
@@ -424,7 +373,7 @@ void wr_conn_close(struct wr_conn *conn, enum wr_counter reason)
     wr_list_remove(&conn->link);
     pool->count[WR_CONN_CLOSED]--;
     wr_list_append(&engine->retired, &conn->link);
-    wr_gauge_add(&pool->meter->gauge[WR_G_CONNECTIONS], -1);
+    wr_place_leave(pool);
 }
 
 /* ---- the driver's answers ---------------------------------------------------------------------------- */

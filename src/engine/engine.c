@@ -279,7 +279,8 @@ static int start(struct weir_engine *engine, const weir_options *options, char *
         engine->instance = NULL;
         return code;
     }
-    code = open_pools(engine, why);
+    code = wr_doors_open(engine, why);
+    if (code == WEIR_OK) code = open_pools(engine, why);
     if (code != WEIR_OK) return code;
     size_t own_timers = 8 + 4 * engine->pool_count;
     code = wr_engine_reserve_timers(engine, own_timers);

@@ -9,6 +9,7 @@
 #include "base/list.h"
 #include "base/rng.h"
 #include "engine/config.h"
+#include "engine/door.h"
 #include "engine/driver.h"
 
 #include <locale.h>
@@ -98,6 +99,7 @@ struct weir_engine {
     struct wr_timer health_timer;
     struct wr_timer drain_timer;
     struct wr_backend_state backends[WR_BACKENDS_MAX];
+    struct wr_door doors[WR_BACKENDS_MAX];
     struct wr_check_state checks[WR_CHECKS_MAX];
     uint64_t opened_at, opened_wall_us;
 

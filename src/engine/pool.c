@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define MS 1000000ull
-enum { NOBODY_WAITS_POLL_MS = 1000, PEEK_AFTER_MS = 1 };
+enum { PEEK_AFTER_MS = 1 };
 
 /* ---- the pool itself --------------------------------------------------------------------------------------- */
 
@@ -164,9 +164,8 @@ void wr_pool_grow(struct wr_pool *pool)
     size_t wanted = connections_wanted(pool);
     while (wanted > 0 && wr_pool_total(pool) < wr_pool_max(pool)) {
         if (wr_conn_open(pool, false) == NULL) {
-            /* Another worker holds the places, or there is no memory: look again, nobody will call us. */
-            uint64_t again = pool->waiting > 0 ? WR_SHARED_CAP_POLL_NS : NOBODY_WAITS_POLL_MS * MS;
-            wr_engine_arm(engine, &pool->grow_timer, engine->now + again);
+            /* Others hold the places or connect just now, or there is no memory: nobody will call us. */
+            wr_engine_arm(engine, &pool->grow_timer, engine->now + pool->look_again_ns);
             return;
         }
         wanted--;

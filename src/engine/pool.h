@@ -10,9 +10,6 @@
 #include "engine/engine.h"
 #include "guard/discipline.h"
 
-#define WR_SHARED_CAP_POLL_NS                                                                                \
-    20000000ull /* how often who waits for another worker's place or turn looks again */
-
 enum wr_conn_state {
     WR_CONN_CONNECTING = 0, /* with the crew */
     WR_CONN_IDLE,
@@ -37,7 +34,7 @@ struct wr_conn {
     uint64_t opened_at, retire_at; /* retire_at 0: never */
     uint32_t epoch;                /* of the pool when opened; an older one is stale */
     bool probe;                    /* opened for the monitor */
-    bool turn;                     /* is one of the connects under way that connect_at_once counts */
+    bool turn;                     /* is one of the connects under way that the door counts */
     bool resetting;                /* CLEANING: the reset is under way, the rollback done */
     bool dirty;
     struct wr_greeting greeting;
@@ -48,6 +45,8 @@ struct wr_pool_record { /* in the area, shared by all workers; guards follow it 
     _Atomic uint32_t paused;
     uint32_t breaker_at, budget_at; /* offsets from the record */
     _Atomic uint32_t wanted;        /* 1: a worker waits for a place that others' idle connections take up */
+    _Atomic uint32_t claimed;       /* 1: ... and has less than its share: see places.c */
+    _Atomic uint64_t claimed_until;
 };
 
 struct wr_pool {
@@ -75,6 +74,7 @@ struct wr_pool {
     struct wr_discipline discipline;
     uint64_t service_floor_ns; /* decaying minimum of time on the server: nobody is faster */
 
+    uint64_t look_again_ns;      /* after wr_conn_open was refused: how much later it is worth asking again */
     uint64_t lent_until;         /* a place was left to another worker, who has until then to take it */
     uint64_t connect_not_before; /* the server is out of slots (53300): wait for the connections we have */
     uint64_t fill_not_before;    /* up to `min`: after a failed connect that nobody waited for */

@@ -2,17 +2,18 @@
  * size alone, so that all workers, under whatever policy, come to the same one. */
 #include "area/area.h"
 #include "engine/config.h"
+#include "engine/door.h"
 #include "engine/pool.h"
 
 enum { DEFAULT_SHAPE = 5 };
 
 /* Workers are processes, and two for each during a reload of a policy; one label is "other". */
 static const struct {
-    uint32_t workers, pools, labels, calls, events, objects;
+    uint32_t workers, pools, labels, calls, events, objects, servers;
 } shapes[] = {
-    {8, 4, 16, 32, 64, 0},       {8, 8, 16, 64, 64, 4},         {16, 8, 32, 128, 128, 8},
-    {16, 8, 64, 256, 256, 16},   {32, 16, 64, 256, 256, 32},    {64, 32, 128, 256, 256, 64},
-    {64, 32, 256, 512, 512, 64}, {128, 32, 512, 512, 1024, 64},
+    {8, 4, 16, 32, 64, 0, 4},        {8, 8, 16, 64, 64, 4, 8},          {16, 8, 32, 128, 128, 8, 8},
+    {16, 8, 64, 256, 256, 16, 8},    {32, 16, 64, 256, 256, 32, 16},    {64, 32, 128, 256, 256, 64, 32},
+    {64, 32, 256, 512, 512, 64, 32}, {128, 32, 512, 512, 1024, 64, 32},
 };
 
 enum { SHAPES = sizeof shapes / sizeof *shapes };
@@ -29,6 +30,8 @@ static struct wr_area_shape shape_of(size_t index)
         .events = shapes[index].events,
         .objects = shapes[index].objects,
         .object_bytes = 16384,
+        .servers = shapes[index].servers,
+        .server_bytes = (uint32_t)wr_door_bytes(),
     };
 }
 
@@ -38,18 +41,18 @@ static uint64_t size_of(size_t index)
     return wr_area_size(&shape);
 }
 
-/* The smallest that has room for these pools; SHAPES if none has. */
-static size_t least_for(size_t pools)
+/* The smallest that has room for these pools and backends; SHAPES if none has. */
+static size_t least_for(size_t pools, size_t backends)
 {
     size_t index = 0;
-    while (index < SHAPES && shapes[index].pools < pools) index++;
+    while (index < SHAPES && (shapes[index].pools < pools || shapes[index].servers < backends)) index++;
     return index;
 }
 
 int wr_engine_shape(const weir_options *options, struct wr_area_shape *shape, char *why)
 {
     size_t pools = options->client_count * options->backend_count;
-    size_t index = DEFAULT_SHAPE, least = least_for(pools);
+    size_t index = DEFAULT_SHAPE, least = least_for(pools, options->backend_count);
     if (least == SHAPES) {
         wr_text_format(why, WEIR_WHY_MAX, "clients and backends make %zu pools; an area holds %u at most",
                        pools, shapes[SHAPES - 1].pools);

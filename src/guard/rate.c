@@ -18,8 +18,8 @@ static const double fill_seconds_max = 1e8;
 struct weir_rate {
     _Alignas(64) _Atomic uint64_t full_at; /* units since epoch */
     uint64_t epoch_ns;
-    uint64_t interval;  /* units that earn one token */
-    uint64_t tolerance; /* how far full_at may lie ahead before a take is refused */
+    _Atomic uint64_t interval;  /* units that earn one token */
+    _Atomic uint64_t tolerance; /* how far full_at may lie ahead before a take is refused */
 };
 
 static int refuse(char *why, const char *sentence, double value)
@@ -33,7 +33,7 @@ size_t weir_rate_size(void)
     return sizeof(weir_rate);
 }
 
-int weir_rate_init(weir_rate *rate, double per_second, double burst, uint64_t now_ns, char *why)
+static int check(double per_second, double burst, char *why)
 {
     if (!(per_second > 0.0 && per_second <= rate_max)) {
         return refuse(why, "per_second is %g: it must be above 0 and at most 1000000", per_second);
@@ -42,27 +42,51 @@ int weir_rate_init(weir_rate *rate, double per_second, double burst, uint64_t no
     if (!(burst / per_second <= fill_seconds_max)) {
         return refuse(why, "burst is %g: at this per_second it would take more than 1e8 s to fill", burst);
     }
+    return WEIR_OK;
+}
+
+/* Each of the two alone is a value that somebody wanted, should another process read in between. */
+static void store(weir_rate *rate, double per_second, double burst)
+{
+    uint64_t interval = (uint64_t)(1e9 * UNITS_PER_NS / per_second + 0.5);
+    atomic_store_explicit(&rate->interval, interval, memory_order_relaxed);
+    atomic_store_explicit(&rate->tolerance, (uint64_t)((double)interval * (burst - 1.0) + 0.5),
+                          memory_order_relaxed);
+}
+
+int weir_rate_init(weir_rate *rate, double per_second, double burst, uint64_t now_ns, char *why)
+{
+    int code = check(per_second, burst, why);
+    if (code != WEIR_OK) return code;
     WR_CHECK((uintptr_t)rate % 64 == 0);
     memset(rate, 0, sizeof *rate);
     rate->epoch_ns = now_ns;
-    rate->interval = (uint64_t)(1e9 * UNITS_PER_NS / per_second + 0.5);
-    rate->tolerance = (uint64_t)((double)rate->interval * (burst - 1.0) + 0.5);
+    store(rate, per_second, burst);
     return WEIR_OK;
+}
+
+int weir_rate_configure(weir_rate *rate, double per_second, double burst, char *why)
+{
+    int code = check(per_second, burst, why);
+    if (code == WEIR_OK) store(rate, per_second, burst);
+    return code;
 }
 
 bool weir_rate_take(weir_rate *rate, uint64_t now_ns, uint64_t *wait_ns)
 {
     uint64_t now = wr_time_until(now_ns, rate->epoch_ns) * UNITS_PER_NS;
     uint64_t full_at = atomic_load_explicit(&rate->full_at, memory_order_relaxed);
+    uint64_t interval = atomic_load_explicit(&rate->interval, memory_order_relaxed);
+    uint64_t tolerance = atomic_load_explicit(&rate->tolerance, memory_order_relaxed);
     uint64_t from;
     do {
         from = full_at > now ? full_at : now;
-        if (from - now > rate->tolerance) {
-            uint64_t wait = from - now - rate->tolerance;
+        if (from - now > tolerance) {
+            uint64_t wait = from - now - tolerance;
             if (wait_ns != NULL) *wait_ns = (wait + UNITS_PER_NS - 1) / UNITS_PER_NS;
             return false;
         }
-    } while (!atomic_compare_exchange_weak_explicit(&rate->full_at, &full_at, from + rate->interval,
+    } while (!atomic_compare_exchange_weak_explicit(&rate->full_at, &full_at, from + interval,
                                                     memory_order_relaxed, memory_order_relaxed));
     if (wait_ns != NULL) *wait_ns = 0;
     return true;

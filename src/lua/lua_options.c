@@ -368,6 +368,7 @@ static const struct wl_field top_fields[] = {
     {"leak_after", WL_SECONDS, AT(leak_after_ns), 0, 0, NULL},
     {"cancel_wait", WL_DURATION, AT(cancel_wait_ns), 0, 0, NULL},
     {"connect_at_once", WL_WHOLE, AT(connect_at_once), 1, 16, NULL},
+    {"connect_rate", WL_NUMBER, AT(connect_rate), 0, 1e6, NULL},
     {"prepared", WL_WHOLE, AT(prepared_max), 0, 10000, NULL},
     {"queue", WL_NESTED, 0, 0, 0, NULL},
     {"reset", WL_CHOICE, AT(reset), 0, 0, reset_names},

@@ -33,7 +33,9 @@ static inline int area_set_up(void **state)
                                       .calls = 16,
                                       .events = 16,
                                       .objects = 4,
-                                      .object_bytes = 40};
+                                      .object_bytes = 40,
+                                      .servers = 2,
+                                      .server_bytes = 72};
     (void)snprintf(f->directory, sizeof f->directory, "%s/weir-area-XXXXXX", tmp != NULL ? tmp : "/tmp");
     if (mkdtemp(f->directory) == NULL) return -1;
     (void)snprintf(f->path, sizeof f->path, "%s/area", f->directory);

@@ -35,6 +35,8 @@ static void a_shape_out_of_bounds_is_refused_by_field(void **state)
         {offsetof(struct wr_area_shape, events), 131072, "events is 131072"},
         {offsetof(struct wr_area_shape, objects), 1025, "objects is 1025"},
         {offsetof(struct wr_area_shape, object_bytes), UINT32_MAX, "object_bytes is 4294967295"},
+        {offsetof(struct wr_area_shape, servers), 65, "servers is 65"},
+        {offsetof(struct wr_area_shape, server_bytes), UINT32_MAX, "server_bytes is 4294967295"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct wr_area_shape shape = f->shape;
@@ -82,7 +84,9 @@ static struct wr_area_shape random_shape(uint64_t *seed)
                                   .calls = 16u << random_below(seed, 13),
                                   .events = 16u << random_below(seed, 13),
                                   .objects = random_below(seed, 1025),
-                                  .object_bytes = random_below(seed, 9999)};
+                                  .object_bytes = random_below(seed, 9999),
+                                  .servers = random_below(seed, 65),
+                                  .server_bytes = random_below(seed, 9999)};
 }
 
 struct part {
@@ -109,9 +113,12 @@ static void the_parts_of_the_layout_do_not_overlap(void **state)
                                      {at.pool_records, shape.pools * at.pool_stride},
                                      {at.object_entries, shape.objects * sizeof(struct wr_entry)},
                                      {at.object_records, shape.objects * at.object_stride},
+                                     {at.server_entries, shape.servers * sizeof(struct wr_entry)},
+                                     {at.server_records, shape.servers * at.server_stride},
                                      {at.label_index, at.label_places * sizeof(uint32_t)},
                                      {at.labels, shape.labels * sizeof(struct wr_label)},
                                      {at.events, shape.events * sizeof(struct wr_event_cell)},
+                                     {at.policy, sizeof(struct wr_policy_store)},
                                      {at.workers, shape.workers * at.worker_stride},
                                      {at.size, 0}};
         const struct part worker[] = {{0, shape.pools * sizeof(struct wr_pool_meter)},
@@ -122,7 +129,10 @@ static void the_parts_of_the_layout_do_not_overlap(void **state)
                                       {at.worker_stride, 0}};
         assert_in_order(whole, sizeof whole / sizeof whole[0]);
         assert_in_order(worker, sizeof worker / sizeof worker[0]);
-        assert_int_equal((at.pool_records | at.pool_stride | at.object_records | at.object_stride) % 64, 0);
+        assert_int_equal((at.pool_records | at.pool_stride | at.object_records | at.object_stride |
+                          at.server_records | at.server_stride) %
+                             64,
+                         0);
         assert_true(at.label_places >= shape.labels * UINT64_C(2));
     }
 }

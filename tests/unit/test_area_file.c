@@ -72,7 +72,7 @@ static void a_truncated_file_is_replaced(void **state)
     struct wr_layout at;
     char reason[WEIR_WHY_MAX];
     wr_layout_compute(&at, &f->shape);
-    const off_t size[] = {0, 1, 100, 143, 144, 4096, (off_t)at.size - 1, (off_t)at.size + 1};
+    const off_t size[] = {0, 1, 100, 151, 152, 4096, (off_t)at.size - 1, (off_t)at.size + 1};
     for (size_t i = 0; i < sizeof size / sizeof size[0]; i++) {
         assert_int_equal(open_code(f), WEIR_OK);
         assert_int_equal(truncate(f->path, size[i]), 0);
@@ -147,7 +147,7 @@ static void of_a_wrong_size(struct wr_header *header)
 }
 static void with_huge_numbers(struct wr_header *header)
 {
-    memset(&header->shape, 0xff, 32);
+    memset(&header->shape, 0xff, sizeof header->shape);
 }
 static void with_another_name(struct wr_header *header)
 {

@@ -124,6 +124,20 @@ static void bad_knobs_are_refused_by_name(void **state)
     }
 }
 
+static void a_new_configuration_counts_at_once_and_what_was_taken_stays_taken(void **state)
+{
+    weir_rate *rate = *state;
+    begin(rate, 10, 5);
+    assert_int_equal(taken(rate, 100, start_ns), 5);
+    assert_int_equal(weir_rate_configure(rate, 100, 5, NULL), WEIR_OK);
+    assert_int_equal(taken(rate, 100, start_ns), 0);
+    assert_int_equal(taken(rate, 100, start_ns + 600 * ms), 5);
+    assert_int_equal(taken(rate, 100, start_ns + 650 * ms), 5);
+    assert_int_equal(weir_rate_configure(rate, 0, 5, NULL), WEIR_EINVAL);
+    assert_int_equal(weir_rate_configure(rate, 100, 0.5, NULL), WEIR_EINVAL);
+    assert_int_equal(taken(rate, 100, start_ns + 700 * ms), 5);
+}
+
 int main(void)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -135,6 +149,8 @@ int main(void)
         CASE(the_rate_is_kept_in_the_long_run),
         CASE(a_clock_before_the_start_is_the_start),
         CASE(bad_knobs_are_refused_by_name),
+        cmocka_unit_test_setup_teardown(a_new_configuration_counts_at_once_and_what_was_taken_stays_taken,
+                                        set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
