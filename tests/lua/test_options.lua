@@ -105,6 +105,10 @@ local cases = {
         { clients = { anon = { role = "x", maxx = 5 } } },
         "clients.anon.maxx is not a known option; did you mean max?",
     },
+    {
+        { clients = { anon = { role = "x", multiplex = 65 } } },
+        "clients.anon.multiplex is 65; it must be a whole number from 0 to 64",
+    },
     { { clients = { anon = { role = 5 } } }, "clients.anon.role is a number; it must be a string" },
     { { clients = { anon = 5 } }, "clients.anon is a number; it must be a table" },
     {
