@@ -121,6 +121,8 @@ static bool send_deallocate(struct wr_link *link, struct wr_statement *statement
     return true;
 }
 
+/* Writes, as libpq up to 16 does at each Sync. To hold back the writes of shared segments until a turn's end was tried (the
+ * socket made to refuse them; TCP_CORK): the server then starts later, and the rate was the same or lower. */
 static bool sync_up(struct wr_link *link)
 {
     if (!room_for_steps(link, 1)) return false;
@@ -547,7 +549,7 @@ static bool start_segment(struct wr_link *link, const struct wr_segment *segment
     wr_list_append(&link->flights, &flight->place);
     link->writing = flight;
     link->cancel_tries = 0;
-    if (!segment->shared) link->wanted = link->session;
+    link->wanted = link->session;
     return open_results(link, flight, segment->count);
 }
 

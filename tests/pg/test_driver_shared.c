@@ -73,7 +73,7 @@ static int send_shared(struct fixture *f, const weir_statement *one, struct wr_f
                                  .readonly = true,
                                  .shared = true,
                                  .application = "shared",
-                                 .timeout_ms = 10000,
+                                 .timeout_ms = 60000,
                                  .statements = one,
                                  .count = 1};
     return f->loop.driver->send(f->session.link, &segment, fault);
