@@ -64,7 +64,7 @@ struct wr_segment { /* lives until send returns; the statements' memory until th
     bool readonly; /* BEGIN READ ONLY; SINGLE: declared only */
     bool want_xid; /* BEGIN, MORE: also ask for the transaction's id */
     bool shared;   /* SINGLE, readonly: others like it may be under way with it. Each is a transaction of its
-                              * own, and none sets anything that outlives it */
+                              * own, and none relies on what another one sets */
     const char *isolation;   /* BEGIN: NULL for the server's default */
     const char *role;        /* NULL: stay the login */
     const char *claims;      /* JSON, NULL: none */

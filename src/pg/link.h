@@ -38,7 +38,7 @@ struct wr_step {
     struct wr_statement *statement; /* PREPARE, DEALLOCATE: which; else the one executed by name, or NULL */
 };
 
-enum { WR_APPLICATION = 64, WR_PREAMBLES = 64 };
+enum { WR_APPLICATION = 64, WR_PREAMBLES = 128 };
 
 /* What the preamble may hold; also the index of its text. */
 enum {
@@ -47,7 +47,8 @@ enum {
     WR_SHAPE_TIMEOUT = 4,
     WR_SHAPE_APPLICATION = 8,
     WR_SHAPE_SESSION = 16,
-    WR_SHAPE_READONLY = 32
+    WR_SHAPE_READONLY = 32,
+    WR_SHAPE_READONLY_ON = 64 /* by default from now on; goes with SESSION */
 };
 
 struct wr_context {      /* the two settings that change from call to call */
@@ -60,7 +61,8 @@ struct wr_flight { /* one segment under way; the link's, on its list of them or 
     struct wr_list place;
     uint64_t number;
     enum wr_segment_kind kind;
-    bool shared;      /* nothing it sets outlives its own transaction */
+    bool shared;      /* others may be behind it, which rely on nothing it sets */
+    bool settles;     /* shared, and what it sets is the session's */
     uint64_t edition; /* of the statement book by which it was written */
     struct wr_step *steps;
     size_t step_count, step_room, step_at;
@@ -99,6 +101,7 @@ struct wr_link {
     uint64_t timeout_cap_ms;
     struct wr_context baseline, session, wanted, local; /* of a fresh session; now; once this segment is
                                                          * through; of the open transaction */
+    bool made_readonly; /* the session by default, by us; whether it still is, the server reports */
     bool user_prepared; /* SQL-level PREPARE was seen: a reset must clear those too */
 
     uint64_t segment; /* number of the last one sent */
@@ -140,11 +143,34 @@ bool wr_link_push(struct wr_link *link);    /* flushes, and watches what is need
 struct wr_secrets wr_link_secrets(const struct wr_link *link);
 
 /* segment.c */
+struct wr_command {
+    enum wr_step_kind kind;
+    const char *sql;
+    size_t count;
+    const char *const *values;
+    const int *lengths, *formats;
+    const Oid *types;
+};
+bool wr_link_send_unnamed(struct wr_link *link, const struct wr_command *command);
+/* The driver's own texts are worth a name from the first time on. */
+bool wr_link_send_fixed(struct wr_link *link, const struct wr_command *command,
+                        struct wr_statement **statement);
 int wr_link_send(struct wr_link *link, const struct wr_segment *segment, struct wr_fault *fault);
 bool wr_link_send_rollback(struct wr_link *link);     /* our own, to heal; false: broken */
 void wr_link_forget_statements(struct wr_link *link); /* the book is empty, the server to be told so */
 char wr_link_transaction(const struct wr_link *link); /* 'I', 'T', 'E', or 0 */
 bool wr_link_has_room(const struct wr_link *link);
+
+/* preamble.c: each sends what the segment needs and is not in force yet; false: broken */
+bool wr_preamble_single(struct wr_link *link, const struct wr_segment *segment);
+bool wr_preamble_local(struct wr_link *link, const struct wr_segment *segment); /* of a unit's BEGIN */
+bool wr_preamble_more(struct wr_link *link, const struct wr_segment *segment);  /* inside it */
+bool wr_preamble_send(struct wr_link *link, const struct wr_segment *segment, unsigned shape,
+                      const struct wr_context *context, const struct wr_settings *extra);
+unsigned
+wr_preamble_identity(const struct wr_segment *segment); /* what must hold for this transaction alone */
+/* Whether the server says that sessions are read-only by default: "on" or "off". Before 14 it says nothing. */
+bool wr_preamble_readonly(const struct wr_link *link, const char *value);
 
 /* reply.c */
 bool wr_link_read(struct wr_link *link); /* all that has arrived; false: over or gone, hands off the link */

@@ -193,8 +193,8 @@ static bool refuse_copy(struct wr_link *link, struct wr_reply *reply)
 
 /* ---- the end of a segment ---- */
 
-/* What is known of the session afterwards. A shared segment leaves it as it was, failed or not: what it set was its own
- * transaction's. */
+/* What is known of the session afterwards. A shared segment that had others ahead of it leaves it as it was, failed or
+ * not: what it set was its own transaction's. */
 static void settle_session(struct wr_link *link, const struct wr_flight *flight)
 {
     static const struct wr_context nothing;
@@ -202,7 +202,7 @@ static void settle_session(struct wr_link *link, const struct wr_flight *flight)
     if (flight->kind == WR_SEGMENT_RESET && !reply->failed) {
         link->user_prepared = false;
         link->session = link->baseline;
-    } else if (flight->shared) {
+    } else if (flight->shared && !flight->settles) {
         if (reply->dirty || flight->called) link->session = nothing;
     } else {
         link->session = reply->failed || reply->dirty ? nothing : link->wanted;

@@ -7,10 +7,7 @@
 #include "base/text.h"
 
 #include <inttypes.h>
-#include <limits.h>
 #include <string.h>
-
-enum { PREAMBLE_VALUES = 4 };
 
 /* ---- flights and steps ---- */
 
@@ -64,16 +61,7 @@ static struct wr_step *push_step(struct wr_link *link, enum wr_step_kind kind, s
     return step;
 }
 
-struct command {
-    enum wr_step_kind kind;
-    const char *sql;
-    size_t count;
-    const char *const *values;
-    const int *lengths, *formats;
-    const Oid *types;
-};
-
-static bool send_unnamed(struct wr_link *link, const struct command *command)
+bool wr_link_send_unnamed(struct wr_link *link, const struct wr_command *command)
 {
     if (!room_for_steps(link, 1)) return false;
     push_step(link, command->kind, NULL);
@@ -83,14 +71,14 @@ static bool send_unnamed(struct wr_link *link, const struct command *command)
 
 static bool send_text(struct wr_link *link, enum wr_step_kind kind, const char *sql)
 {
-    return send_unnamed(link, &(struct command){.kind = kind, .sql = sql});
+    return wr_link_send_unnamed(link, &(struct wr_command){.kind = kind, .sql = sql});
 }
 
 /* A name that another flight gives is not relied upon before the server has said so: that flight may fail. */
-static bool send_named(struct wr_link *link, const struct command *command, struct wr_statement *statement)
+static bool send_named(struct wr_link *link, const struct wr_command *command, struct wr_statement *statement)
 {
     bool unsure = statement->state == WR_STATEMENT_PARSING && statement->parser != link->writing->number;
-    if (unsure) return send_unnamed(link, command);
+    if (unsure) return wr_link_send_unnamed(link, command);
     if (!room_for_steps(link, 2)) return false;
     if (statement->state == WR_STATEMENT_NEW) {
         push_step(link, WR_STEP_PREPARE, statement);
@@ -104,10 +92,11 @@ static bool send_named(struct wr_link *link, const struct command *command, stru
 }
 
 /* The driver's own texts are worth a name from the first time on. */
-static bool send_fixed(struct wr_link *link, const struct command *command, struct wr_statement **statement)
+bool wr_link_send_fixed(struct wr_link *link, const struct wr_command *command,
+                        struct wr_statement **statement)
 {
     if (*statement == NULL) *statement = wr_statement_fixed(&link->statements, command->sql);
-    return *statement == NULL || link->statements.off ? send_unnamed(link, command)
+    return *statement == NULL || link->statements.off ? wr_link_send_unnamed(link, command)
                                                       : send_named(link, command, *statement);
 }
 
@@ -146,140 +135,6 @@ static bool send_housekeeping(struct wr_link *link)
     return true;
 }
 
-/* ---- the preamble ---- */
-
-/* What the server would make of it, so that the book compares like with like and no byte can be invalid
- * UTF-8. */
-static void clean_application(char *to, const char *from)
-{
-    size_t length = 0;
-    for (; from[length] != '\0' && length < WR_APPLICATION - 1; length++) {
-        to[length] = from[length] >= ' ' && from[length] <= '~' ? from[length] : '?';
-    }
-    to[length] = '\0';
-}
-
-/* The server's or role's own statement_timeout is a limit somebody set on purpose: ours only ever lowers
- * it. */
-static uint64_t wanted_timeout(const struct wr_link *link, uint64_t timeout_ms)
-{
-    if (timeout_ms > INT_MAX) timeout_ms = INT_MAX;
-    return link->timeout_cap_ms > 0 && timeout_ms > link->timeout_cap_ms ? link->timeout_cap_ms : timeout_ms;
-}
-
-/* `context` is what is in force; it becomes what the segment wants, and the answer tells which parts must be
- * sent. A timeout up to a quarter too long is left alone: the remaining time of a deadline is never twice the
- * same. */
-static unsigned change_context(const struct wr_link *link, struct wr_context *context,
-                               const struct wr_segment *segment)
-{
-    unsigned shape = 0;
-    uint64_t wanted_ms = wanted_timeout(link, segment->timeout_ms);
-    bool near = context->timeout_ms >= wanted_ms && context->timeout_ms * 4 <= wanted_ms * 5;
-    if (segment->timeout_ms > 0 && !near) {
-        context->timeout_ms = wanted_ms;
-        shape |= WR_SHAPE_TIMEOUT;
-    }
-    if (segment->application != NULL) {
-        char name[WR_APPLICATION];
-        clean_application(name, segment->application);
-        if (!context->named || strcmp(context->application, name) != 0) shape |= WR_SHAPE_APPLICATION;
-        context->named = true;
-        memcpy(context->application, name, sizeof name);
-    }
-    return shape;
-}
-
-/* The values of the shape, then the extra settings. `is null` keeps the claims from travelling back. */
-static void write_preamble(struct wr_buffer *sql, unsigned shape, const struct wr_settings *extra)
-{
-    static const char *const names[PREAMBLE_VALUES] = {"role", "request.jwt.claims", "statement_timeout",
-                                                       "application_name"};
-    const char *local = (shape & WR_SHAPE_SESSION) != 0 ? "false" : "true";
-    const char *joint = "select";
-    size_t count = 0;
-    wr_buffer_clear(sql);
-    for (unsigned i = 0; i < PREAMBLE_VALUES; i++, joint = count == 0 ? "select" : ",") {
-        if ((shape & (1u << i)) == 0) continue;
-        wr_buffer_printf(sql, "%s pg_catalog.set_config('%s', $%zu, %s) is null", joint, names[i], ++count,
-                         local);
-    }
-    if ((shape & WR_SHAPE_READONLY) != 0) {
-        wr_buffer_printf(sql, "%s pg_catalog.set_config('transaction_read_only', 'on', true) is null", joint);
-        joint = ",";
-    }
-    for (size_t i = 0; i < (extra == NULL ? 0 : extra->count); i++, joint = ",") {
-        wr_buffer_printf(sql, "%s pg_catalog.set_config($%zu, $%zu, %s) is null", joint, count + 1, count + 2,
-                         local);
-        count += 2;
-    }
-}
-
-static size_t add_settings(const char **values, size_t count, const struct wr_settings *settings)
-{
-    const char *at = settings->text;
-    for (size_t i = 0; i < settings->count * 2; i++) {
-        values[count++] = at;
-        at += strlen(at) + 1;
-    }
-    return count;
-}
-
-static bool send_preamble(struct wr_link *link, const struct wr_segment *segment, unsigned shape,
-                          const struct wr_context *context, const struct wr_settings *extra)
-{
-    char timeout[24];
-    const char *values[PREAMBLE_VALUES + 2 * WR_SETTINGS_MAX];
-    struct command command = {.kind = WR_STEP_PREAMBLE, .values = values};
-    wr_text_format(timeout, sizeof timeout, "%" PRIu64, context->timeout_ms);
-    if ((shape & WR_SHAPE_ROLE) != 0) values[command.count++] = segment->role;
-    if ((shape & WR_SHAPE_CLAIMS) != 0) values[command.count++] = segment->claims;
-    if ((shape & WR_SHAPE_TIMEOUT) != 0) values[command.count++] = timeout;
-    if ((shape & WR_SHAPE_APPLICATION) != 0) values[command.count++] = context->application;
-    if (extra != NULL) command.count = add_settings(values, command.count, extra);
-    struct wr_statement **known = &link->preambles[shape];
-    if (extra != NULL || *known == NULL) {
-        write_preamble(&link->text, shape, extra);
-        if (link->text.failed) return false;
-    }
-    command.sql = extra != NULL || *known == NULL ? link->text.data : (*known)->sql;
-    return extra != NULL ? send_unnamed(link, &command) : send_fixed(link, &command, known);
-}
-
-/* What must hold for this transaction alone. A unit's BEGIN says READ ONLY by itself. */
-static unsigned identity_shape(const struct wr_segment *segment)
-{
-    bool readonly = segment->kind == WR_SEGMENT_SINGLE && segment->readonly;
-    return (segment->role != NULL ? WR_SHAPE_ROLE : 0u) | (segment->claims != NULL ? WR_SHAPE_CLAIMS : 0u) |
-           (readonly ? WR_SHAPE_READONLY : 0u);
-}
-
-/* Role, claims, and whatever else must not outlive the transaction. Behind a pooler nothing is known of the
- * session, and what a session of our own would have been given once is given to each transaction. */
-static bool send_local_preamble(struct wr_link *link, const struct wr_segment *segment)
-{
-    static const struct wr_context nothing;
-    const struct wr_settings *extra = link->pooler && link->settings.count > 0 ? &link->settings : NULL;
-    link->local = link->pooler ? nothing : link->session;
-    unsigned shape = change_context(link, &link->local, segment) | identity_shape(segment);
-    return (shape == 0 && extra == NULL) || send_preamble(link, segment, shape, &link->local, extra);
-}
-
-/* Inside an open transaction only the time left changes. */
-static bool send_more_preamble(struct wr_link *link, const struct wr_segment *segment)
-{
-    unsigned shape = change_context(link, &link->local, segment);
-    return shape == 0 || send_preamble(link, segment, shape, &link->local, NULL);
-}
-
-/* Without role and claims the two settings are the session's, so calls of one kind pay for them once. They
- * take part in the segment's transaction: if that fails, the book forgets them. */
-static bool send_session_preamble(struct wr_link *link, const struct wr_segment *segment)
-{
-    unsigned shape = change_context(link, &link->wanted, segment);
-    return shape == 0 || send_preamble(link, segment, shape | WR_SHAPE_SESSION, &link->wanted, NULL);
-}
-
 /* ---- the caller's statements ---- */
 
 /* One that stands alone gets no name: making room for it would put a DEALLOCATE into its transaction. Neither does one
@@ -289,16 +144,16 @@ static bool send_statement(struct wr_link *link, const weir_statement *given, bo
     struct wr_statement *evicted = NULL, *named = NULL;
     if (!alone && given->types == NULL)
         named = wr_statements_want(&link->statements, given->sql, link->segment, &evicted);
-    struct command command = {.kind = WR_STEP_STATEMENT,
-                              .sql = given->sql,
-                              .count = given->count,
-                              .values = given->values,
-                              .lengths = given->lengths,
-                              .formats = given->formats,
-                              .types = given->types};
+    struct wr_command command = {.kind = WR_STEP_STATEMENT,
+                                 .sql = given->sql,
+                                 .count = given->count,
+                                 .values = given->values,
+                                 .lengths = given->lengths,
+                                 .formats = given->formats,
+                                 .types = given->types};
     if (evicted != NULL && !send_deallocate(link, evicted)) return false;
     if (named != NULL ? named->may_dirty : wr_sql_may_dirty(given->sql)) link->writing->reply.dirty = true;
-    return named != NULL ? send_named(link, &command, named) : send_unnamed(link, &command);
+    return named != NULL ? send_named(link, &command, named) : wr_link_send_unnamed(link, &command);
 }
 
 static bool send_statements(struct wr_link *link, const struct wr_segment *segment, bool alone)
@@ -318,49 +173,61 @@ static const char guarded_status_sql[] =
 
 static bool send_xid_question(struct wr_link *link, const struct wr_segment *segment)
 {
-    static const struct command command = {.kind = WR_STEP_XID,
-                                           .sql = "select pg_catalog.pg_current_xact_id_if_assigned()"};
+    static const struct wr_command command = {.kind = WR_STEP_XID,
+                                              .sql = "select pg_catalog.pg_current_xact_id_if_assigned()"};
     const char *values[] = {link->life};
-    const struct command guarded = {.kind = WR_STEP_XID,
-                                    .count = 1,
-                                    .values = values,
-                                    .sql = guarded_xid_sql};
+    const struct wr_command guarded = {.kind = WR_STEP_XID,
+                                       .count = 1,
+                                       .values = values,
+                                       .sql = guarded_xid_sql};
     if (!segment->want_xid) return true;
-    return link->pooler ? send_unnamed(link, &guarded) : send_fixed(link, &command, &link->xid_question);
+    return link->pooler ? wr_link_send_unnamed(link, &guarded)
+                        : wr_link_send_fixed(link, &command, &link->xid_question);
 }
 
 /* ---- the kinds of segment ---- */
+
+/* Nothing of this segment's is on its way in the transaction that comes next. */
+static bool begins_anew(const struct wr_flight *flight)
+{
+    return flight->step_count == 0 || flight->steps[flight->step_count - 1].kind == WR_STEP_SYNC;
+}
 
 /* What goes ahead of a statement that stands alone (VACUUM) must not share its transaction, so it gets a Sync
  * of its own; its failure is then not the caller's either. */
 static bool sync_ahead(struct wr_link *link)
 {
     struct wr_flight *flight = link->writing;
-    if (flight->step_count == 0) return true;
+    if (begins_anew(flight)) return true;
     for (size_t i = 0; i < flight->step_count; i++) flight->steps[i].lenient = true;
     return sync_up(link);
+}
+
+/* For one that writes after those that may not. In a transaction of its own: it takes effect in the next. */
+static bool end_readonly(struct wr_link *link)
+{
+    if (!link->made_readonly || !wr_preamble_readonly(link, "on")) return true;
+    return send_text(link, WR_STEP_PLAIN, "RESET default_transaction_read_only") && sync_ahead(link);
 }
 
 /* CREATE DATABASE as the first of several would commit by itself, whatever becomes of the others. With anything ahead of
  * it the server refuses it (25001). */
 static bool make_one_transaction(struct wr_link *link, const struct wr_segment *segment)
 {
-    bool bare = link->writing->step_count == 0 && segment->count > 1;
+    bool bare = begins_anew(link->writing) && segment->count > 1;
     return !bare || !wr_sql_stands_alone(segment->statements[0].sql) ||
            send_text(link, WR_STEP_PLAIN, "select 1");
 }
 
 static bool write_single(struct wr_link *link, const struct wr_segment *segment)
 {
-    bool own = identity_shape(segment) == 0;
+    bool own = wr_preamble_identity(segment) == 0;
     bool alone = own && segment->count == 1 && wr_sql_stands_alone(segment->statements[0].sql);
     /* Behind a pooler nothing can be set for it: not for the session, and it is in no transaction of ours. */
     if (alone && link->pooler) return send_statements(link, segment, true);
-    return send_housekeeping(link) &&
-           (own && !link->pooler ? send_session_preamble(link, segment)
-                                 : send_local_preamble(link, segment)) &&
-           (!alone || sync_ahead(link)) && (alone || make_one_transaction(link, segment)) &&
-           send_statements(link, segment, alone);
+    return (segment->readonly || end_readonly(link)) && send_housekeeping(link) &&
+           wr_preamble_single(link, segment) && (!alone || sync_ahead(link)) &&
+           (alone || make_one_transaction(link, segment)) && send_statements(link, segment, alone);
 }
 
 static const char *begin_text(char *to, size_t size, const struct wr_segment *segment)
@@ -374,9 +241,10 @@ static const char *begin_text(char *to, size_t size, const struct wr_segment *se
 static bool write_begin(struct wr_link *link, const struct wr_segment *segment)
 {
     char begin[64];
-    return send_text(link, WR_STEP_PLAIN, begin_text(begin, sizeof begin, segment)) &&
+    return (segment->readonly || end_readonly(link)) &&
+           send_text(link, WR_STEP_PLAIN, begin_text(begin, sizeof begin, segment)) &&
            send_housekeeping(link) &&
-           send_local_preamble(link, segment) && /* or it would close the preamble too */
+           wr_preamble_local(link, segment) && /* or it would close the preamble too */
            send_statements(link, segment, false) && send_xid_question(link, segment);
 }
 
@@ -385,7 +253,7 @@ static bool write_begin(struct wr_link *link, const struct wr_segment *segment)
 static bool write_more(struct wr_link *link, const struct wr_segment *segment)
 {
     bool failed = PQtransactionStatus(link->conn) == PQTRANS_INERROR;
-    return (failed || (send_housekeeping(link) && send_more_preamble(link, segment))) &&
+    return (failed || (send_housekeeping(link) && wr_preamble_more(link, segment))) &&
            send_statements(link, segment, failed) && send_xid_question(link, segment);
 }
 
@@ -405,9 +273,9 @@ static bool write_rollback(struct wr_link *link, const struct wr_segment *segmen
 
 static bool write_probe(struct wr_link *link, const struct wr_segment *segment)
 {
-    static const struct command command = {.kind = WR_STEP_PLAIN, .sql = "select 1"};
+    static const struct wr_command command = {.kind = WR_STEP_PLAIN, .sql = "select 1"};
     (void)segment;
-    return send_fixed(link, &command, &link->probe);
+    return wr_link_send_fixed(link, &command, &link->probe);
 }
 
 /* DISCARD ALL, except that it would cost every prepared statement. Those of the SQL command PREPARE can only
@@ -426,7 +294,7 @@ static bool write_reset(struct wr_link *link, const struct wr_segment *segment)
     link->wanted = link->baseline;
     return send_housekeeping(link) &&
            (link->settings.count == 0 || link->pooler ||
-            send_preamble(link, segment, WR_SHAPE_SESSION, &link->baseline, &link->settings));
+            wr_preamble_send(link, segment, WR_SHAPE_SESSION, &link->baseline, &link->settings));
 }
 
 static bool write_xact_status(struct wr_link *link, const struct wr_segment *segment)
@@ -434,12 +302,12 @@ static bool write_xact_status(struct wr_link *link, const struct wr_segment *seg
     char text[24];
     const char *values[] = {text, link->life};
     wr_text_format(text, sizeof text, "%" PRIu64, segment->xid);
-    return send_unnamed(link, &(struct command){.kind = WR_STEP_XACT,
-                                                .count = link->pooler ? 2 : 1,
-                                                .values = values,
-                                                .sql = link->pooler
-                                                           ? guarded_status_sql
-                                                           : "select pg_catalog.pg_xact_status($1::xid8)"});
+    return wr_link_send_unnamed(
+        link, &(struct wr_command){.kind = WR_STEP_XACT,
+                                   .count = link->pooler ? 2 : 1,
+                                   .values = values,
+                                   .sql = link->pooler ? guarded_status_sql
+                                                       : "select pg_catalog.pg_xact_status($1::xid8)"});
 }
 
 /* ---- sending ---- */
@@ -543,7 +411,7 @@ static bool start_segment(struct wr_link *link, const struct wr_segment *segment
     flight->shared = segment->shared;
     flight->edition = link->statements.edition;
     flight->step_count = flight->step_at = 0;
-    flight->answered = flight->stale = flight->stale_all = flight->called = false;
+    flight->answered = flight->stale = flight->stale_all = flight->called = flight->settles = false;
     flight->reply = (struct wr_reply){.count = 0};
     flight->notices = NULL;
     wr_list_append(&link->flights, &flight->place);

@@ -1,20 +1,22 @@
---- The baseline: PostgreSQL as an OpenResty application speaks to it without Weir, over ngx_lua's cosockets, whose
--- keepalive is the pool. Written from the chapter "Frontend/Backend Protocol" of PostgreSQL's manual.
+--- The baseline: PostgreSQL as an OpenResty application speaks to it without Weir, over ngx_lua's cosockets,
+-- whose keepalive is the pool. Written from the chapter "Frontend/Backend Protocol" of PostgreSQL's manual.
 --
---     local pg, err = cosocket.connect { path = "/run/postgresql/.s.PGSQL.5432", user = "app", database = "app" }
+--     local pg, err = cosocket.connect { path = "/tmp/.s.PGSQL.5432", user = "app", database = "app" }
 --     local rows, err = pg:query("select ...")
 --     pg:keepalive(60000, 64)
 --
--- It is meant to be hard to beat: one send and, for an answer of up to lua_socket_buffer_size, one receive per query;
--- no message is cut out of what was received before its fields are. Only what the bench needs is left out: passwords,
--- TLS, parameters, COPY, notifications.
+-- It is meant to be hard to beat: one send and, for an answer of up to lua_socket_buffer_size, one receive
+-- per query; no message is cut out of what was received before its fields are. Only what the bench needs is
+-- there: no passwords, TLS, parameters, COPY, notifications.
+
+local ngx = ngx -- luacheck: ignore
 
 local new_table = require "table.new"
 
 local byte, char, sub, find = string.byte, string.char, string.sub, string.find
 local tonumber = tonumber
 
-local tcp = ngx.socket.tcp -- luacheck: ignore
+local tcp = ngx.socket.tcp
 
 local cosocket = {}
 
@@ -27,8 +29,8 @@ local RECEIVE_MAX = 65536
 -- ---- bytes ------------------------------------------------------------------------------------------------
 
 local function int32_text(value)
-    return char(math.floor(value / 16777216) % 256, math.floor(value / 65536) % 256, math.floor(value / 256) % 256,
-        value % 256)
+    return char(math.floor(value / 16777216) % 256, math.floor(value / 65536) % 256,
+        math.floor(value / 256) % 256, value % 256)
 end
 
 local function int32(data, at)
@@ -50,8 +52,8 @@ local function broken(self, why)
     return nil, why
 end
 
--- Makes self.data hold `count` bytes from self.at on. What is missing of a long message is asked for by its length,
--- so that it is put together once.
+-- Makes self.data hold `count` bytes from self.at on. What is missing of a long message is asked for by its
+-- length, so that it is put together once.
 local function fetch(self, count)
     local have = #self.data - self.at + 1
     local bytes, err
@@ -90,7 +92,9 @@ local function text(data, at)
     return sub(data, at, zero - 1), zero + 1
 end
 
-local numbers = { [20] = true, [21] = true, [23] = true, [26] = true, [700] = true, [701] = true, [1700] = true }
+local numbers = {
+    [20] = true, [21] = true, [23] = true, [26] = true, [700] = true, [701] = true, [1700] = true,
+}
 local BOOLEAN = 16
 
 -- RowDescription: names and kinds of the columns. Kind 1 is a number, 2 a boolean, 0 stays text.
@@ -148,8 +152,8 @@ local function read_tag(data, at)
     return affected and { affected_rows = affected } or true
 end
 
--- Reads until the server is ready again. Of several statements in one text the last one counts, and so does the first
--- error.
+-- Reads until the server is ready again. Of several statements in one text the last one counts, and so does
+-- the first error.
 local function read_answer(self)
     local result, names, kinds, rows, count, failure, fields
     while true do
@@ -201,7 +205,8 @@ function cosocket.connect(options)
     return greet(self, options)
 end
 
---- Rows as tables by name, { affected_rows = n }, or true; nil, a sentence and its fields if the server objects.
+--- Rows as tables by name, { affected_rows = n }, or true; nil, a sentence and its fields if the server
+-- objects.
 function Connection:query(sql)
     if not self.sock then return nil, "closed" end
     local sent, err = self.sock:send { "Q", int32_text(#sql + 5), sql, "\0" }

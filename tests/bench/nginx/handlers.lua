@@ -1,5 +1,5 @@
---- What the locations of the bench do: each fetches through one variant, and prints one field of what it got, so that
--- everything was decoded. nginx.conf is written by throughput.lua.
+--- What the locations of the bench do: each fetches through one variant, and prints one field of what it
+-- got, so that everything was decoded. nginx.conf is written by throughput.lua.
 
 local ngx = ngx -- luacheck: ignore
 

@@ -2,18 +2,22 @@
 --
 --     lua5.4 tests/bench/nginx/throughput.lua [--seconds N] [--rounds N] [--connections N] [VARIANT...]
 --
--- Variants: hello (no database), cosocket (the baseline: cosocket.lua, a keepalive pool of 64), weir (a pool of 8),
--- multiplex (64 calls share one connection), multiplex-2 (two connections). All of them by default; a variant that
--- this build does not know is skipped, and says why. Each is run with SELECT 1 and with 10 rows of 5 columns, for 10
--- seconds, in 3 rounds, every other one in reverse. WEIR_BUILD_DIR is where the module was built, build/ by default.
+-- Variants: hello (no database), cosocket (the baseline: cosocket.lua, a keepalive pool of 64), weir (a
+-- pool of 8), multiplex (64 calls share one connection), multiplex-2 (two connections). All of them by
+-- default; one that this build does not know is skipped, and says why. Each is run with SELECT 1 and with
+-- 10 rows of 5 columns, for 10 seconds, in 3 rounds, every other one in reverse. WEIR_BUILD_DIR is where
+-- the module was built, build/ by default.
 --
--- nginx has one worker, and starts afresh for each run; wrk drives it with one thread and 64 connections, for a second
--- before anything is counted. PostgreSQL is reached over a Unix socket. A request's CPU time is what the worker (with
--- its threads), or all of PostgreSQL's processes, spent meanwhile, divided by the requests. A figure is the median of
--- its rounds; a ratio is the median of the ratios to the baseline of the same round.
+-- nginx has one worker, and starts afresh for each run; wrk drives it with one thread and 64 connections,
+-- for a second before anything is counted. PostgreSQL is reached over a Unix socket. CPU is what the worker
+-- (with its threads), all of PostgreSQL's processes, or these two and wrk spent meanwhile, in microseconds
+-- per request. On one machine the last bounds the rate. A figure is the median of its rounds; a ratio is
+-- the median of the ratios to the baseline in the same round. On a machine that has other work to do the
+-- rates say little, since the more processes a variant keeps busy, the larger is its share; the CPU columns
+-- still do.
 --
--- Needs root or none of it, nginx with ngx_lua, PostgreSQL's programs, wrk, lua5.4 with lua-socket. Everything lives in
--- a private directory and is gone when this process is, however it ends.
+-- Needs nginx with ngx_lua, PostgreSQL's programs, wrk, lua5.4 with lua-socket. Everything lives in a
+-- private directory and is gone when this process is, however it ends.
 
 local function output_of(command)
     local pipe = assert(io.popen(command))
@@ -22,7 +26,11 @@ local function output_of(command)
     return text, ok, code
 end
 
-local here = output_of("cd '" .. (arg[0]:match "^(.*)/[^/]*$" or ".") .. "' && pwd -P"):match "[^\n]+"
+local function folder_of(path)
+    return output_of("cd '" .. (path:match "^(.*)/[^/]*$" or ".") .. "' && pwd -P"):match "[^\n]+"
+end
+
+local here = folder_of(arg[0])
 local source = here:match "^(.*)/tests/bench/nginx$"
 package.path = source .. "/lua/?.lua;" .. source .. "/lua/?/init.lua;" .. package.path
 
@@ -38,7 +46,8 @@ local expected = { hello = "hello", one = "1", ten = "row 10, with a text that i
 
 local rows = [[
 create table t10 (id int, name text, score float8, active bool, note text);
-insert into t10 select i, 'name ' || i, i * 1.5, i % 2 = 0, 'row ' || i || ', with a text that is forty bytes long'
+insert into t10 select i, 'name ' || i, i * 1.5, i % 2 = 0,
+        'row ' || i || ', with a text that is forty bytes long'
     from generate_series(1, 10) i;
 vacuum analyze t10;
 ]]
@@ -78,14 +87,18 @@ end
 
 -- ---- nginx ------------------------------------------------------------------------------------------------
 
--- The parent of nginx and the keeper of the directory. It reads the pipe that only we hold, so it hears of our end.
+-- The parent of nginx and the keeper of the directory. It reads the pipe that only we hold, so it hears of
+-- our end.
 local guardian = [[
 trap '' INT HUP TERM PIPE
 folder=%s nginx=
 stop() { [ -z "$nginx" ] || { kill -s "$1" "$nginx" 2>/dev/null; wait "$nginx"; nginx=; }; }
 while read -r verb; do
     case $verb in
-    start) setsid nginx -p "$folder" -c "$folder/nginx.conf" >"$folder/said" 2>&1 & nginx=$! ;;
+    start)
+        setsid nginx -p "$folder" -c "$folder/nginx.conf" >"$folder/said" 2>&1 &
+        nginx=$!
+        ;;
     stop) stop QUIT; : >"$folder/stopped" ;;
     esac
 done
@@ -127,11 +140,10 @@ http {
 local function locations()
     local lines = {}
     for name in pairs(texts) do
-        lines[#lines + 1] = ('location /%s/%s { content_by_lua_block { require("handlers").cosocket "%s" } }')
-            :format(BASELINE, name, name)
+        local location = 'location /%s/%s { content_by_lua_block { require("handlers").%s } }'
+        lines[#lines + 1] = location:format(BASELINE, name, ("cosocket %q"):format(name))
         for _, variant in ipairs { "weir", "multiplex", "multiplex-2" } do
-            lines[#lines + 1] = ('location /%s/%s { content_by_lua_block { require("handlers").weir("%s", "%s") } }')
-                :format(variant, name, variant, name)
+            lines[#lines + 1] = location:format(variant, name, ("weir(%q, %q)"):format(variant, name))
         end
     end
     return table.concat(lines, "\n")
@@ -207,7 +219,8 @@ end
 
 local TICKS = tonumber((output_of "getconf CLK_TCK"))
 
--- Seconds of CPU of a process, its threads, and its children that have ended; and those of them in the kernel.
+-- Seconds of CPU of a process, its threads, and its children that have ended; and those of them in the
+-- kernel. "self" are we, and so is whatever we have started and waited for.
 local function cpu_of(pid)
     local text = read("/proc/" .. pid .. "/stat") or ""
     local user, system, of_children, system_of_children = text:match(".*%) %a" .. (" %-?%d+"):rep(10)
@@ -232,8 +245,8 @@ local function milliseconds(text, percent)
 end
 
 local function wrk(nginx, path, seconds, options)
-    local text, ok = output_of(("wrk -t1 -c%d -d%ds --latency http://127.0.0.1:%d%s 2>&1"):format(options.connections,
-        seconds, nginx.port, path))
+    local command = "wrk -t1 -c%d -d%ds --latency http://127.0.0.1:%d%s 2>&1"
+    local text, ok = output_of(command:format(options.connections, seconds, nginx.port, path))
     if not ok then error("wrk failed: " .. text, 0) end
     if text:find "Non%-2xx" or text:find "Socket errors" then
         error(path .. " is not answered as it should be:\n" .. text .. nginx:complaints(), 0)
@@ -241,19 +254,22 @@ local function wrk(nginx, path, seconds, options)
     return text
 end
 
-local function measure(nginx, server, path, options)
-    wrk(nginx, path, 1, options)
+-- What has been spent so far, by whom.
+local function spent(nginx, server)
     local worker, kernel = cpu_of(nginx.worker)
     local postgres = cpu_of_server(server.process)
+    return { worker = worker, kernel = kernel, postgres = postgres, all = worker + postgres + cpu_of "self" }
+end
+
+local function measure(nginx, server, path, options)
+    wrk(nginx, path, 1, options)
+    local before = spent(nginx, server)
     local text = wrk(nginx, path, options.seconds, options)
-    local worker_then, kernel_then = cpu_of(nginx.worker)
-    worker, kernel = worker_then - worker, kernel_then - kernel
-    postgres = cpu_of_server(server.process) - postgres
+    local after = spent(nginx, server)
     local requests, elapsed = text:match "(%d+) requests in ([%d.]+)s"
-    return {
-        rate = requests / elapsed, p50 = milliseconds(text, 50), p99 = milliseconds(text, 99),
-        worker = worker / requests * 1e6, kernel = kernel / requests * 1e6, postgres = postgres / requests * 1e6,
-    }
+    local figures = { rate = requests / elapsed, p50 = milliseconds(text, 50), p99 = milliseconds(text, 99) }
+    for who, seconds in pairs(after) do figures[who] = (seconds - before[who]) / requests * 1e6 end
+    return figures
 end
 
 -- A run of one variant and query; nil and a reason if this build has no such variant.
@@ -316,15 +332,16 @@ local function ratio(case, base, key)
     return median(ratios)
 end
 
-local columns = "%-12s %-9s %8s %17s %7s %7s %9s %7s %6s %6s %6s"
+local columns = "%-11s %-8s %7s %16s %6s %6s %9s %8s %6s %7s %6s %9s %7s"
 
 local function print_row(case, base)
     local rates = values_of(case, "rate")
     local function of(key, format) return (format or "%.1f"):format(median(values_of(case, key))) end
     local function against(key) return base and ("%.2f"):format(ratio(case, base, key)) or "" end
     local range = ("%.0f to %.0f"):format(math.min(table.unpack(rates)), math.max(table.unpack(rates)))
-    print((columns):format(case.variant, texts[case.query] or "-", of("rate", "%.0f"), range, of("p50", "%.2f"),
-        of("p99", "%.2f"), of "worker", of "kernel", of "postgres", against "rate", against "worker"))
+    print(columns:format(case.variant, texts[case.query] or "-", of("rate", "%.0f"), range,
+        of("p50", "%.2f"), of("p99", "%.2f"), of "worker", of "kernel", of "postgres", of "all",
+        against "rate", against "worker", against "all"))
 end
 
 local function print_table(cases)
@@ -332,17 +349,17 @@ local function print_table(cases)
     for _, case in ipairs(cases) do
         if case.variant == BASELINE then base[case.query] = case end
     end
-    print("CPU time in microseconds per request; ratios to " .. BASELINE)
-    print((columns):format("variant", "query", "req/s", "min to max", "p50 ms", "p99 ms", "nginx CPU", "(kernel)", "PG CPU",
-        "req/s", "CPU"))
+    print(("%70s %-32s %s"):format("", "CPU, us a request", "ratio to " .. BASELINE))
+    print(columns:format("variant", "query", "req/s", "from, to", "p50 ms", "p99 ms", "nginx", "(kernel)",
+        "PG", "all", "req/s", "nginx CPU", "all CPU"))
     for _, case in ipairs(cases) do
         if #case.rounds > 0 then print_row(case, base[case.query]) end
     end
 end
 
 local function usage(why)
-    io.stderr:write(why, "\nusage: lua5.4 throughput.lua [--seconds N] [--rounds N] [--connections N] [VARIANT...]\n",
-        "variants: ", table.concat(variants, " "), "\n")
+    io.stderr:write(why, "\nusage: lua5.4 throughput.lua [--seconds N] [--rounds N] [--connections N] ",
+        "[VARIANT...]\nvariants: ", table.concat(variants, " "), "\n")
     os.exit(2)
 end
 
@@ -355,7 +372,8 @@ local function read_arguments()
         if name and math.type(options[name]) == "integer" then
             i = i + 1
             options[name] = math.tointeger(tonumber(arg[i]))
-            if not options[name] or options[name] < 1 then usage("--" .. name .. " needs a number, 1 or more") end
+            local good = options[name] and options[name] >= 1
+            if not good then usage("--" .. name .. " needs a number, 1 or more") end
         elseif known[arg[i]] then
             options.variants[#options.variants + 1] = arg[i]
         else
