@@ -184,7 +184,7 @@ typedef struct weir_client {
     const char *role;            /* ANON: the role statements run under; required */
     bool bypass_rls;             /* SERVICE: must be true, said out loud */
     uint32_t min, max;  /* connections over all workers of the area: 0 <= min <= max, 1 <= max <= 10 000 */
-    uint32_t queue_max; /* waiting calls; 0: 10 * max */
+    uint32_t queue_max; /* waiting calls; 0: 10 for each that may run, so 10 * max, times multiplex */
     /* Calls that may share one connection at a time, 2 .. 64; 0 or 1: none. Only single, declared read-only calls do, each
      * in a transaction of its own; a lost connection then loses them all (class safe). No effect behind a pooler. */
     uint32_t multiplex;

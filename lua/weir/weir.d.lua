@@ -88,7 +88,7 @@ function weir.is_error(value) end
 ---@field bypass_rls? boolean
 ---@field min? integer Connections kept (0).
 ---@field max? integer Connections at most (10).
----@field queue_max? integer Waiting calls (10 * max).
+---@field queue_max? integer Waiting calls (10 * max, times multiplex).
 ---@field multiplex? integer Read-only single calls that may share a connection at a time, up to 64 (0: none).
 
 ---@class weir.breaker_options

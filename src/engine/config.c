@@ -234,7 +234,7 @@ static void copy_strings(struct wr_config *config, const weir_options *from, str
         c->user = copy_string(copier, from->clients[i].user);
         c->password = copy_string(copier, from->clients[i].password);
         c->role = copy_string(copier, from->clients[i].role);
-        if (c->queue_max == 0) c->queue_max = 10 * c->max;
+        if (c->queue_max == 0) c->queue_max = 10 * c->max * (c->multiplex > 1 ? c->multiplex : 1);
     }
     for (size_t i = 0; i < from->check_count; i++) {
         config->checks[i] = from->checks[i];

@@ -141,6 +141,24 @@ static void a_cold_pool_opens_one_connection_for_all_who_can_share_it(void **sta
     close_fake(f);
 }
 
+static void as_many_may_wait_for_a_seat_as_ten_times_those_who_sit(void **state)
+{
+    struct fixture *f = *state;
+    enum { SEATS = 8, ALL = 10 * SEATS };
+    weir_call *calls[ALL];
+    f->client.max = 1;
+    f->client.queue_max = 0;
+    fake_open(&f->fake, &f->options);
+    for (int i = 0; i < ALL; i++) calls[i] = fake_submit(&f->fake, reading, "select 1");
+    run_ms(f, 500);
+    for (int i = 0; i < ALL; i++) {
+        assert_int_equal(fake_code(calls[i]), WEIR_CALL_OK);
+        weir_call_free(calls[i]);
+    }
+    assert_int_equal(f->fake.opened, 1);
+    close_fake(f);
+}
+
 static void without_the_option_nothing_is_shared(void **state)
 {
     struct fixture *f = *state;
@@ -654,6 +672,7 @@ int main(void)
         cmocka_unit_test_setup(reads_share_one_connection, set_up),
         cmocka_unit_test_setup(more_than_multiplex_take_the_next_connection, set_up),
         cmocka_unit_test_setup(a_cold_pool_opens_one_connection_for_all_who_can_share_it, set_up),
+        cmocka_unit_test_setup(as_many_may_wait_for_a_seat_as_ten_times_those_who_sit, set_up),
         cmocka_unit_test_setup(without_the_option_nothing_is_shared, set_up),
         cmocka_unit_test_setup(what_may_lose_or_leave_something_is_alone, set_up),
         cmocka_unit_test_setup(a_unit_has_its_connection_for_itself, set_up),

@@ -35,8 +35,8 @@ end
 
 local clients = { -- by variant; calls that share a connection have to be read-only
     weir = { max = 8 },
-    ["multiplex"] = { max = 1, multiplex = 64, queue_max = 640 },
-    ["multiplex-2"] = { max = 2, multiplex = 64, queue_max = 640 },
+    ["multiplex"] = { max = 1, multiplex = 64 },
+    ["multiplex-2"] = { max = 2, multiplex = 64 },
 }
 
 local handles = {} -- by variant, made when first used
