@@ -114,8 +114,14 @@ function Db:anon(claims)
     return client.new(self, require_client(self.anon_client, "ANON", "client"), claims)
 end
 
+-- Without claims all handles are alike, so there is one.
 function Db:service()
-    return client.new(self, require_client(self.service_client, "SERVICE", "client"))
+    local handle = self.service_handle
+    if not handle then
+        handle = client.new(self, require_client(self.service_client, "SERVICE", "client"))
+        self.service_handle = handle
+    end
+    return handle
 end
 
 --- Runs fn(tx) in one transaction as the client `name`.
