@@ -73,6 +73,7 @@ typedef struct weir_pool_figures {
     /* counters */
     uint64_t started;
     weir_ended ended;
+    uint64_t abandoned; /* their worker died: started, and not among the ended */
     uint64_t attempts, retries;
     uint64_t denied_budget, denied_deadline, denied_unsafe, denied_max; /* retries not made, and why */
     uint64_t

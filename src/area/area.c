@@ -64,6 +64,7 @@ static void area_unmap(struct wr_area *area)
 static void area_free(struct wr_area *area)
 {
     area_unmap(area);
+    wr_free(wr_memory_libc(), area->path);
     wr_free(wr_memory_libc(), area);
 }
 
@@ -112,6 +113,14 @@ void wr_area_close(struct wr_area *area)
 bool wr_area_is_shared(const struct wr_area *area)
 {
     return area->shared;
+}
+
+bool wr_area_is_at_path(const struct wr_area *area)
+{
+    struct stat now;
+    if (area->path == NULL) return true;
+    if (lstat(area->path, &now) != 0) return errno != ENOENT && errno != ENOTDIR;
+    return now.st_dev == area->device && now.st_ino == area->inode;
 }
 
 uint32_t wr_area_worker(const struct wr_area *area)
@@ -235,6 +244,8 @@ static enum finding join_open_file(struct opening *opening, int fd)
         return UNSOUND;
     }
     opening->replaced[0] = '\0';
+    area->device = found.st_dev;
+    area->inode = found.st_ino;
     return claim(opening, fd);
 }
 
@@ -358,6 +369,14 @@ int wr_area_open(struct wr_area **out, const char *path, const char *name, const
     int code = area_new(out, shape, true, opening.why);
     if (code != WEIR_OK) return code;
     opening.area = *out;
+    opening.area->path = wr_alloc(wr_memory_libc(), strlen(path) + 1);
+    if (opening.area->path == NULL) {
+        wr_text_copy(opening.why, WEIR_WHY_MAX, "area: out of memory");
+        area_free(opening.area);
+        *out = NULL;
+        return WEIR_ENOMEM;
+    }
+    memcpy(opening.area->path, path, strlen(path) + 1);
     if (join_or_make(&opening) == JOINED) return WEIR_OK;
     opening.replaced[0] = '\0';
     area_free(opening.area);

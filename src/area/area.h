@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 enum {
-    WR_AREA_LAYOUT = 6, /* bumped whenever any struct in the area changes */
+    WR_AREA_LAYOUT = 7, /* bumped whenever any struct in the area changes */
     WR_NAME_MAX = 64,   /* pools, objects, areas, with NUL */
     WR_LABEL_MAX = 96   /* labels, with NUL */
 };
@@ -60,6 +60,8 @@ int wr_area_open(struct wr_area **out, const char *path, const char *name, const
 void wr_area_close(struct wr_area *area);
 
 bool wr_area_is_shared(const struct wr_area *area);
+/* False if the file that we have mapped is surely no longer the one at its path: removed, or another is there. */
+bool wr_area_is_at_path(const struct wr_area *area);
 uint32_t wr_area_worker(const struct wr_area *area);     /* own slot, >= 1 */
 uint64_t wr_area_created_us(const struct wr_area *area); /* wall clock: since when its meters count */
 const struct wr_area_shape *wr_area_shape(const struct wr_area *area);
@@ -97,8 +99,8 @@ const char *wr_area_label_text(const struct wr_area *area, uint32_t index);
 /* Marks the own slot as alive at this moment (CLOCK_MONOTONIC ns). */
 void wr_area_heartbeat(struct wr_area *area, uint64_t now_ns);
 
-/* Looks at one other slot per call, round robin; if its process is gone (pid and start time), zeroes its gauges
- * and returns its number so that the caller can reclaim guards' leases; else 0. The slot is kept back meanwhile,
+/* Looks at one other slot per call, round robin; if its process is gone (pid and start time), zeroes its gauges,
+ * counts its running calls as abandoned, and returns its number so that the caller can reclaim guards' leases; else 0. The slot is kept back meanwhile,
  * and freed by this handle's next wr_area_reap or wr_area_close; if this process dies first, another reaper gets
  * the number again. Costs four short system calls. */
 uint32_t wr_area_reap(struct wr_area *area);

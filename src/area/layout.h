@@ -137,6 +137,8 @@ struct wr_area {
     struct wr_layout at;
     struct wr_area_shape shape;
     bool shared;
+    char *path; /* NULL: private */
+    uint64_t device, inode;
     uint32_t worker;      /* own slot */
     uint64_t self;        /* own process, see wr_process_self */
     uint32_t reap_next;   /* the slot that wr_area_reap looked at last */

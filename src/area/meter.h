@@ -17,6 +17,7 @@ enum wr_counter {                   /* monotonic, per pool */
                   WR_N_TIMEOUT,
                   WR_N_UNKNOWN,
                   WR_N_CANCELLED, /* calls ended: these sum to ended */
+                  WR_N_ABANDONED, /* calls whose worker died: started, never ended */
                   WR_N_ATTEMPTS,
                   WR_N_RETRIES,
                   WR_N_DENIED_BUDGET,

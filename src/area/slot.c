@@ -3,8 +3,8 @@
  * The owner word moves
  *   free -> owned            wr_slot_claim
  *   owned -> free            wr_slot_release, by the owner, its gauges at zero
- *   owned, dead -> owned     wr_slot_claim by a newcomer, who then zeroes the gauges
- *   owned, dead -> reaped    wr_area_reap, which then zeroes the gauges and tells its caller
+ *   owned, dead -> owned     wr_slot_claim by a newcomer, who then settles it: gauges at zero
+ *   owned, dead -> reaped    wr_area_reap, which then settles it and tells its caller
  *   reaped -> free           the reaper's next look, when its caller has taken back the dead one's leases
  *   reaped, reaper dead -> owned or reaped, as from owned
  * each by one compare-and-swap, so of two processes that see the same corpse one wins, and one that dies
@@ -142,13 +142,25 @@ bool wr_slot_owned_by(const struct wr_area *area, uint32_t worker, uint64_t proc
     return atomic_load(&wr_slot_of(area, worker)->owner) == (OWNED | process);
 }
 
-static void zero_gauges(struct wr_area *area, uint32_t worker)
+/* A dead worker's calls run no more, and nobody will count their end. Its counters say how many there were, exactly: each has
+ * one writer. Whoever is interrupted here leaves a difference for the next, so none is counted twice. */
+static void abandon_calls(struct wr_pool_meter *meter)
+{
+    uint64_t ended = 0;
+    for (int c = WR_N_OK; c <= WR_N_ABANDONED; c++) ended += atomic_load(&meter->counter[c]);
+    uint64_t started = atomic_load(&meter->counter[WR_N_STARTED]);
+    if (started > ended) atomic_fetch_add(&meter->counter[WR_N_ABANDONED], started - ended);
+}
+
+/* Of a slot whose last owner has gone: by whoever has it now. */
+static void settle(struct wr_area *area, uint32_t worker)
 {
     uint64_t touched = atomic_load(&wr_slot_of(area, worker)->pools_touched);
     struct wr_pool_meter *meter = (struct wr_pool_meter *)(void *)wr_worker_part(area, worker);
     for (uint32_t pool = 0; pool < area->shape.pools; pool++) {
         if ((touched & (UINT64_C(1) << pool)) == 0) continue;
         for (int gauge = 0; gauge < WR_GAUGES; gauge++) atomic_store(&meter[pool].gauge[gauge], 0);
+        abandon_calls(&meter[pool]);
     }
 }
 
@@ -198,7 +210,7 @@ bool wr_slot_claim(struct wr_area *area, bool *fresh)
         if (worker != 0) {
             area->worker = worker;
             raise_slots_used(area, worker);
-            zero_gauges(area, worker);
+            settle(area, worker);
             return true;
         }
         if (naps >= area->naps || !any_kept_back(area)) return false;
@@ -217,7 +229,7 @@ static void let_go_of_reaped(struct wr_area *area)
 void wr_slot_release(struct wr_area *area)
 {
     let_go_of_reaped(area);
-    zero_gauges(area, area->worker);
+    settle(area, area->worker);
     uint64_t owner = OWNED | area->self;
     atomic_compare_exchange_strong(&wr_slot_of(area, area->worker)->owner, &owner, 0);
 }
@@ -254,7 +266,7 @@ uint32_t wr_area_reap(struct wr_area *area)
     uint64_t owner = atomic_load(&slot->owner);
     if (owner == 0 || !is_vacant(owner)) return 0;
     if (!atomic_compare_exchange_strong(&slot->owner, &owner, REAPED | area->self)) return 0;
-    zero_gauges(area, worker);
+    settle(area, worker);
     area->reaped = worker;
     return worker;
 }

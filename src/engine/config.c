@@ -1,6 +1,8 @@
 /* Options: defaults, checks, and the deep copy. */
 #include "engine/config.h"
 
+#include "guard/settings.h"
+
 #include <ctype.h>
 #include <string.h>
 
@@ -187,6 +189,8 @@ static int check_retries(const weir_options *o, char *why)
     weir_backoff backoff;
     int code = weir_backoff_init(&backoff, o->backoff, o->backoff_base_ns, o->backoff_cap_ns,
                                  o->backoff_factor, why);
+    if (code == WEIR_OK) code = wr_settings_check(&o->breaker, why);
+    if (code == WEIR_OK) code = weir_budget_check(&o->budget, why);
     if (code == WEIR_OK) code = check_count("retries", o->retries, 0, 1000, why);
     if (code == WEIR_OK) code = check_count("retries_max", o->retries_max, o->retries, 1000, why);
     if (code == WEIR_OK) code = check_count("connect_at_once", o->connect_at_once, 1, 16, why);

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "engine/call.h"
 #include "engine/health.h"
+#include "engine/housekeeping.h"
 #include "engine/policy.h"
 #include "engine/pool.h"
 
@@ -13,7 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { HOUSEKEEPING_NS = 1000000000, WATCHES_AT_FIRST = 64, LAST_NOTICES = 64 };
+enum { WATCHES_AT_FIRST = 64, LAST_NOTICES = 64 };
 
 /* ---- fork ------------------------------------------------------------------------------------------------- */
 
@@ -193,31 +194,6 @@ static int env_watch(void *of, int fd, unsigned events, void (*ready)(void *arg,
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
-static uint32_t last_slot_taken(const struct wr_area *area)
-{
-    uint32_t slot = wr_area_shape(area)->workers;
-    while (slot > 0 && wr_area_worker_pid(area, slot) == 0) slot--;
-    return slot;
-}
-
-/* One look at each slot: what a dead worker held is free again after a second or two, however many workers there are. */
-static void housekeeping_fired(struct wr_timer *timer)
-{
-    struct weir_engine *engine = WR_CONTAINER(timer, struct weir_engine, housekeeping);
-    wr_area_heartbeat(engine->area, engine->now);
-    for (uint32_t looks = last_slot_taken(engine->area); looks > 0; looks--) {
-        uint32_t dead = wr_area_reap(engine->area);
-        if (dead == 0) continue;
-        for (size_t i = 0; i < engine->pool_count; i++) {
-            weir_breaker_reclaim(engine->pools[i].breaker, dead, engine->now);
-        }
-        wr_engine_event(engine, WR_EVENT_AREA, NULL,
-                        "worker %u has died: its leases and connections are reclaimed", dead);
-    }
-    for (size_t i = 0; i < engine->pool_count; i++) wr_pool_lend(&engine->pools[i]);
-    wr_engine_arm(engine, timer, engine->now + HOUSEKEEPING_NS);
-}
-
 static int open_area(struct weir_engine *engine, char *why)
 {
     const weir_options *o = &engine->config.options;
@@ -257,7 +233,6 @@ static void init_lists(struct weir_engine *engine)
     wr_list_init(&engine->spare_conns);
     wr_heap_init(&engine->timers, &engine->memory);
     wr_buffer_init(&engine->report, &engine->memory);
-    engine->housekeeping.fire = housekeeping_fired;
     engine->policy_timer.fire = wr_policy_look;
 }
 
@@ -280,13 +255,13 @@ static int start(struct weir_engine *engine, const weir_options *options, char *
         return code;
     }
     code = wr_doors_open(engine, why);
+    wr_reclaim(engine, wr_area_worker(engine->area));
     if (code == WEIR_OK) code = open_pools(engine, why);
     if (code != WEIR_OK) return code;
     size_t own_timers = 8 + 4 * engine->pool_count;
     code = wr_engine_reserve_timers(engine, own_timers);
     if (code != WEIR_OK) return code;
-    if (wr_area_is_shared(engine->area))
-        wr_engine_arm(engine, &engine->housekeeping, engine->now + HOUSEKEEPING_NS);
+    wr_housekeeping_start(engine);
     wr_policy_watch(engine);
     wr_health_start(engine);
     wr_engine_event(engine, WR_EVENT_ENGINE, NULL, "engine %s opened with %zu pools", options->name,

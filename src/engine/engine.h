@@ -67,6 +67,7 @@ struct weir_engine {
     struct wr_driver_env env;
     struct wr_area *area;
     char replaced[WEIR_WHY_MAX]; /* why the area that was found is not the one we use; "" if it is */
+    bool area_adrift;            /* another file, or none, is where ours was */
     struct wr_rng rng;
     enum wr_engine_state state;
     unsigned forks; /* of this process and its ancestors when opened */

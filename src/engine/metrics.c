@@ -133,6 +133,7 @@ static const struct counted counted[] = {
     COUNTED(ended.timeout, WR_N_TIMEOUT),
     COUNTED(ended.unknown, WR_N_UNKNOWN),
     COUNTED(ended.cancelled, WR_N_CANCELLED),
+    COUNTED(abandoned, WR_N_ABANDONED),
     COUNTED(attempts, WR_N_ATTEMPTS),
     COUNTED(retries, WR_N_RETRIES),
     COUNTED(denied_budget, WR_N_DENIED_BUDGET),

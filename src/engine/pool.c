@@ -20,11 +20,20 @@ static void grow_fired(struct wr_timer *timer)
     wr_pool_serve(WR_CONTAINER(timer, struct wr_pool, grow_timer));
 }
 
-static void place_guards(struct wr_pool *pool)
+static size_t round_up(size_t bytes)
 {
-    char *base = (char *)(void *)pool->record;
-    pool->breaker = (weir_breaker *)(void *)(base + pool->record->breaker_at);
-    pool->budget = (weir_budget *)(void *)(base + pool->record->budget_at);
+    return (bytes + 63) & ~(size_t)63;
+}
+
+size_t wr_pool_record_bytes(void)
+{
+    return round_up(sizeof(struct wr_pool_record)) + round_up(weir_breaker_size()) +
+           round_up(weir_budget_size());
+}
+
+weir_breaker *wr_pool_breaker_in(void *record)
+{
+    return (weir_breaker *)(void *)((char *)record + round_up(sizeof(struct wr_pool_record)));
 }
 
 /* The first worker that sees a pool makes its guards; a later one brings its own configuration: after a policy reload
@@ -33,17 +42,13 @@ static int init_record(struct wr_pool *pool, bool created, char *why)
 {
     struct weir_engine *engine = pool->engine;
     const weir_options *o = &engine->config.options;
+    pool->breaker = wr_pool_breaker_in(pool->record);
+    pool->budget = (weir_budget *)(void *)((char *)pool->breaker + round_up(weir_breaker_size()));
     if (!created) {
-        place_guards(pool);
-        /* Our slot may have been a dead worker's, whose half-open permits nobody has taken back yet. */
-        weir_breaker_reclaim(pool->breaker, wr_area_worker(engine->area), engine->now);
         int code = weir_budget_check(&o->budget, why); /* before anything of a live pool is changed */
         if (code == WEIR_OK) code = weir_breaker_configure(pool->breaker, &o->breaker, engine->now, why);
         return code == WEIR_OK ? weir_budget_configure(pool->budget, &o->budget, engine->now, why) : code;
     }
-    pool->record->breaker_at = 64;
-    pool->record->budget_at = (uint32_t)(64 + ((weir_breaker_size() + 63) & ~(size_t)63));
-    place_guards(pool);
     int code = weir_breaker_init(pool->breaker, &o->breaker, engine->now, why);
     if (code == WEIR_OK) code = weir_budget_init(pool->budget, &o->budget, engine->now, why);
     if (code == WEIR_OK) wr_area_pool_ready(engine->area, pool->index);

@@ -41,11 +41,10 @@ struct wr_conn {
     struct wr_timer timer; /* idle: retirement; canceling, cleaning: patience */
 };
 
-struct wr_pool_record { /* in the area, shared by all workers; guards follow it */
+struct wr_pool_record { /* in the area, shared by all workers; the guards follow it, at fixed offsets */
     _Atomic uint32_t paused;
-    uint32_t breaker_at, budget_at; /* offsets from the record */
-    _Atomic uint32_t wanted;        /* 1: a worker waits for a place that others' idle connections take up */
-    _Atomic uint32_t claimed;       /* 1: ... and has less than its share: see places.c */
+    _Atomic uint32_t wanted;  /* 1: a worker waits for a place that others' idle connections take up */
+    _Atomic uint32_t claimed; /* 1: ... and has less than its share: see places.c */
     _Atomic uint64_t claimed_until;
 };
 
@@ -89,6 +88,9 @@ struct wr_pool {
     uint64_t probe_sent_at;
     uint64_t last_success_at, last_success_ns;
 };
+
+size_t wr_pool_record_bytes(void);
+weir_breaker *wr_pool_breaker_in(void *record);
 
 int wr_pool_init(struct wr_pool *pool, struct weir_engine *engine, size_t client, size_t backend, char *why);
 void wr_pool_release(struct wr_pool *pool); /* all connections closed before */

@@ -234,10 +234,11 @@ static void counters(struct wr_buffer *b, const struct wr_pool *pool, const char
 
 static void pool_counters(struct wr_buffer *b, const struct wr_pool *pool)
 {
-    static const struct named_counter calls[] = {{"started", WR_N_STARTED},    {"ok", WR_N_OK},
-                                                 {"failed", WR_N_FAILED},      {"refused", WR_N_REFUSED},
-                                                 {"timeout", WR_N_TIMEOUT},    {"unknown", WR_N_UNKNOWN},
-                                                 {"cancelled", WR_N_CANCELLED}};
+    static const struct named_counter calls[] = {
+        {"started", WR_N_STARTED},     {"ok", WR_N_OK},
+        {"failed", WR_N_FAILED},       {"refused", WR_N_REFUSED},
+        {"timeout", WR_N_TIMEOUT},     {"unknown", WR_N_UNKNOWN},
+        {"cancelled", WR_N_CANCELLED}, {"abandoned", WR_N_ABANDONED}};
     static const struct named_counter attempts[] = {{"all", WR_N_ATTEMPTS},
                                                     {"retries", WR_N_RETRIES},
                                                     {"denied_budget", WR_N_DENIED_BUDGET},

@@ -20,11 +20,10 @@ enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 static struct wr_area_shape shape_of(size_t index)
 {
-    size_t guards = ((weir_breaker_size() + 63) & ~(size_t)63) + weir_budget_size();
     return (struct wr_area_shape){
         .workers = shapes[index].workers,
         .pools = shapes[index].pools,
-        .pool_bytes = (uint32_t)((sizeof(struct wr_pool_record) + 64 + guards + 63) & ~(size_t)63),
+        .pool_bytes = (uint32_t)wr_pool_record_bytes(),
         .labels = shapes[index].labels,
         .calls = shapes[index].calls,
         .events = shapes[index].events,

@@ -117,6 +117,7 @@ const struct wr_family wr_families[] = {
     {"weir_call_duration_seconds", "seconds", "Whole calls, with waiting and retries, however they ended.",
      WR_HISTOGRAM, WR_OF_SERIES_HISTOGRAM, 0, call_duration},
     {"weir_calls", NULL, "Calls that have ended.", WR_COUNTER, WR_OF_SERIES_U64, 0, calls},
+    COUNTER("weir_calls_abandoned", abandoned, "Calls that were running when their worker died."),
     GAUGE("weir_calls_in_flight", WR_OF_POOL_I64, in_flight, "Calls that have started and not ended."),
     COUNTER("weir_calls_started", started, "Calls taken in."),
     COUNTER("weir_cancels", cancels, "Requests to the server to give up a statement."),

@@ -554,7 +554,9 @@ static void check_sums(struct harness *h, const char *pool)
     char *json = harness_stats(h);
     long sum = 0;
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) sum += number_at(json, pool, "calls", ends[i]);
-    assert_in_range(number_at(json, pool, "calls", "started") - sum, 0, h->died_with_others);
+    assert_int_equal(number_at(json, pool, "calls", "started"),
+                     sum + number_at(json, pool, "calls", "abandoned"));
+    assert_in_range(number_at(json, pool, "calls", "abandoned"), 0, h->died_with_others);
     assert_in_range(sum - number_at(json, pool, "duration_ms", "count"), 0, h->died_with_others);
     assert_in_range(number_at(json, pool, "events", "opened") - number_at(json, pool, "closed", "all") -
                         number_at(json, pool, "connections", "open"),

@@ -486,11 +486,31 @@ static void a_draft_left_by_a_killed_creator_is_used_up(void **state)
     wr_area_close(area);
 }
 
+static void a_file_that_is_no_longer_at_its_path_is_noticed(void **state)
+{
+    struct area_fixture *f = *state;
+    struct wr_area *first = open_area(f), *alone = private_area(f);
+    assert_true(wr_area_is_at_path(first));
+    assert_true(wr_area_is_at_path(alone));
+    assert_int_equal(remove(f->path), 0);
+    assert_false(wr_area_is_at_path(first));
+    struct wr_area *second = open_area(f); /* another file: the two share nothing */
+    assert_string_equal(f->replaced, "");
+    assert_false(wr_area_is_at_path(first));
+    assert_true(wr_area_is_at_path(second));
+    assert_int_equal(join_pool(first, "primary"), 0);
+    assert_int_equal(wr_area_pool_count(second), 0);
+    wr_area_close(first);
+    wr_area_close(second);
+    wr_area_close(alone);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         area_test(a_new_file_gets_the_mode_asked_for_whatever_the_umask),
         area_test(a_new_file_is_sparse_and_alone_in_its_directory),
+        area_test(a_file_that_is_no_longer_at_its_path_is_noticed),
         area_test(a_truncated_file_is_replaced),
         area_test(what_never_was_an_area_is_refused_and_left_alone),
         area_test(a_file_of_another_layout_is_replaced),

@@ -214,6 +214,38 @@ static void a_killed_worker_is_reaped_once_and_its_counts_stay(void **state)
     wr_area_close(area);
 }
 
+static void start_calls_and_stay(struct area_fixture *f, int out, int in)
+{
+    struct wr_area *area = open_in_child(f);
+    void *record;
+    struct wr_pool_meter *meter = wr_meter_pool(area, pool_in_child(area, "primary", &record));
+    wr_count(&meter->counter[WR_N_STARTED], 9);
+    wr_count(&meter->counter[WR_N_OK], 3);
+    wr_count(&meter->counter[WR_N_REFUSED], 2);
+    say(out);
+    (void)hear(in);
+}
+
+static void the_running_calls_of_a_dead_worker_are_counted_as_abandoned_once(void **state)
+{
+    struct area_fixture *f = *state;
+    struct wr_area *area = open_area(f);
+    uint32_t pool = join_pool(area, "primary");
+    for (uint64_t deaths = 1; deaths <= 3; deaths++) {
+        struct child child = start_child(f, start_calls_and_stay);
+        assert_true(hear(child.said));
+        kill_child(&child, true);
+        if (deaths == 2)
+            wr_area_close(open_area(f)); /* a newcomer that takes the slot settles it as a reaper does */
+        (void)reap_all(area);
+        (void)reap_all(area);
+        assert_int_equal(wr_meter_counter(area, pool, WR_N_STARTED), 9 * deaths);
+        assert_int_equal(wr_meter_counter(area, pool, WR_N_OK), 3 * deaths);
+        assert_int_equal(wr_meter_counter(area, pool, WR_N_ABANDONED), 4 * deaths);
+    }
+    wr_area_close(area);
+}
+
 static void slots_change_hands_and_the_sums_only_grow(void **state)
 {
     struct area_fixture *f = *state;
@@ -568,6 +600,7 @@ int main(void)
         area_test(processes_that_open_a_missing_or_spoilt_file_at_once_meet_in_one),
         area_test(a_forked_child_that_closes_its_parents_handle_does_not_free_its_slot),
         area_test(a_killed_worker_is_reaped_once_and_its_counts_stay),
+        area_test(the_running_calls_of_a_dead_worker_are_counted_as_abandoned_once),
         area_test(slots_change_hands_and_the_sums_only_grow),
         area_test(a_dead_workers_slot_is_reported_again_when_its_reaper_dies_too),
         area_test(a_reaped_slot_is_free_only_when_the_reaper_looks_again),

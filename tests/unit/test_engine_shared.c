@@ -141,11 +141,38 @@ static void a_late_worker_gets_its_share_under_constant_load(void **state)
     close_pair(pair);
 }
 
+static int times_told(struct fake *fake, const char *text)
+{
+    static char events[1 << 17];
+    int times = 0;
+    (void)weir_events_json(fake->engine, 0, events, sizeof events);
+    for (const char *at = events; (at = strstr(at, text)) != NULL; at++) times++;
+    return times;
+}
+
+static void a_file_that_is_removed_is_told_of_once_and_work_goes_on(void **state)
+{
+    struct pair *pair = *state;
+    open_pair(pair, CALLS, 4);
+    run_both(pair, FAKE_MS(3000));
+    assert_int_equal(times_told(&pair->one, "no longer at its path"), 0);
+    assert_int_equal(unlink(pair->path), 0);
+    run_both(pair, FAKE_MS(5000));
+    assert_int_equal(times_told(&pair->one, "no longer at its path"), 2); /* by each of the two */
+    weir_call *call = fake_submit(&pair->one, (weir_request){0}, "select 1");
+    run_both(pair, FAKE_MS(100));
+    assert_int_equal(fake_code(call), WEIR_CALL_OK);
+    weir_call_free(call);
+    close_pair(pair);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(connects_under_way_are_counted_over_all_engines, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_connect_that_fails_or_is_given_up_gives_its_turn_back, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(a_file_that_is_removed_is_told_of_once_and_work_goes_on, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(a_late_worker_gets_its_share_under_constant_load, set_up, tear_down),
     };
