@@ -38,6 +38,7 @@ build = {
         ["weir.lab"] = "weir/lab.lua",
         ["weir.limit"] = "weir/limit.lua",
         ["weir.lint"] = "weir/lint.lua",
+        ["weir.listen"] = "weir/listen.lua",
         ["weir.loop"] = "weir/loop.lua",
         ["weir.nginx"] = "weir/nginx.lua",
         ["weir.policyfile"] = "weir/policyfile.lua",

@@ -5,6 +5,7 @@ local compat = require "weir.compat"
 local core = require "weir.core"
 local errors = require "weir.errors"
 local json = require "weir.json"
+local listen = require "weir.listen"
 local loop = require "weir.loop"
 local sqltext = require "weir.sqltext"
 
@@ -123,6 +124,12 @@ function Handle:pipeline(context, statements, read)
     if not call then errors.misuse(key) end
     loop.await(call, key)
     return read_and_free(call, self.null, read)
+end
+
+--- Listens to channels on a connection of its own; waits until the server has confirmed.
+-- @return a listener, or nil and an error
+function Handle:listen(...)
+    return listen.open(self.db.core, self.spec, ...)
 end
 
 -- ---- transactions driven by hand --------------------------------------------------------------------------

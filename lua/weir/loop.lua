@@ -39,7 +39,9 @@ local turn_max = TURN_MAX
 local SERVED_MAX = 100
 
 loop.now = core.now
-loop.polls_waited = 0            -- how many wait for a descriptor; kept by weir.poll, which sets on_polled
+-- How many wait for a descriptor or a notification; kept by weir.poll and weir.listen, which set on_polled and
+-- on_heard.
+loop.polls_waited = 0
 
 -- Puts everything the scheduler knows aside and begins with nothing, or with what was put aside before.
 -- Returns what was there.
@@ -391,6 +393,16 @@ local function wake_pollers()
     return any
 end
 
+local function wake_listeners()
+    local key = core.heard()
+    local any = key ~= nil
+    while key do
+        loop.on_heard(key)
+        key = core.heard()
+    end
+    return any
+end
+
 local function start_checks()
     local key, index = core.due()
     while key do
@@ -430,6 +442,7 @@ function turn()
     if stirred then
         happened = wake_callers()
         happened = wake_pollers() or happened
+        happened = wake_listeners() or happened
         start_checks()
         if core.arrivals() and loop.on_arrival then loop.on_arrival() end
         stirred = false

@@ -5,6 +5,7 @@
 #include "engine/call.h"
 #include "engine/health.h"
 #include "engine/lane.h"
+#include "engine/listener.h"
 #include "engine/places.h"
 #include "engine/queue.h"
 
@@ -13,14 +14,16 @@
 #define MS 1000000ull
 enum { CLEAN_WAIT_MS = 5000, NO_MEMORY_POLL_MS = 20 };
 
-static const char *const conn_state_names[WR_CONN_STATES] = {"connecting", "idle",      "leased",  "shared",
-                                                             "cleaning",   "canceling", "probing", "closed"};
+static const char *const conn_state_names[WR_CONN_STATES] = {"connecting", "idle",      "leased",
+                                                             "shared",     "cleaning",  "canceling",
+                                                             "probing",    "listening", "closed"};
 
 /* Which state may follow which, as bits. */
 static const unsigned conn_may_enter[WR_CONN_STATES] = {
-    [WR_CONN_CONNECTING] = 1u << WR_CONN_IDLE | 1u << WR_CONN_PROBING | 1u << WR_CONN_CLOSED,
-    [WR_CONN_IDLE] =
-        1u << WR_CONN_LEASED | 1u << WR_CONN_SHARED | 1u << WR_CONN_PROBING | 1u << WR_CONN_CLOSED,
+    [WR_CONN_CONNECTING] =
+        1u << WR_CONN_IDLE | 1u << WR_CONN_PROBING | 1u << WR_CONN_LISTENING | 1u << WR_CONN_CLOSED,
+    [WR_CONN_IDLE] = 1u << WR_CONN_LEASED | 1u << WR_CONN_SHARED | 1u << WR_CONN_PROBING |
+                     1u << WR_CONN_LISTENING | 1u << WR_CONN_CLOSED,
     [WR_CONN_LEASED] =
         1u << WR_CONN_IDLE | 1u << WR_CONN_CLEANING | 1u << WR_CONN_CANCELING | 1u << WR_CONN_CLOSED,
     [WR_CONN_SHARED] =
@@ -28,13 +31,14 @@ static const unsigned conn_may_enter[WR_CONN_STATES] = {
     [WR_CONN_CLEANING] = 1u << WR_CONN_IDLE | 1u << WR_CONN_CLOSED,
     [WR_CONN_CANCELING] = 1u << WR_CONN_IDLE | 1u << WR_CONN_CLEANING | 1u << WR_CONN_CLOSED,
     [WR_CONN_PROBING] = 1u << WR_CONN_IDLE | 1u << WR_CONN_CLOSED,
+    [WR_CONN_LISTENING] = 1u << WR_CONN_CLOSED,
     [WR_CONN_CLOSED] = 0,
 };
 
 static void publish(struct wr_pool *pool, enum wr_conn_state state)
 {
-    static const int gauge_of[WR_CONN_STATES] = {WR_G_CONNECTING, WR_G_IDLE,      WR_G_BUSY, WR_G_BUSY,
-                                                 WR_G_BUSY,       WR_G_CANCELING, WR_G_BUSY, -1};
+    static const int gauge_of[WR_CONN_STATES] = {WR_G_CONNECTING, WR_G_IDLE, WR_G_BUSY, WR_G_BUSY, WR_G_BUSY,
+                                                 WR_G_CANCELING,  WR_G_BUSY, WR_G_BUSY, -1};
     if (gauge_of[state] < 0) return;
     size_t value = pool->count[state];
     if (gauge_of[state] == WR_G_BUSY) {
@@ -268,7 +272,9 @@ void wr_conn_connected(void *owner, struct wr_link *link, const struct wr_greeti
     wr_health_connected(pool, link == NULL ? fault : NULL, link == NULL ? 0 : greeting->connect_ns);
     if (link == NULL) {
         struct wr_fault kept = *fault;
+        struct weir_listener *listener = conn->listener;
         wr_conn_close(conn, WR_COUNTERS);
+        if (listener != NULL) wr_listener_unconnected(listener, &kept);
         if (probe) wr_health_probed(pool, &kept);
         wr_queue_connect_failed(pool, &kept, probe);
         return;
@@ -283,7 +289,12 @@ void wr_conn_connected(void *owner, struct wr_link *link, const struct wr_greeti
         wr_pool_probe_send(conn);
         return;
     }
-    rest(conn);
+    if (conn->listener != NULL) {
+        conn_enter(conn, WR_CONN_LISTENING);
+        wr_listener_connected(conn->listener);
+    } else {
+        rest(conn);
+    }
     wr_pool_serve(pool);
 }
 
@@ -299,6 +310,13 @@ void wr_conn_lease(struct wr_conn *conn, struct weir_call *call)
 void wr_conn_share(struct wr_conn *conn)
 {
     conn_enter(conn, WR_CONN_SHARED);
+}
+
+void wr_conn_listen(struct wr_conn *conn, struct weir_listener *listener)
+{
+    conn_enter(conn, WR_CONN_LISTENING);
+    conn->listener = listener;
+    listener->conn = conn;
 }
 
 static bool clean(struct wr_conn *conn, enum wr_segment_kind kind)
@@ -366,6 +384,8 @@ void wr_conn_close(struct wr_conn *conn, enum wr_counter reason)
     if (conn->server != NULL) engine->driver->close(conn->server);
     conn->server = NULL;
     conn->call = NULL;
+    if (conn->listener != NULL) conn->listener->conn = NULL;
+    conn->listener = NULL;
     if (conn->lane != NULL) conn->lane->count = 0; /* those who are left on it have no call */
     give_turn(conn);
     wr_engine_disarm(engine, &conn->timer);
@@ -437,6 +457,9 @@ void wr_conn_settled(void *owner, struct wr_reply *reply)
     case WR_CONN_PROBING:
         probed(conn, reply);
         break;
+    case WR_CONN_LISTENING:
+        wr_listener_settled(conn->listener, reply);
+        break;
     default:
         WR_CHECK(!"an answer nobody asked for");
     }
@@ -457,6 +480,8 @@ void wr_conn_lost(void *owner, const struct wr_fault *fault)
         wr_conn_close(conn, WR_N_CLOSED_ERROR);
     } else if (conn->state == WR_CONN_SHARED) {
         wr_lane_break(conn, &kept, WR_N_CLOSED_ERROR);
+    } else if (conn->state == WR_CONN_LISTENING) {
+        wr_listener_lost(conn->listener, &kept);
     } else {
         wr_conn_close(conn, WR_N_CLOSED_PEEK);
     }

@@ -115,6 +115,9 @@ struct wr_driver_env {
      * confirmed too, so what is sent afterwards can never be hit by a late one. */
     void (*settled)(void *owner, struct wr_reply *reply);
     void (*lost)(void *owner, const struct wr_fault *fault); /* while idle */
+    /* A notification, of whatever the session LISTENs to: while idle, or after settled(), in the order of the wire. Unlike
+     * inside the others the link must not be closed inside this one. NULL: they are dropped. */
+    void (*notified)(void *owner, const char *channel, const char *payload, uint32_t pid);
 };
 
 struct weir_driver {

@@ -6,6 +6,7 @@
 #include "engine/call.h"
 #include "engine/health.h"
 #include "engine/housekeeping.h"
+#include "engine/listener.h"
 #include "engine/policy.h"
 #include "engine/pool.h"
 
@@ -229,6 +230,7 @@ static void init_lists(struct weir_engine *engine)
     for (size_t i = 0; i < WR_CALL_STATES; i++) wr_list_init(&engine->calls[i]);
     wr_list_init(&engine->notices);
     wr_list_init(&engine->spare_calls);
+    wr_list_init(&engine->listeners);
     wr_list_init(&engine->retired);
     wr_list_init(&engine->spare_conns);
     wr_heap_init(&engine->timers, &engine->memory);
@@ -245,9 +247,9 @@ static int start(struct weir_engine *engine, const weir_options *options, char *
     if (engine->plain_locale == (locale_t)0) return WEIR_ENOMEM;
     code = open_area(engine, why);
     if (code != WEIR_OK) return code;
-    engine->env =
-        (struct wr_driver_env){engine,          &engine->memory, env_now, env_watch, wr_conn_connected,
-                               wr_conn_settled, wr_conn_lost};
+    engine->env = (struct wr_driver_env){engine,       &engine->memory,     env_now,
+                                         env_watch,    wr_conn_connected,   wr_conn_settled,
+                                         wr_conn_lost, wr_listener_notified};
     code =
         engine->driver->start(engine->driver, &engine->instance, &engine->env, options->connect_at_once, why);
     if (code != WEIR_OK) {
@@ -371,6 +373,7 @@ void weir_drain(weir_engine *engine, uint64_t timeout_ns)
         engine->state = WR_ENGINE_DRAINING;
         wr_engine_event(engine, WR_EVENT_ENGINE, NULL, "draining: %zu calls in flight", engine->in_flight);
         wr_health_stop(engine);
+        wr_listeners_drain(engine);
         for (size_t i = 0; i < engine->pool_count; i++) wr_pool_close_idle(&engine->pools[i]);
         engine->drain_timer.fire = drain_fired;
     }
@@ -418,6 +421,7 @@ void weir_free(weir_engine *engine)
     engine->in_turn = true;
     wr_health_stop(engine);
     end_all_calls(engine, WEIR_CALL_CANCELLED, "the engine was closed");
+    wr_listeners_end(engine);
     for (size_t i = 0; i < engine->pool_count; i++) wr_pool_close_all(&engine->pools[i]);
     for (int round = 0; round < LAST_NOTICES && !wr_list_empty(&engine->notices); round++)
         deliver_notices(engine);

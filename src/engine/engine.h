@@ -88,9 +88,10 @@ struct weir_engine {
     struct wr_list notices;               /* calls whose owner is to be told at the end of the turn */
     struct wr_list spare_calls;           /* freed by their owners, memory kept */
     size_t spare_count, call_count, in_flight;
-    size_t orphans; /* calls that outlive the engine; the last one frees this structure */
+    size_t orphans; /* calls and listeners that outlive the engine; the last one frees this structure */
     uint64_t call_sequence, conn_sequence;
 
+    struct wr_list listeners;
     struct wr_list retired; /* connections closed in this turn, freed at its end */
     struct wr_list spare_conns;
 

@@ -114,7 +114,7 @@ uint32_t wr_pool_max(const struct wr_pool *pool)
 size_t wr_pool_busy(const struct wr_pool *pool)
 {
     return pool->count[WR_CONN_LEASED] + pool->count[WR_CONN_SHARED] + pool->count[WR_CONN_CLEANING] +
-           pool->count[WR_CONN_PROBING];
+           pool->count[WR_CONN_PROBING] + pool->count[WR_CONN_LISTENING];
 }
 
 size_t wr_pool_total(const struct wr_pool *pool)

@@ -10,6 +10,8 @@
 #include "engine/engine.h"
 #include "guard/discipline.h"
 
+struct weir_listener;
+
 enum wr_conn_state {
     WR_CONN_CONNECTING = 0, /* with the crew */
     WR_CONN_IDLE,
@@ -18,6 +20,7 @@ enum wr_conn_state {
     WR_CONN_CLEANING,  /* rolling back or resetting before it may be idle */
     WR_CONN_CANCELING, /* its call has gone; waits for the server's last word */
     WR_CONN_PROBING,   /* the monitor's */
+    WR_CONN_LISTENING, /* belongs to conn->listener, until it is closed */
     WR_CONN_CLOSED,    /* on the engine's retired list until the turn ends */
     WR_CONN_STATES
 };
@@ -26,9 +29,10 @@ struct wr_conn {
     struct wr_list link;
     struct wr_pool *pool;
     enum wr_conn_state state;
-    struct wr_link *server; /* NULL while connecting and when closed */
-    struct weir_call *call; /* LEASED only */
-    struct wr_lane *lane;   /* NULL until it is shared for the first time; kept with the memory */
+    struct wr_link *server;         /* NULL while connecting and when closed */
+    struct weir_call *call;         /* LEASED only */
+    struct weir_listener *listener; /* LISTENING, or CONNECTING for one */
+    struct wr_lane *lane;           /* NULL until it is shared for the first time; kept with the memory */
     uint64_t id;
     uint64_t alive_at;             /* when the server was last heard of */
     uint64_t opened_at, retire_at; /* retire_at 0: never */
@@ -123,7 +127,8 @@ void wr_conn_idle_due(struct wr_conn *conn);
 /* A live idle connection, still on the idle list; dead and stale ones found on the way are closed. NULL: none. */
 struct wr_conn *wr_pool_take_idle(struct wr_pool *pool);
 void wr_conn_lease(struct wr_conn *conn, struct weir_call *call);
-void wr_conn_share(struct wr_conn *conn); /* idle: becomes a lane */
+void wr_conn_share(struct wr_conn *conn);                                  /* idle: becomes a lane */
+void wr_conn_listen(struct wr_conn *conn, struct weir_listener *listener); /* idle: becomes the listener's */
 
 /* The monitor's: asks on an idle connection or opens one to ask on; wr_health_probed hears the end. False: none can be
  * had now. */

@@ -411,6 +411,7 @@ void wl_engine_open(lua_State *L)
         {"request", wl_call_request},
         {"submit_many", wl_call_submit_many},
         {"begin", wl_call_begin},
+        {"listen", wl_listen_new},
         {"close", engine_close},
         {"closed", engine_closed},
         {"handle", engine_handle},

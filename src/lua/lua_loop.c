@@ -101,7 +101,7 @@ static int loop_now(lua_State *L)
 
 static bool has_news(const struct wl_loop *loop)
 {
-    return loop->news.first != NULL || loop->news.due != NULL || loop->arrivals ||
+    return loop->news.first != NULL || loop->news.due != NULL || loop->news.heard != NULL || loop->arrivals ||
            (loop->polled >= 0 && loop->sim == NULL);
 }
 

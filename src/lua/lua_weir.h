@@ -33,6 +33,7 @@ struct wl_load;
 struct wl_news {                  /* of one world, which Lua has not heard of */
     struct wl_call *first, *last; /* with an answer; through call->next */
     struct wl_engine *due;        /* with checks to run; through engine->next_due */
+    struct wl_listener *heard;    /* with something to take; through listener->next */
 };
 
 struct wl_loop {
@@ -250,7 +251,10 @@ struct wl_box {
 
 void wl_engine_open(lua_State *L); /* registers the metatables; called once by luaopen */
 void wl_call_open(lua_State *L);
-int wl_engine_new(lua_State *L); /* (options) -> engine | nil, why | nil, nil, failure */
+void wl_listen_open(lua_State *L);
+int wl_listen_new(lua_State *L);   /* engine:listen(client, backend, channels, most) */
+int wl_listen_heard(lua_State *L); /* core.heard() -> the key of a listener that has news, or nil */
+int wl_engine_new(lua_State *L);   /* (options) -> engine | nil, why | nil, nil, failure */
 int wl_engine_check(lua_State *L);
 void wl_engine_release(struct wl_engine *engine);
 void wl_engines_shut(struct wl_loop *loop);    /* closes all that are open */

@@ -110,18 +110,22 @@ static bool consume(PGconn *conn)
     return ok && PQstatus(conn) == CONNECTION_OK;
 }
 
-void wr_link_drop_notifications(struct wr_link *link)
+void wr_link_tell_notifications(struct wr_link *link)
 {
-    for (PGnotify *note; (note = PQnotifies(link->conn)) != NULL;) PQfreemem(note);
+    const struct wr_driver_env *env = link->pg->env;
+    for (PGnotify *note; (note = PQnotifies(link->conn)) != NULL;) {
+        if (env->notified != NULL)
+            env->notified(link->owner, note->relname, note->extra, (uint32_t)note->be_pid);
+        PQfreemem(note);
+    }
 }
 
-/* With nothing under way only notices, notifications and parameter reports may come; all three are
- * dropped. */
+/* With nothing under way only notices, notifications and parameter reports may come. */
 static bool hear_idle(struct wr_link *link)
 {
     bool ok = consume(link->conn);
     PQisBusy(link->conn); /* parses what has come */
-    wr_link_drop_notifications(link);
+    wr_link_tell_notifications(link);
     return ok && !link->fatal_heard;
 }
 

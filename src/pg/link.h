@@ -134,7 +134,7 @@ void wr_link_cancel(struct wr_link *link);
 void wr_link_cancelled(struct wr_link *link);   /* the crew has confirmed */
 bool wr_link_uncancelled(struct wr_link *link); /* true: no cancel is on its way, nor will one be sent */
 bool wr_link_peek(struct wr_link *link);
-void wr_link_drop_notifications(struct wr_link *link);
+void wr_link_tell_notifications(struct wr_link *link);
 void wr_link_doom(struct wr_link *link);    /* report the loss from the loop */
 void wr_link_abandon(struct wr_link *link); /* over, without a report: the caller knows */
 void wr_link_report_doomed(struct wr_link *link);

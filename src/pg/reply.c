@@ -233,7 +233,6 @@ static char transaction_after(struct wr_link *link, const struct wr_flight *flig
 static bool conclude(struct wr_link *link, struct wr_flight *flight)
 {
     bool healing = link->state == WR_LINK_HEALING;
-    wr_link_drop_notifications(link);
     if (!healing) settle_book(link, flight);
     flight->reply.transaction = transaction_after(link, flight);
     if (!healing && flight->stale && flight->kind == WR_SEGMENT_BEGIN && flight->reply.transaction == 'E') {
@@ -280,9 +279,14 @@ bool wr_link_settle(struct wr_link *link)
     flight->reply.count = 0;
     wr_list_prepend(&link->spare_flights, &flight->place);
     link->delivering = false;
-    if (!link->closed) return link->state != WR_LINK_OVER;
-    wr_link_close(link);
-    return false;
+    if (link->closed) {
+        wr_link_close(link);
+        return false;
+    }
+    if (link->state == WR_LINK_OVER) return false;
+    wr_link_tell_notifications(
+        link); /* those that came with the answer: the owner knows by now what it was */
+    return true;
 }
 
 /* ---- losing it ---- */
