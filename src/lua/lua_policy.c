@@ -1,18 +1,24 @@
 /* The operator's hooks: retry, route, label. Each runs on a Lua thread of its own, under lua_pcall (so it
- * can neither raise into the engine nor yield), watched by a count hook that stops it when its time slice is
- * over.
+ * can neither raise into the engine nor yield), watched by a hook that stops it when its time slice is over.
  *
- * What the hook cannot stop, and README says so: a finaliser, the message handler of xpcall, one long call
- * into C, and a coroutine that was made outside and never saw the hook. One made inside inherits it. Having
- * fired once, the hook fires at every instruction, so that a pcall inside the policy cannot swallow it. */
+ * The hook counts instructions, and once it has fired it fires at every one, so that a pcall inside the policy
+ * cannot swallow it. It also hears of every call:
+ * - On LuaJIT no hook interrupts compiled code, so each function that a policy calls is made to be interpreted
+ *   from then on, before its first instruction. Its compiled code goes; that of others stays.
+ * - A coroutine that was made outside is taken in when it is resumed.
+ * - A call into C may take long, so the time is looked at there.
+ * What it cannot stop is in README. */
 #include "lua_weir.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-enum { HOOK_EVERY = 1000, HOOK_CHARGE_NS = 10000 };   /* a thousand instructions take about 10 us */
+enum { HOOK_EVERY = 1000, HOOK_CHARGE_NS = 10000 }; /* a thousand instructions take about 10 us */
+enum { WATCH_MASK = LUA_MASKCOUNT | LUA_MASKCALL };
+enum { LEVELS = 100 };                                /* of calls, of a coroutine that was made outside */
 enum hook { HOOK_RETRY = 1, HOOK_ROUTE, HOOK_LABEL }; /* also where its closure sits on the policy's stack */
 
 struct wl_policy {
@@ -22,6 +28,7 @@ struct wl_policy {
     bool counted;      /* by instructions, HOOK_CHARGE_NS for each round of the hook */
     uint64_t spent_ns; /* counted: in this call */
     bool tripped;
+    char stopped[256]; /* tripped: where and why */
     /* Of the call under way: the closures reach it through their first upvalue, so that calling one pushes
      * nothing that could run out of memory outside the protected call. */
     const weir_failure *failure;
@@ -37,6 +44,7 @@ struct wl_policy {
  */
 static _Thread_local struct wl_policy *running;
 
+/* After a round of the hook. */
 static bool is_over(struct wl_policy *policy)
 {
     if (!policy->counted) return wl_now_ns() >= policy->deadline_ns;
@@ -44,18 +52,90 @@ static bool is_over(struct wl_policy *policy)
     return policy->spent_ns > policy->slice_ns;
 }
 
-static void watch_policy(lua_State *L, lua_Debug *activation)
+/* Cheap enough for every call into C: some milliseconds late, never early. */
+static bool is_long_over(const struct wl_policy *policy)
 {
-    (void)activation;
-    if (running == NULL) { /* a coroutine made by a policy that has returned since */
-        if (lua_gethookcount(L) != HOOK_EVERY) (void)lua_sethook(L, watch_policy, LUA_MASKCOUNT, HOOK_EVERY);
-        return;
-    }
-    if (!is_over(running)) return;
+    struct timespec now;
+    if (policy->counted || clock_gettime(CLOCK_MONOTONIC_COARSE, &now) != 0) return false;
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec >= policy->deadline_ns;
+}
+
+static void watch(lua_State *L, lua_Debug *activation);
+
+static void stop(lua_State *L)
+{
+    (void)lua_sethook(L, watch, WATCH_MASK, 1);
+    (void)lua_sethook(running->L, watch, WATCH_MASK, 1);
+    if (running->tripped) luaL_error(L, "%s", running->stopped);
+    luaL_where(L, 1);
+    (void)snprintf(running->stopped, sizeof running->stopped,
+                   "%.160sran longer than its time slice of %.14g seconds", lua_tostring(L, -1),
+                   (double)running->slice_ns / 1e9);
     running->tripped = true;
-    (void)lua_sethook(L, watch_policy, LUA_MASKCOUNT, 1);
-    (void)lua_sethook(running->L, watch_policy, LUA_MASKCOUNT, 1);
-    luaL_error(L, "ran longer than its time slice of %f seconds", (lua_Number)running->slice_ns / 1e9);
+    luaL_error(L, "%s", running->stopped);
+}
+
+#if WL_LUAJIT
+/* The function on top is interpreted from now on. False if it is one of C's. */
+static bool make_interpreted(lua_State *L)
+{
+    return luaJIT_setmode(L, -1, LUAJIT_MODE_FUNC | LUAJIT_MODE_OFF) != 0;
+}
+
+/* The calls that `thread` goes back to when it is resumed were made unseen, so they may go on in compiled code. */
+static void take_in(lua_State *L, lua_State *thread)
+{
+    lua_Debug activation;
+    if (lua_status(thread) != LUA_YIELD) return;
+    if (!lua_checkstack(thread, 1) || lua_getstack(thread, LEVELS, &activation))
+        luaL_error(L, "a policy cannot resume a coroutine that waits more than %d calls deep", LEVELS);
+    for (int level = 0; lua_getstack(thread, level, &activation); level++) {
+        (void)lua_getinfo(thread, "f", &activation);
+        (void)make_interpreted(thread);
+        lua_pop(thread, 1);
+    }
+}
+#else
+static bool make_interpreted(lua_State *L)
+{
+    return !lua_iscfunction(L, -1);
+}
+
+/* A hook belongs to its thread, and one made inside inherits it. One that has another's hook keeps that. */
+static void take_in(lua_State *L, lua_State *thread)
+{
+    (void)L;
+    if (lua_gethook(thread) == NULL) lua_sethook(thread, watch, WATCH_MASK, HOOK_EVERY);
+}
+#endif
+
+/* Takes the value on top off, and in what it is if that is a thread. */
+static void take_in_top(lua_State *L)
+{
+    if (lua_type(L, -1) == LUA_TTHREAD) take_in(L, lua_tothread(L, -1));
+    lua_pop(L, 1);
+}
+
+static void watch_call(lua_State *L, lua_Debug *activation)
+{
+    (void)lua_getinfo(L, "f", activation);
+    bool native = !make_interpreted(L);
+    if (native) { /* coroutine.resume has the thread as its argument, what coroutine.wrap gives as its upvalue */
+        if (lua_getupvalue(L, -1, 1) != NULL) take_in_top(L);
+        if (lua_getlocal(L, activation, 1) != NULL) take_in_top(L);
+    }
+    lua_pop(L, 1);
+    if (native && is_long_over(running)) stop(L);
+}
+
+static void watch(lua_State *L, lua_Debug *activation)
+{
+    if (running == NULL)
+        (void)lua_sethook(L, NULL, 0, 0); /* a coroutine that a policy has resumed which has returned since */
+    else if (activation->event != LUA_HOOKCOUNT)
+        watch_call(L, activation);
+    else if (is_over(running))
+        stop(L);
 }
 
 /* ---- what a policy sees -------------------------------------------------------------------------------- */
@@ -121,6 +201,13 @@ static int failure_backoff(lua_State *L)
 
 /* ---- inside the protected call ------------------------------------------------------------------------- */
 
+/* The function and its arguments are on top. From here on it is watched, and nothing of ours. */
+static void call(lua_State *L, int arguments)
+{
+    (void)lua_sethook(L, watch, WATCH_MASK, HOOK_EVERY);
+    lua_call(L, arguments, 1);
+}
+
 static struct wl_policy *policy_of(lua_State *L)
 {
     struct wl_policy *policy = lua_touserdata(L, lua_upvalueindex(1));
@@ -136,7 +223,7 @@ static int run_retry(lua_State *L)
     push_call(L, failure->client, failure->context, failure->readonly, failure->idempotent);
     set_text(L, "backend", failure->backend);
     set_text(L, "label", failure->label);
-    lua_call(L, 2, 1);
+    call(L, 2);
     policy->again = lua_toboolean(L, -1) != 0;
     if (!policy->again) return 0;
     if (lua_type(L, -1) != LUA_TNUMBER) {
@@ -158,7 +245,7 @@ static int run_route(lua_State *L)
     push_call(L, request->client, request->context, request->readonly, request->idempotent);
     set_text(L, "backend", request->backend);
     set_text(L, "label", NULL);
-    lua_call(L, 1, 1);
+    call(L, 1);
     if (lua_type(L, -1) != LUA_TSTRING) {
         if (lua_isnil(L, -1)) return luaL_error(L, "returned nil; it must name a backend for every call");
         return luaL_error(L, "returned a %s; it must return the name of a backend", luaL_typename(L, -1));
@@ -176,7 +263,7 @@ static int run_label(lua_State *L)
 {
     struct wl_policy *policy = policy_of(L);
     lua_pushstring(L, policy->context);
-    lua_call(L, 1, 1);
+    call(L, 1);
     if (lua_type(L, -1) != LUA_TSTRING) {
         if (lua_isnil(L, -1)) return luaL_error(L, "returned nil; it must give a name for every context");
         return luaL_error(L, "returned a %s; it must return a string", luaL_typename(L, -1));
@@ -189,47 +276,14 @@ static int run_label(lua_State *L)
 
 /* ---- from the engine ----------------------------------------------------------------------------------- */
 
-#if WL_LUAJIT
-/* The hook is the whole VM's here, so it is set for the length of one policy call and whatever was there put
- * back. */
-struct former_hook {
-    lua_Hook function;
-    int mask, count;
-};
-
-static void begin_watch(struct wl_policy *policy, struct former_hook *former)
+/* A policy that was stopped may still have caught that, as the last thing it did, so its answer says nothing. */
+static void explain(const struct wl_policy *policy, int status, char *why)
 {
-    *former =
-        (struct former_hook){lua_gethook(policy->L), lua_gethookmask(policy->L), lua_gethookcount(policy->L)};
-    (void)lua_sethook(policy->L, watch_policy, LUA_MASKCOUNT, HOOK_EVERY);
-}
-
-static void end_watch(struct wl_policy *policy, const struct former_hook *former)
-{
-    (void)lua_sethook(policy->L, former->function, former->mask, former->count);
-}
-#else
-struct former_hook {
-    int unused;
-};
-
-static void begin_watch(struct wl_policy *policy, struct former_hook *former)
-{
-    former->unused = 0; /* the hook stays on the policy's thread for good */
-    if (policy->tripped) (void)lua_sethook(policy->L, watch_policy, LUA_MASKCOUNT, HOOK_EVERY);
-}
-
-static void end_watch(struct wl_policy *policy, const struct former_hook *former)
-{
-    (void)policy;
-    (void)former;
-}
-#endif
-
-static void explain(lua_State *L, int status, char *why)
-{
+    lua_State *L = policy->L;
     if (why == NULL) return;
-    if (status == LUA_ERRMEM) {
+    if (policy->tripped) {
+        (void)snprintf(why, WEIR_WHY_MAX, "%.200s", policy->stopped);
+    } else if (status == LUA_ERRMEM) {
         (void)snprintf(why, WEIR_WHY_MAX, "not enough memory");
     } else if (lua_type(L, -1) == LUA_TSTRING) {
         (void)snprintf(why, WEIR_WHY_MAX, "%.200s", lua_tostring(L, -1));
@@ -242,8 +296,9 @@ static bool run(struct wl_policy *policy, enum hook hook, char *why)
 {
     lua_State *L = policy->L;
     struct wl_policy *outer = running;
-    struct former_hook former;
-    begin_watch(policy, &former);
+    /* LuaJIT's hook is the whole VM's, so what was there is put back; 5.4's is the thread's. */
+    lua_Hook former = lua_gethook(L);
+    int mask = lua_gethookmask(L), count = lua_gethookcount(L);
     policy->tripped = false;
     policy->spent_ns = 0;
     if (!policy->counted) policy->deadline_ns = wl_now_ns() + policy->slice_ns;
@@ -253,10 +308,11 @@ static bool run(struct wl_policy *policy, enum hook hook, char *why)
     int status = lua_pcall(L, 0, 0, 0);
     policy->loop->busy--; /* not left: what finalisers put aside waits until the engine has been */
     running = outer;
-    end_watch(policy, &former);
-    if (status != LUA_OK) explain(L, status, why);
+    (void)lua_sethook(L, former, mask, count);
+    bool good = status == LUA_OK && !policy->tripped;
+    if (!good) explain(policy, status, why);
     lua_settop(L, HOOK_LABEL);
-    return status == LUA_OK;
+    return good;
 }
 
 static weir_decision on_retry(void *ctx, const weir_failure *failure, uint64_t *delay_ns, char *why)
@@ -301,10 +357,6 @@ static bool push_hook(lua_State *L, int options, const char *name, lua_CFunction
         lua_pushnil(L);
         return false;
     }
-#if WL_LUAJIT
-    (void)luaJIT_setmode(L, lua_gettop(L),
-                         LUAJIT_MODE_ALLFUNC | LUAJIT_MODE_OFF); /* no hook stops compiled code */
-#endif
     lua_createtable(L, 0, 8);
     lua_createtable(L, 0, 1);
     lua_createtable(L, 0, 1);
@@ -333,9 +385,6 @@ void wl_policy_open(lua_State *L, int index, int anchor, uint64_t slice_ns, bool
     if (push_hook(L, index, "route", run_route, policy)) hooks->route = on_route;
     if (push_hook(L, index, "label", run_label, policy)) hooks->label = on_label;
     lua_xmove(L, policy->L, 3);
-#if !WL_LUAJIT
-    (void)lua_sethook(policy->L, watch_policy, LUA_MASKCOUNT, HOOK_EVERY);
-#endif
 }
 
 void wl_policy_free(struct wl_policy *policy)
