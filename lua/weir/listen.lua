@@ -172,6 +172,7 @@ function Listener:close()
 end
 
 Listener.__close = Listener.close
+listen.Listener = Listener
 
 -- ---- opening ----------------------------------------------------------------------------------------------
 
