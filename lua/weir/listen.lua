@@ -1,5 +1,5 @@
---- Notifications: a listener holds a connection of its own and comes back by itself when that is lost. What may
--- have been missed meanwhile is told as a gap, once, where it would have stood.
+--- Notifications: a listener holds a connection of its own and comes back by itself when that is lost. What
+-- may have been missed meanwhile is told as a gap, once, where it would have stood.
 
 local core = require "weir.core"
 local errors = require "weir.errors"
@@ -84,17 +84,20 @@ end
 
 --- Waits for the next notification and lets others run meanwhile.
 -- @param seconds  how long at most; nil is for ever
--- @return { channel =, payload =, pid = }; or nil and an error with the code "timeout", "gap" (something may have
--- been missed here; told once, and it goes on) or "closed"
+-- @return { channel =, payload =, pid = }; or nil and an error with the code "timeout", "gap" (something may
+-- have been missed here; told once, and it goes on) or "closed"
 function Listener:wait(seconds)
     check_seconds(seconds)
     local due = seconds and core.now() + seconds
     local notification, err = take(self)
+    if seconds == 0 and not notification and not err then
+        loop.sleep(0) -- who asks again and again must not keep the loop from hearing of anything
+        notification, err = take(self)
+    end
     while not notification and not err do
-        if due and core.now() >= due and seconds > 0 then return said "timeout" end
+        if due and core.now() >= due then return said "timeout" end
         stand_by(self, due)
         notification, err = take(self)
-        if not notification and not err and seconds == 0 then return said "timeout" end
     end
     return notification, err
 end
@@ -106,8 +109,8 @@ local function next_of(self)
     return { gap = true }
 end
 
---- for n in listener:each() do: one notification after the other, until the listener is closed. Where something
--- may have been missed comes { gap = true }.
+--- for n in listener:each() do: one notification after the other, until the listener is closed. Where
+-- something may have been missed comes { gap = true }.
 function Listener:each()
     return next_of, self
 end
@@ -169,6 +172,7 @@ function Listener:close()
 end
 
 Listener.__close = Listener.close
+listen.Listener = Listener
 
 -- ---- opening ----------------------------------------------------------------------------------------------
 

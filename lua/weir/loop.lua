@@ -39,8 +39,8 @@ local turn_max = TURN_MAX
 local SERVED_MAX = 100
 
 loop.now = core.now
--- How many wait for a descriptor or a notification; kept by weir.poll and weir.listen, which set on_polled and
--- on_heard.
+-- How many wait for a descriptor or a notification; kept by weir.poll and weir.listen, which set on_polled
+-- and on_heard.
 loop.polls_waited = 0
 
 -- Puts everything the scheduler knows aside and begins with nothing, or with what was put aside before.

@@ -345,6 +345,11 @@ function handle:query(context, sql, ...) end
 ---@return weir.result[]?, weir.error?, weir.result[]? before The results before the error, rolled back with it.
 function handle:pipeline(context, statements, read) end
 
+---Channels, then options if any. SERVICE clients only; it takes one connection of the pool.
+---@param ... string|weir.listen_options
+---@return weir.listener?, weir.error?
+function handle:listen(...) end
+
 ---A transaction that is driven by hand, for interfaces that know BEGIN and COMMIT as statements. Never run again.
 ---@param context string
 ---@return weir.by_hand?, weir.error?

@@ -58,6 +58,10 @@ function TestAnnotations.test_so_are_the_methods_of_every_object()
     db:close()
 end
 
+function TestAnnotations.test_so_are_listeners()
+    lu.assertEquals(defined(read_definitions "listen.d.lua", "listener"), public(require("weir.listen").Listener))
+end
+
 function TestAnnotations.test_so_are_simulations_and_their_servers()
     local text, made = read_definitions "sim.d.lua", weir.sim {}
     lu.assertEquals(defined(text, "sims"), public(weir.sim))

@@ -484,6 +484,27 @@ void fake_crash(struct fake *fake)
     }
 }
 
+static void link_notified(void *arg, unsigned events)
+{
+    struct fake_link *link = arg;
+    (void)events;
+    link->fake->env.notified(link->owner, link->fake->channel, link->fake->payload, 4711);
+}
+
+int fake_notify(struct fake *fake, const char *channel, const char *payload)
+{
+    int heard = 0;
+    fake->channel = channel;
+    fake->payload = payload;
+    for (int i = 0; i < FAKE_LINKS; i++) {
+        struct fake_link *link = &fake->links[i];
+        if (!link->open || link->busy) continue;
+        deliver(fake, link_notified, link);
+        heard++;
+    }
+    return heard;
+}
+
 void fake_init(struct fake *fake)
 {
     memset(fake, 0, sizeof *fake);

@@ -83,6 +83,7 @@ struct fake {
     bool books; /* keeps xids and counts effects; statements are "select <number>" */
     uint64_t system_id, life;
     uint32_t timeline;
+    const char *channel, *payload; /* of the notification being delivered */
     void (*answer)(struct fake *fake, struct fake_link *link, const struct wr_segment *segment,
                    struct fake_answer *answer);
 
@@ -116,6 +117,8 @@ void fake_open(struct fake *fake, const weir_options *options);
 void fake_run(struct fake *fake, uint64_t ns);
 /* Drops every open link, as a crash does; idle ones tell the engine. */
 void fake_crash(struct fake *fake);
+/* Every idle link hears a notification, whatever it LISTENs to. How many there were. */
+int fake_notify(struct fake *fake, const char *channel, const char *payload);
 /* Ends the engine; fails the test unless everything was given back. */
 void fake_close(struct fake *fake);
 /* What tests ask for. Client "service" and context "a test" unless the request says otherwise; misuse fails
