@@ -141,6 +141,29 @@ function TestWorkers:test_when_nginx_loses_patience_before_weir_does_the_worker_
     fixture.sh("rm -rf %s", nginx.folder)
 end
 
+function TestWorkers:test_a_call_of_a_timer_does_not_hold_a_worker_that_leaves_for_longer_than_it_may()
+    local nginx = start { policy = fixture.policy "timeout = 20,", http = [[
+        weir_drain_timeout 300ms;
+        init_by_lua_block { weir = require 'resty.weir' }
+    ]], server = [[ location = /timer { content_by_lua_block {
+        ngx.timer.at(0, function()
+            local rows, err = weir.db():service():query("timer", "select pg_sleep(20), 1 as x")
+            ngx.log(ngx.NOTICE, "timer: ", rows and "answered" or err.code)
+        end)
+        ngx.say "begun"
+    } } ]] }
+    local log = nginx.folder .. "/error.log"
+    lu.assertEquals((nginx:get "/timer"), 200)
+    lu.assertTrue(fixture.eventually(function() return fixture.sessions "and state = 'active'" > 0 end))
+    local master = nginx:master()
+    nginx:signal "QUIT"
+    assert_gone(master, 5)
+    lu.assertStrContains(fixture.read(log), "timer: cancelled")
+    lu.assertTrue(fixture.eventually(function() return fixture.sessions() == 0 end, 3), "sessions stay")
+    lu.assertEquals(nginx:alerts(), "")
+    fixture.sh("rm -rf %s", nginx.folder)
+end
+
 function TestWorkers:test_a_fast_stop_does_not_wait_for_calls()
     local nginx = start { policy = fixture.policy "timeout = 20," }
     local client, master = begin_long(nginx), nginx:master()

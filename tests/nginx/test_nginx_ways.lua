@@ -56,6 +56,35 @@ local server = [[
         weir.db():service():query(nil, "select 1")
         ngx.req.set_uri("/content", true)
     } }
+    location = /sub_slow { content_by_lua_block { ngx.location.capture "/slow" } }
+    location = /sub_exit { content_by_lua_block {
+        ngx.location.capture "/exit"
+        weir.db():service():query(nil, "select 1")
+        ngx.say "after"
+    } }
+    location = /on_abort { content_by_lua_block {
+        ngx.on_abort(function()
+            weir.db():service():query(nil, "insert into log values ('aborted')")
+            ngx.exit(499)
+        end)
+        weir.db():service():query(nil, "select pg_sleep(20), 'slow'")
+    } }
+    location = /fails { content_by_lua_block {
+        ngx.thread.spawn(function() weir.db():service():query(nil, "select pg_sleep(20), 'slow'") end)
+        weir.db():service():query(nil, "select 1")
+        error "my own"
+    } }
+    location = /killed_unit { content_by_lua_block {
+        local thread = ngx.thread.spawn(function()
+            weir.db():with_service(nil, function(tx)
+                tx:query("insert into log values ('never')")
+                ngx.sleep(20)
+            end)
+        end)
+        ngx.sleep(0.2)
+        ngx.say(ngx.thread.kill(thread))
+        ngx.sleep(tonumber(ngx.var.arg_then))
+    } }
     location = /missing { error_page 404 = /content; return 404; }
     location @fallback { content_by_lua_block {
         ngx.say("fallback ", weir.db():service():query(nil, "select 43 as x")[1].x)
@@ -112,6 +141,48 @@ function TestElsewhere:test_a_client_that_goes_away_ends_what_was_begun_elsewher
         client:close()
         assert_comes_to_rest(self.nginx, path)
     end
+end
+
+function TestElsewhere:test_a_client_that_goes_away_ends_the_calls_of_subrequests_at_their_deadline_at_the_latest()
+    local client = self.nginx:connect()
+    client:send "GET /sub_slow HTTP/1.1\r\nHost: x\r\n\r\n"
+    lu.assertTrue(fixture.eventually(function() return running() > 0 end))
+    client:close()
+    lu.assertTrue(fixture.eventually(function() return is_at_rest(self.nginx) end, 8), "the subrequest's call runs on")
+    lu.assertEquals((self.nginx:get "/content"), 200)
+end
+
+function TestElsewhere:test_a_subrequest_that_leaves_a_call_ends_it_and_the_request_goes_on()
+    local status, body = self.nginx:get "/sub_exit"
+    lu.assertEquals({ status, body }, { 200, "after\n" })
+    assert_comes_to_rest(self.nginx, "/sub_exit")
+end
+
+function TestElsewhere:test_a_handler_of_aborts_may_make_calls()
+    fixture.ask "truncate log"
+    local client = self.nginx:connect()
+    client:send "GET /on_abort HTTP/1.1\r\nHost: x\r\n\r\n"
+    lu.assertTrue(fixture.eventually(function() return running() > 0 end))
+    client:close()
+    assert_comes_to_rest(self.nginx, "/on_abort")
+    lu.assertEquals(fixture.ask "select line from log", "aborted")
+end
+
+function TestElsewhere:test_code_that_fails_ends_the_calls_of_its_threads()
+    lu.assertEquals((self.nginx:get "/fails"), 500)
+    assert_comes_to_rest(self.nginx, "/fails")
+end
+
+function TestElsewhere:test_a_unit_whose_thread_is_killed_between_statements_ends_with_the_request_or_its_deadline()
+    fixture.ask "truncate log"
+    lu.assertEquals((self.nginx:get "/killed_unit?then=0.01"), 200)
+    assert_comes_to_rest(self.nginx, "a killed unit of a request that ended")
+    local client = self.nginx:connect()
+    client:send "GET /killed_unit?then=9 HTTP/1.1\r\nHost: x\r\n\r\n"
+    lu.assertTrue(fixture.eventually(function() return running() > 0 end))
+    lu.assertTrue(fixture.eventually(function() return is_at_rest(self.nginx) end, 7), "the unit outlives its deadline")
+    client:close()
+    lu.assertEquals(fixture.ask "select count(*) from log", "0")
 end
 
 -- ---- bodies -----------------------------------------------------------------------------------------------------------
