@@ -236,6 +236,9 @@ static enum finding join_open_file(struct opening *opening, int fd)
         return refuse(opening, opening->path, "is not an area; remove it or choose another path");
     uint64_t size = (uint64_t)found.st_size;
     if (!read_header(fd, &header)) size = size < sizeof header ? size : 0;
+    char owner[WEIR_WHY_MAX];
+    if (wr_header_is_anothers(&header, size, opening->name, owner))
+        return refuse(opening, opening->path, owner);
     if (!wr_header_sound(&header, size, &area->shape, area->at.size, opening->replaced)) return UNSOUND;
     if (!area_map(area, fd)) return refuse(opening, opening->path, strerror(errno));
     if (!wr_directories_sound(area) || !wr_labels_sound(area)) {

@@ -51,7 +51,8 @@ int wr_area_private(struct wr_area **out, const char *name, const struct wr_area
  * took back: reclaim wr_area_worker's number from each guard before the first use of it. File mode 0600, or
  * 0640 with group_read. An area that is truncated, damaged, of another layout or shape is replaced: *replaced then
  * holds the reason, else "". `replaced` and `why` have WEIR_WHY_MAX bytes and may be NULL. What never was an area (any
- * other content, a link, a FIFO, a directory, a file of another user or with a second name) is refused and left alone.
+ * other content, a link, a FIFO, a directory, a file of another user or with a second name) is refused and left alone; so
+ * is an area of this layout and boot that an engine of another name made.
  * WEIR_OK, WEIR_EINVAL, WEIR_ENOMEM, WEIR_ESYS (why names path and errno text; also when no slot is free). */
 int wr_area_open(struct wr_area **out, const char *path, const char *name, const struct wr_area_shape *shape,
                  bool group_read, char *replaced, char *why);

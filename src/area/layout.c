@@ -189,6 +189,26 @@ static bool same_origin(uint64_t found)
     return found == own || found == 0 || own == 0;
 }
 
+static bool is_intact(const struct wr_header *header)
+{
+    return header->bytes == sizeof *header && header->checksum == header_checksum(header);
+}
+
+bool wr_header_is_anothers(const struct wr_header *header, uint64_t found, const char *name, char *fault)
+{
+    char own[WR_NAME_MAX];
+    if (found < sizeof *header || header->magic != WR_AREA_MAGIC || header->layout != WR_AREA_LAYOUT)
+        return false;
+    if (!is_intact(header) || !same_origin(header->origin)) return false;
+    wr_text_copy(own, sizeof own, name);
+    if (strncmp(header->name, own, sizeof own) == 0) return false;
+    wr_text_format(fault, WEIR_WHY_MAX,
+                   "belongs to engine '%.63s', and this one is '%s': give each engine a path of its own, or "
+                   "remove the file",
+                   header->name, own);
+    return true;
+}
+
 /* The most telling difference comes first: another shape explains another size, never the other way round. */
 bool wr_header_sound(const struct wr_header *header, uint64_t found, const struct wr_area_shape *shape,
                      uint64_t size, char *fault)
@@ -201,7 +221,7 @@ bool wr_header_sound(const struct wr_header *header, uint64_t found, const struc
     } else if (header->layout != WR_AREA_LAYOUT) {
         unsigned expected = WR_AREA_LAYOUT;
         wr_text_format(fault, WEIR_WHY_MAX, "layout %u found, %u expected", header->layout, expected);
-    } else if (header->bytes != sizeof *header || header->checksum != header_checksum(header)) {
+    } else if (!is_intact(header)) {
         wr_text_copy(fault, WEIR_WHY_MAX, "header damaged: wrong checksum");
     } else if (!same_origin(header->origin)) {
         wr_text_copy(fault, WEIR_WHY_MAX, "left by an earlier boot or another pid namespace");

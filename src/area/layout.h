@@ -127,6 +127,10 @@ void wr_header_fill(struct wr_header *header, const char *name, const struct wr_
 bool wr_header_sound(const struct wr_header *header, uint64_t found, const struct wr_area_shape *shape,
                      uint64_t size, char *fault);
 
+/* True if the file is a sound area of this boot, whatever its shape, that another engine made: `found` is its size, and
+ * `fault` then says so. */
+bool wr_header_is_anothers(const struct wr_header *header, uint64_t found, const char *name, char *fault);
+
 /* What a worker's first minutes write: its meters without the label series, and its recorder. */
 uint64_t wr_layout_worker_start(const struct wr_layout *layout);
 

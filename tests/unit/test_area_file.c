@@ -174,14 +174,37 @@ static void a_well_formed_header_of_another_world_is_replaced(void **state)
     assert_non_null(strstr(f->replaced, "size "));
 }
 
-static void a_file_of_unknown_origin_or_another_name_is_joined(void **state)
+static void a_file_of_unknown_origin_is_joined(void **state)
 {
     struct area_fixture *f = *state;
     assert_int_equal(open_code(f), WEIR_OK);
     rewrite_header(f, of_unknown_origin);
-    rewrite_header(f, with_another_name);
     assert_int_equal(open_code(f), WEIR_OK);
     assert_string_equal(f->replaced, "");
+}
+
+static void an_area_of_another_engine_is_refused_by_both_names_and_left_alone(void **state)
+{
+    struct area_fixture *f = *state;
+    assert_int_equal(open_code(f), WEIR_OK);
+    ino_t before = inode_of(f->path);
+    for (int reshaped = 0; reshaped < 2; reshaped++) { /* of whatever size */
+        struct wr_area *area;
+        f->shape.workers += (uint32_t)reshaped;
+        assert_int_equal(wr_area_open(&area, f->path, "web", &f->shape, false, f->replaced, f->why),
+                         WEIR_ESYS);
+        assert_non_null(strstr(f->why, f->path));
+        assert_non_null(strstr(f->why, "belongs to engine 'api', and this one is 'web'"));
+        assert_int_equal(inode_of(f->path), before);
+        assert_int_equal(each_file(f, NULL), 1);
+    }
+    f->shape.workers--;
+    rewrite_header(f, with_another_name); /* one that does not end */
+    assert_int_equal(open_code(f), WEIR_ESYS);
+    assert_non_null(strstr(f->why, "'xxxx"));
+    rewrite_header(f, from_another_boot); /* nobody of that world can be left */
+    assert_int_equal(open_code(f), WEIR_OK);
+    assert_string_not_equal(f->replaced, "");
 }
 
 static void every_flipped_header_byte_is_noticed(void **state)
@@ -516,7 +539,8 @@ int main(void)
         area_test(a_file_of_another_layout_is_replaced),
         area_test(a_file_of_another_shape_is_replaced),
         area_test(a_well_formed_header_of_another_world_is_replaced),
-        area_test(a_file_of_unknown_origin_or_another_name_is_joined),
+        area_test(a_file_of_unknown_origin_is_joined),
+        area_test(an_area_of_another_engine_is_refused_by_both_names_and_left_alone),
         area_test(every_flipped_header_byte_is_noticed),
         area_test(names_that_do_not_end_are_noticed),
         area_test(random_bytes_are_replaced_or_borne_and_never_crash),
