@@ -103,11 +103,12 @@ load_module /usr/lib/nginx/modules/ndk_http_module.so;
 load_module /usr/lib/nginx/modules/ngx_http_lua_module.so;
 load_module @BUILD@/ngx_http_weir_module.so;
 user root;
-daemon off;
+daemon @DAEMON@;
 worker_processes @WORKERS@;
 pid @FOLDER@/pid;
 error_log @FOLDER@/error.log @LEVEL@;
-events { worker_connections 20000; }
+@MAIN@
+events { worker_connections @CONNECTIONS@; }
 http {
     access_log off;
     client_body_temp_path @FOLDER@/t1; proxy_temp_path @FOLDER@/t2; fastcgi_temp_path @FOLDER@/t3;
@@ -130,15 +131,18 @@ Nginx.__index = Nginx
 
 local running = {} -- those that a test has not stopped
 
---- Makes the folder with its configuration; spec: workers, http, server, policy, level.
+--- Makes the folder with its configuration; spec: workers (0: no master, one process), main, http, server (these three may
+-- say @FOLDER@), policy, level, connections, daemon ("on": nginx takes a USR2 only then).
 function fixture.prepare(spec)
     local self = setmetatable({ port = free_port() }, Nginx)
     self.folder = sh "mktemp -d":gsub("%s+$", "")
     local values = {
         BUILD = build, FOLDER = self.folder, WORKERS = spec.workers or 2, LEVEL = spec.level or "notice",
-        HTTP = spec.http or "", SERVER = spec.server or "", PORT = self.port,
+        HTTP = spec.http or "", SERVER = spec.server or "", PORT = self.port, CONNECTIONS = spec.connections or 20000,
+        DAEMON = spec.daemon or "off",
+        MAIN = (spec.main or "") .. (spec.workers == 0 and " master_process off;" or ""),
     }
-    fixture.write(self.folder .. "/nginx.conf", (configuration:gsub("@(%u+)@", values)))
+    fixture.write(self.folder .. "/nginx.conf", (configuration:gsub("@(%u+)@", values):gsub("@(%u+)@", values)))
     fixture.write(self.folder .. "/policy.lua", spec.policy or fixture.policy())
     return self
 end
@@ -146,7 +150,7 @@ end
 --- Prepares, starts, and waits until all workers have opened their engines.
 function fixture.start(spec)
     local self = fixture.prepare(spec)
-    os.execute(("nginx -p %s -c %s/nginx.conf >%s/said 2>&1 &"):format(self.folder, self.folder, self.folder))
+    os.execute(("$(command -v nginx) -p %s -c %s/nginx.conf >%s/said 2>&1 &"):format(self.folder, self.folder, self.folder))
     running[self] = true
     local up = fixture.eventually(function()
         local status = self:get "/weir/health"
