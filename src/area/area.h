@@ -20,9 +20,10 @@
 #include <stdint.h>
 
 enum {
-    WR_AREA_LAYOUT = 7, /* bumped whenever any struct in the area changes */
-    WR_NAME_MAX = 64,   /* pools, objects, areas, with NUL */
-    WR_LABEL_MAX = 96   /* labels, with NUL */
+    WR_AREA_LAYOUT = 7,          /* bumped whenever any struct in the area changes */
+    WR_AREA_PATH_MAX = 4096 - 4, /* with NUL; its draft has `.new` behind it */
+    WR_NAME_MAX = 64,            /* pools, objects, areas, with NUL */
+    WR_LABEL_MAX = 96            /* labels, with NUL */
 };
 
 struct wr_area;
