@@ -145,6 +145,7 @@ struct opening {
     struct wr_area *area;
     const char *path, *name;
     bool group_read;
+    const struct wr_carrier *carrier; /* NULL: what another shape holds is lost with it */
     char *replaced, *why;
     char draft[PATH_MAX];
 };
@@ -274,7 +275,7 @@ static bool within_file_limit(uint64_t size)
     return getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || size <= limit.rlim_cur;
 }
 
-static const char *fill_draft(struct opening *opening, int fd)
+static const char *fill_draft(struct opening *opening, int fd, uint64_t created_us)
 {
     struct wr_area *area = opening->area;
     mode_t mode = opening->group_read ? 0640 : 0600;
@@ -283,7 +284,8 @@ static const char *fill_draft(struct opening *opening, int fd)
     if (ftruncate(fd, 0) != 0 || fchmod(fd, mode) != 0) return strerror(errno);
     if (!has_room(fd, area->at.workers + wr_layout_worker_start(&area->at))) return "no room on the disk";
     if (ftruncate(fd, (off_t)area->at.size) != 0) return strerror(errno);
-    wr_header_fill(&header, opening->name, &area->shape, area->at.size, wall_clock_us());
+    wr_header_fill(&header, opening->name, &area->shape, area->at.size,
+                   created_us != 0 ? created_us : wall_clock_us());
     ssize_t put = pwrite(fd, &header, sizeof header, 0);
     if (put < 0) return strerror(errno);
     return put == (ssize_t)sizeof header ? NULL : "cut short while being written";
@@ -321,12 +323,61 @@ static int lock_draft(struct opening *opening)
     return -1;
 }
 
+/* ---- carrying over ---- */
+
+/* A handle for reading an area of whatever shape; NULL if that cannot be. Never has a slot. */
+static struct wr_area *open_old(const char *path, uint64_t *created_us)
+{
+    struct wr_header header = {0};
+    struct stat found;
+    struct wr_area *old = NULL;
+    char ignored[WEIR_WHY_MAX];
+    int fd = open_plain(path, 0);
+    if (fd < 0) return NULL;
+    if (kind_fault(fd, &found) == NULL && read_header(fd, &header) &&
+        wr_header_is_reshaped(&header, (uint64_t)found.st_size) &&
+        area_new(&old, &header.shape, true, ignored) == WEIR_OK && !area_map(old, fd)) {
+        area_free(old);
+        old = NULL;
+    }
+    (void)close(fd);
+    *created_us = header.created_us;
+    if (old == NULL || (wr_directories_sound(old) && wr_labels_sound(old))) return old;
+    area_free(old);
+    return NULL;
+}
+
+/* Into the completed draft, before it gets its name. False: it stays empty, as it may not fit. */
+static bool carry_over(struct opening *opening, int fd, const struct wr_area *old)
+{
+    struct wr_area *area = opening->area;
+    if (!area_map(area, fd)) return false;
+    wr_area_carry(area, old, opening->carrier);
+    area_unmap(area);
+    return true;
+}
+
+static struct wr_area *find_old(const struct opening *opening, uint64_t *created_us)
+{
+    *created_us = 0;
+    struct wr_area *old = opening->carrier == NULL ? NULL : open_old(opening->path, created_us);
+    if (old != NULL && wr_area_can_carry(&opening->area->shape, old)) return old;
+    if (old != NULL) area_free(old);
+    *created_us = 0;
+    return NULL;
+}
+
 /* Completes the locked draft, gives it the name and joins it. The reason for it stays in `replaced`. */
 static enum finding publish(struct opening *opening, int fd)
 {
     char reason[WEIR_WHY_MAX];
-    wr_text_copy(reason, sizeof reason, opening->replaced);
-    const char *fault = fill_draft(opening, fd);
+    uint64_t created_us;
+    struct wr_area *old = find_old(opening, &created_us);
+    const char *fault = fill_draft(opening, fd, created_us);
+    bool carried = fault == NULL && old != NULL && carry_over(opening, fd, old);
+    if (old != NULL) area_free(old);
+    wr_text_format(reason, sizeof reason, "%s%s", opening->replaced,
+                   carried ? "; what it held was carried over" : "");
     if (fault == NULL && rename(opening->draft, opening->path) != 0) fault = strerror(errno);
     if (fault != NULL) {
         (void)unlink(opening->draft);
@@ -364,8 +415,15 @@ static enum finding join_or_make(struct opening *opening)
 int wr_area_open(struct wr_area **out, const char *path, const char *name, const struct wr_area_shape *shape,
                  bool group_read, char *replaced, char *why)
 {
+    return wr_area_open_carrying(out, path, name, shape, group_read, NULL, replaced, why);
+}
+
+int wr_area_open_carrying(struct wr_area **out, const char *path, const char *name,
+                          const struct wr_area_shape *shape, bool group_read,
+                          const struct wr_carrier *carrier, char *replaced, char *why)
+{
     char unasked[2][WEIR_WHY_MAX];
-    struct opening opening = {.path = path, .name = name, .group_read = group_read};
+    struct opening opening = {.path = path, .name = name, .group_read = group_read, .carrier = carrier};
     opening.replaced = replaced != NULL ? replaced : unasked[0];
     opening.why = why != NULL ? why : unasked[1];
     opening.replaced[0] = '\0';

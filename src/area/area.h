@@ -4,7 +4,7 @@
  * Layout: header | worker slots | directories with records: pools, servers, named objects | labels | event ring | policy
  * text | a part per worker (meters with gauges, recorder ring, label series), sparse until used; see layout.h. Sizes follow from the
  * shape, which the header repeats, so that a process with another shape or layout version never misreads it: it
- * replaces the file (new inode) and says why.
+ * replaces the file (new inode), says why, and carries over what it held where only the shape differs.
  *
  * A handle (struct wr_area) belongs to one process and one thread at a time. All processes on one file must share
  * a user and a pid namespace: a file of another pid namespace or an earlier boot is replaced, as its pids and
@@ -20,9 +20,10 @@
 #include <stdint.h>
 
 enum {
-    WR_AREA_LAYOUT = 7, /* bumped whenever any struct in the area changes */
-    WR_NAME_MAX = 64,   /* pools, objects, areas, with NUL */
-    WR_LABEL_MAX = 96   /* labels, with NUL */
+    WR_AREA_LAYOUT = 7,          /* bumped whenever any struct in the area changes */
+    WR_AREA_PATH_MAX = 4096 - 4, /* with NUL; its draft has `.new` behind it */
+    WR_NAME_MAX = 64,            /* pools, objects, areas, with NUL */
+    WR_LABEL_MAX = 96            /* labels, with NUL */
 };
 
 struct wr_area;
@@ -49,13 +50,25 @@ int wr_area_private(struct wr_area **out, const char *name, const struct wr_area
 /* Creates or joins the mapped file at `path` and claims a worker slot (dead workers' slots are reclaimed and
  * reused, their meters going on from where they stood). The slot may have been a dead worker's whose leases nobody
  * took back: reclaim wr_area_worker's number from each guard before the first use of it. File mode 0600, or
- * 0640 with group_read. An area that is truncated, damaged, of another layout or shape is replaced: *replaced then
+ * 0640 with group_read. An area that is truncated, damaged, of another layout or shape is replaced (but see wr_area_open_carrying): *replaced then
  * holds the reason, else "". `replaced` and `why` have WEIR_WHY_MAX bytes and may be NULL. What never was an area (any
  * other content, a link, a FIFO, a directory, a file of another user or with a second name) is refused and left alone; so
  * is an area of this layout and boot that an engine of another name made.
  * WEIR_OK, WEIR_EINVAL, WEIR_ENOMEM, WEIR_ESYS (why names path and errno text; also when no slot is free). */
 int wr_area_open(struct wr_area **out, const char *path, const char *name, const struct wr_area_shape *shape,
                  bool group_read, char *replaced, char *why);
+
+/* The same; and where only the shape differs, what the old area holds is carried over before the new one gets its name:
+ * pools and their records, all counts, labels, recorded calls, events, the policy text. *replaced says so. `settle` (may be
+ * NULL) is called for each pool's record, of which nobody in the new area holds anything yet. Who has the old file mapped
+ * goes on with it, see wr_area_is_at_path. */
+struct wr_carrier {
+    void (*settle)(void *ctx, void *pool_record);
+    void *ctx;
+};
+int wr_area_open_carrying(struct wr_area **out, const char *path, const char *name,
+                          const struct wr_area_shape *shape, bool group_read,
+                          const struct wr_carrier *carrier, char *replaced, char *why);
 
 /* Gives the slot back (its gauges go to zero, its meters stay) and unmaps. Accepts NULL. */
 void wr_area_close(struct wr_area *area);

@@ -45,6 +45,23 @@ static bool take_cell(struct wr_event_cell *cell, uint64_t ticket)
     return true;
 }
 
+static void put(struct wr_area *area, const struct wr_event *event)
+{
+    uint64_t ticket = event->sequence;
+    struct wr_event_cell *cell = cell_of(area, ticket);
+    if (!take_cell(cell, ticket)) return;
+    wr_words_put(cell->word, event, WR_EVENT_WORDS);
+    atomic_store_explicit(&cell->checksum, checksum_of(event), memory_order_release);
+    uint64_t turn = writing(ticket);
+    atomic_compare_exchange_strong(&cell->turn, &turn, written(ticket));
+}
+
+void wr_event_put_back(struct wr_area *area, const struct wr_event *event)
+{
+    atomic_store(&wr_shared_of(area)->events_begun, event->sequence);
+    put(area, event);
+}
+
 void wr_event_add(struct wr_area *area, enum wr_event_kind kind, uint32_t pool, uint64_t at_us,
                   const char *text)
 {
@@ -57,12 +74,7 @@ void wr_event_add(struct wr_area *area, enum wr_event_kind kind, uint32_t pool, 
     event.pool = pool;
     event.worker = area->worker;
     wr_text_copy(event.text, sizeof event.text, text);
-    struct wr_event_cell *cell = cell_of(area, ticket);
-    if (!take_cell(cell, ticket)) return;
-    wr_words_put(cell->word, &event, WR_EVENT_WORDS);
-    atomic_store_explicit(&cell->checksum, checksum_of(&event), memory_order_release);
-    uint64_t turn = writing(ticket);
-    atomic_compare_exchange_strong(&cell->turn, &turn, written(ticket));
+    put(area, &event);
 }
 
 static bool read_cell(const struct wr_event_cell *cell, uint64_t ticket, struct wr_event *event)

@@ -209,6 +209,13 @@ bool wr_header_is_anothers(const struct wr_header *header, uint64_t found, const
     return true;
 }
 
+bool wr_header_is_reshaped(const struct wr_header *header, uint64_t found)
+{
+    char ignored[WEIR_WHY_MAX];
+    if (found < sizeof *header || wr_shape_check(&header->shape, ignored) != WEIR_OK) return false;
+    return wr_header_sound(header, found, &header->shape, wr_area_size(&header->shape), ignored);
+}
+
 /* The most telling difference comes first: another shape explains another size, never the other way round. */
 bool wr_header_sound(const struct wr_header *header, uint64_t found, const struct wr_area_shape *shape,
                      uint64_t size, char *fault)

@@ -127,6 +127,9 @@ void wr_header_fill(struct wr_header *header, const char *name, const struct wr_
 bool wr_header_sound(const struct wr_header *header, uint64_t found, const struct wr_area_shape *shape,
                      uint64_t size, char *fault);
 
+/* True if the file, of `found` bytes, would be sound had we its shape. */
+bool wr_header_is_reshaped(const struct wr_header *header, uint64_t found);
+
 /* True if the file is a sound area of this boot, whatever its shape, that another engine made: `found` is its size, and
  * `fault` then says so. */
 bool wr_header_is_anothers(const struct wr_header *header, uint64_t found, const char *name, char *fault);
@@ -160,6 +163,12 @@ void wr_slot_release(struct wr_area *area);
 bool wr_slot_owned_by(const struct wr_area *area, uint32_t worker, uint64_t process);
 bool wr_slot_is_owned(const struct wr_area *area, uint32_t worker);
 void wr_nap(void); /* about a millisecond */
+
+/* carry.c: into the draft of an area that nobody else sees. */
+void wr_area_carry(struct wr_area *to, const struct wr_area *from, const struct wr_carrier *carrier);
+bool wr_area_can_carry(const struct wr_area_shape *to, const struct wr_area *from);
+void wr_event_put_back(struct wr_area *area, const struct wr_event *event); /* eventlog.c: in rising order */
+void wr_policy_carry(struct wr_area *to, const struct wr_area *from);       /* policytext.c */
 
 /* directory.c and label.c: false if a name in a joined file runs on past its field. */
 bool wr_directories_sound(const struct wr_area *area);

@@ -51,6 +51,17 @@ static void get_text(const struct wr_policy_place *place, char *text, size_t len
     }
 }
 
+static void put_whole(struct wr_policy_store *store, uint64_t generation, const char *text, size_t length)
+{
+    struct wr_policy_place *place = &store->places[generation % 2];
+    atomic_store(&place->generation, 0); /* whoever reads the text before last hears that it changes */
+    put_text(place, text, length);
+    atomic_store(&place->length, length);
+    atomic_store(&place->checksum, checksum(text, length));
+    atomic_store(&place->generation, generation);
+    atomic_store(&store->generation, generation);
+}
+
 int wr_policy_put(struct wr_area *area, const char *text, size_t length, uint64_t *generation, char *why)
 {
     struct wr_policy_store *store = store_of(area);
@@ -64,13 +75,7 @@ int wr_policy_put(struct wr_area *area, const char *text, size_t length, uint64_
         return WEIR_ESYS;
     }
     uint64_t next = atomic_load(&store->generation) + 1;
-    struct wr_policy_place *place = &store->places[next % 2];
-    atomic_store(&place->generation, 0); /* whoever reads the text before last hears that it changes */
-    put_text(place, text, length);
-    atomic_store(&place->length, length);
-    atomic_store(&place->checksum, checksum(text, length));
-    atomic_store(&place->generation, next);
-    atomic_store(&store->generation, next);
+    put_whole(store, next, text, length);
     atomic_store(&store->publisher, 0);
     *generation = next;
     return WEIR_OK;
@@ -114,4 +119,13 @@ size_t wr_policy_get(const struct wr_area *area, char *out, size_t size, uint64_
     }
     free(text);
     return length;
+}
+
+void wr_policy_carry(struct wr_area *to, const struct wr_area *from)
+{
+    uint64_t generation = 0;
+    char *text = malloc(WR_POLICY_BYTES + 1);
+    size_t length = text == NULL ? 0 : wr_policy_get(from, text, WR_POLICY_BYTES + 1, &generation);
+    if (length > 0) put_whole(store_of(to), generation, text, length);
+    free(text);
 }

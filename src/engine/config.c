@@ -184,6 +184,19 @@ static int check_logins(const weir_options *o, char *why)
     return WEIR_OK;
 }
 
+static int check_area(const weir_options *o, char *why)
+{
+    if (o->area_path == NULL) return WEIR_OK;
+    size_t length = strlen(o->area_path);
+    if (length > 0 && length < WR_AREA_PATH_MAX) return WEIR_OK;
+    if (length == 0)
+        wr_text_format(why, WEIR_WHY_MAX, "area is '': the path of a file, or nothing for private memory");
+    else
+        wr_text_format(why, WEIR_WHY_MAX, "area is a path of %zu bytes: at most %d", length,
+                       WR_AREA_PATH_MAX - 1);
+    return WEIR_EINVAL;
+}
+
 static int check_retries(const weir_options *o, char *why)
 {
     weir_backoff backoff;
@@ -256,6 +269,7 @@ int wr_config_copy(struct wr_config *config, const weir_options *from, const str
     if (code == WEIR_OK) code = check_durations(from, why);
     if (code == WEIR_OK) code = check_members(from, why);
     if (code == WEIR_OK) code = check_logins(from, why);
+    if (code == WEIR_OK) code = check_area(from, why);
     if (code == WEIR_OK) code = check_retries(from, why);
     if (code != WEIR_OK) return code;
 

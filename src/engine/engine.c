@@ -202,8 +202,9 @@ static int open_area(struct weir_engine *engine, char *why)
     int code = wr_engine_shape(o, &shape, why);
     if (code != WEIR_OK) return code;
     if (o->area_path == NULL) return wr_area_private(&engine->area, o->name, &shape, why);
-    code =
-        wr_area_open(&engine->area, o->area_path, o->name, &shape, o->area_group_read, engine->replaced, why);
+    struct wr_carrier carrier = {.settle = wr_settle_record, .ctx = engine};
+    code = wr_area_open_carrying(&engine->area, o->area_path, o->name, &shape, o->area_group_read, &carrier,
+                                 engine->replaced, why);
     if (code == WEIR_OK && engine->replaced[0] != '\0') {
         wr_engine_event(engine, WR_EVENT_AREA, NULL, "area %s replaced: %s", o->area_path, engine->replaced);
     }

@@ -32,6 +32,10 @@ int weir_policy_publish(weir_engine *engine, const char *text, size_t length, ui
 {
     char unused[WEIR_WHY_MAX];
     if (why == NULL) why = unused;
+    if (!wr_engine_is_ours(engine)) {
+        wr_text_format(why, WEIR_WHY_MAX, "the engine was opened before a fork");
+        return WEIR_ESTATE;
+    }
     int code = wr_policy_put(engine->area, text, length, generation, why);
     if (code != WEIR_OK) return code;
     wr_engine_refresh(engine);
@@ -52,6 +56,7 @@ size_t weir_policy_read(weir_engine *engine, char *out, size_t size, uint64_t *g
 
 void weir_policy_applied(weir_engine *engine, uint64_t generation, const char *why)
 {
+    if (!wr_engine_is_ours(engine)) return;
     wr_engine_event(engine, WR_EVENT_OPERATOR, NULL, "policy %llu %s in process %ld%s%s",
                     (unsigned long long)generation, why == NULL ? "is in force" : "was refused",
                     (long)getpid(), why == NULL ? "" : ": ", why == NULL ? "" : why);

@@ -16,6 +16,15 @@ void wr_reclaim(struct weir_engine *engine, uint32_t worker)
     wr_doors_reclaim(engine, worker);
 }
 
+void wr_settle_record(void *ctx, void *record)
+{
+    const struct weir_engine *engine = ctx;
+    struct wr_pool_record *pool = record;
+    for (uint32_t worker = 0; worker < WR_TURN_OWNERS; worker++)
+        weir_breaker_reclaim(wr_pool_breaker_in(record), worker, engine->now);
+    pool->wanted = pool->claimed = 0;
+}
+
 static uint32_t last_slot_taken(const struct wr_area *area)
 {
     uint32_t slot = wr_area_shape(area)->workers;

@@ -10,4 +10,7 @@ void wr_housekeeping_start(struct weir_engine *engine); /* shared areas only */
  * way, tickets. Also for a slot just claimed, whose last owner may be one that nobody has found yet. */
 void wr_reclaim(struct weir_engine *engine, uint32_t worker);
 
+/* Of a pool carried over from another area: what anybody over there holds of it is not held here. ctx: the engine. */
+void wr_settle_record(void *ctx, void *record);
+
 #endif

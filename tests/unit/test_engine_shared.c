@@ -166,12 +166,47 @@ static void a_file_that_is_removed_is_told_of_once_and_work_goes_on(void **state
     close_pair(pair);
 }
 
+/* As after a change of area_size: the breaker stays as it was, and counts go on. */
+static void an_area_of_another_size_goes_on_from_the_old_one(void **state)
+{
+    struct pair *pair = *state;
+    weir_options options;
+    uint64_t generation = 0;
+    char text[16];
+    fake_options(&options);
+    options.area_path = pair->path;
+    options.area_size = 64 << 20;
+    fake_init(&pair->one);
+    fake_open(&pair->one, &options);
+    weir_call *call = fake_submit(&pair->one, (weir_request){0}, "select 1");
+    fake_run(&pair->one, FAKE_MS(100));
+    assert_int_equal(fake_code(call), WEIR_CALL_OK);
+    weir_call_free(call);
+    assert_int_equal(weir_force_breaker(pair->one.engine, "service@primary", WEIR_FORCED_OPEN, NULL),
+                     WEIR_OK);
+    assert_int_equal(weir_policy_publish(pair->one.engine, "return {}", 9, &generation, NULL), WEIR_OK);
+    options.area_size = 16 << 20;
+    fake_init(&pair->two);
+    fake_open(&pair->two, &options);
+    assert_string_equal(weir_area_replaced(pair->one.engine), "");
+    assert_non_null(strstr(weir_area_replaced(pair->two.engine), "found"));
+    assert_non_null(strstr(weir_area_replaced(pair->two.engine), "carried over"));
+    assert_int_equal(fake_counter(&pair->two, "calls", "ok"), 1);
+    weir_pool_view view;
+    assert_true(weir_pool_now(pair->two.engine, 0, &view));
+    assert_int_equal(view.breaker, WEIR_FORCED_OPEN);
+    assert_int_equal(weir_policy_read(pair->two.engine, text, sizeof text, &generation), 9);
+    assert_true(times_told(&pair->two, "carried over") == 1);
+    close_pair(pair);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(connects_under_way_are_counted_over_all_engines, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_connect_that_fails_or_is_given_up_gives_its_turn_back, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(an_area_of_another_size_goes_on_from_the_old_one, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_file_that_is_removed_is_told_of_once_and_work_goes_on, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(a_late_worker_gets_its_share_under_constant_load, set_up, tear_down),
