@@ -202,17 +202,16 @@ function TestListen.test_a_listener_nobody_holds_gives_its_connection_back()
 end
 
 function TestListen.test_a_full_pool_is_an_error_after_a_while()
-    local narrow = fixture.open { acquire_timeout = 0.1 }
-    local holders = {}
-    for i = 1, 2 do
-        holders[i] = weir.spawn(function() return narrow:service():query("holds", "select pg_sleep(0.6)") end)
-    end
-    weir.sleep(0.05)
-    local l, err = narrow:service():listen("news")
+    local narrow = fixture.open { acquire_timeout = 1 }
+    local service = narrow:service()
+    local one, two = assert(service:begin "holds"), assert(service:begin "holds the other")
+    local l, err = service:listen("news")
     lu.assertNil(l)
     lu.assertEquals(err.code, "acquire_timeout")
     lu.assertStrContains(tostring(err), "all are in use")
-    for _, task in ipairs(holders) do task:join() end
+    one:rollback()
+    assert(service:listen("news")):close()
+    two:rollback()
     lu.assertEquals(fixture.leftovers(narrow), "")
     narrow:close()
 end
