@@ -70,6 +70,10 @@ int wr_area_open_carrying(struct wr_area **out, const char *path, const char *na
                           const struct wr_area_shape *shape, bool group_read,
                           const struct wr_carrier *carrier, char *replaced, char *why);
 
+/* WEIR_EINVAL, and `why`, if the file at `path` is an area that wr_area_open would refuse because an engine of another name
+ * made it; WEIR_OK for everything else, which only opening tells. Nothing is mapped or changed. */
+int wr_area_check_name(const char *path, const char *name, char *why);
+
 /* Gives the slot back (its gauges go to zero, its meters stay) and unmaps. Accepts NULL. */
 void wr_area_close(struct wr_area *area);
 
