@@ -68,6 +68,11 @@ function db.open(options)
     return self
 end
 
+--- Whether a value is an engine that db.open has opened.
+function db.is(value)
+    return getmetatable(value) == Db
+end
+
 --- Puts the engine of `other` into `self`, and the other way round, with all that belongs to an engine.
 -- Handles are of a table and not of an engine, so those of `self` go on with what `other` had.
 function db.exchange(self, other)
