@@ -46,7 +46,7 @@ end
 
 -- ---- the policy -------------------------------------------------------------------------------------------
 
--- Figures outlive a change of policy only in an area, so an engine whose options name none gets one of its own.
+-- Figures outlive a change of policy only in an area: an engine whose options name none gets one of its own.
 local function own_area(host)
     local folder = os.getenv "XDG_RUNTIME_DIR"
     if not folder or folder == "" then folder = "/dev/shm" end
@@ -57,8 +57,8 @@ end
 function Serving:settled(options)
     local wanted = self.options.area
     if options.area ~= nil and wanted and options.area ~= wanted then
-        return nil, ("%s: area is %s there and %s on the command line"):format(self.name, tostring(options.area),
-            wanted)
+        local both = "%s: area is %s there and %s on the command line"
+        return nil, both:format(self.name, tostring(options.area), wanted)
     end
     if options.area == nil then options.area = wanted or self.private_area end
     local sound, why = core.check(options)
@@ -73,6 +73,14 @@ function Serving:evaluate(text)
     return self:settled(result)
 end
 
+-- A policy that takes the place of another.
+function Serving:next_options(text)
+    local options, why = self:evaluate(text)
+    if not db.is(options) then return options, why end
+    options:close()
+    return nil, self.name .. ": what is read again must return options, not an engine"
+end
+
 local function open(options, name)
     local ok, opened, err = pcall(db.open, options)
     if not ok then return nil, name .. ": " .. tostring(opened) end
@@ -80,7 +88,6 @@ local function open(options, name)
     return opened
 end
 
--- A worker that joins an area takes the newest text there, if it is newer than the file (another has been told of it).
 function Serving:start()
     local text, why = read_file(self.options.policy)
     if not text then return nil, why end
@@ -107,54 +114,43 @@ local function retire(engine, seconds)
     engine:close()
 end
 
--- Brings a text into force that is sound and differs; the fault is told and the old one stays.
-function Serving:take(text, generation)
-    local options, fault = self:evaluate(text)
-    local opened
-    if options and db.is(options) then
-        options:close()
-        options, fault = nil, self.name .. ": a policy that is served returns options, not an engine"
-    end
-    if options then opened, fault = open(options, self.name) end
-    if not opened then
-        complain("the policy was refused, the old one stays: %s", fault)
-        self.db.core:policy_applied(generation, fault)
-        return
-    end
+function Serving:refuse(generation, fault)
+    complain("the policy was refused, the old one stays: %s", fault)
+    self.db.core:policy_applied(generation, fault)
+end
+
+function Serving:bring_into_force(options, text, generation)
+    local opened, fault = open(options, self.name)
+    if not opened then return self:refuse(generation, fault) end
     self.in_force = text
     loop.spawn_daemon(retire, db.exchange(self.db, opened), self.options.drain)
     self.db.core:policy_applied(generation)
     say(("policy %d is in force"):format(generation))
 end
 
+-- Reads the file again. All processes on the area are told of it.
 function Serving:reload()
     if self.scripted then
-        complain("%s opens its engine itself and is not read again; restart instead", self.name)
-        return
+        return complain("%s opens its engine itself and is not read again; restart instead", self.name)
     end
     local text, why = read_file(self.options.policy)
-    local sound = text and self:evaluate(text)
-    if not sound or db.is(sound) then
-        local fault = why
-        if text then _, fault = self:evaluate(text) end
-        complain("the policy was refused, the old one stays: %s", fault or "it returns an engine")
-        self.db.core:policy_applied(0, fault or "it returns an engine")
-        return
-    end
+    local options
+    if text then options, why = self:next_options(text) end
+    if not options then return self:refuse(0, why) end
     local generation, reason = self.db.core:policy_publish(text)
-    if not generation then
-        complain("the policy cannot be published: %s", reason)
-        return
-    end
-    self:take(text, generation)
+    if not generation then return self:refuse(0, reason) end
+    self:bring_into_force(options, text, generation)
 end
 
 -- Another process on the area has been given a newer policy.
 function Serving:follow()
     if self.scripted or not self.db.core:policy_news() then return end
-    local text, generation = self.db.core:policy_read()
-    text = text and policyfile.unstamped(text)
-    if text and text ~= self.in_force then self:take(text, generation) end
+    local held, generation = self.db.core:policy_read()
+    local text = held and policyfile.unstamped(held)
+    if not text or text == self.in_force then return end
+    local options, why = self:next_options(text)
+    if not options then return self:refuse(generation, why) end
+    self:bring_into_force(options, text, generation)
 end
 
 -- ---- serving ----------------------------------------------------------------------------------------------
@@ -191,7 +187,7 @@ function Serving:drain()
     local till = loop.now() + self.options.linger
     self.ending = true
     if not self.db.core:closed() then self.db.core:drain(self.options.drain) end
-    while loop.now() < till or not self.db.core:closed() and not self.db.core:drained() do loop.sleep(0.02) end
+    while loop.now() < till or not (self.db.core:closed() or self.db.core:drained()) do loop.sleep(0.02) end
 end
 
 -- Answers that are on their way arrive; streams and idle connections are cut.
@@ -212,8 +208,8 @@ function Serving:run()
         return 1
     end
     loop.spawn_daemon(self.turn, self)
-    say(("%s on %s%s"):format(self.db:stats().name, self.server:address(),
-        self.area and ", area " .. self.area or ""))
+    local area = self.area and ", area " .. self.area or ""
+    say(("%s on %s%s"):format(self.db:stats().name, (self.server:address()), area))
     self:heed_signals(fd)
     self:drain()
     self:finish()
@@ -245,8 +241,9 @@ local function serve_with(host, options)
     if open_to_all and not token then
         complain("whoever reaches %s may read everything; see --token-file", address)
     end
-    local self = setmetatable({ host = host, options = options, server = server, name = options.policy,
-        private_area = own_area(host) }, Serving)
+    local self = setmetatable({
+        host = host, options = options, server = server, name = options.policy, private_area = own_area(host),
+    }, Serving)
     local code = 1
     local ok, raised = loop.run(function()
         code = self:run()

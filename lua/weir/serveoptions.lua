@@ -24,7 +24,8 @@ local known = {
 local function take_value(options, name, value)
     local option = known[name]
     if not option then
-        return nil, ("unknown option '%s'; there are --listen, --area, --token-file, --drain and --linger"):format(name)
+        local said = "unknown option '%s'; there are --listen, --area, --token-file, --drain and --linger"
+        return nil, said:format(name)
     end
     if value == nil then return nil, name .. " needs a value" end
     local read, wanted = option.read(value)

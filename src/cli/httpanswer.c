@@ -26,10 +26,11 @@ struct body {
 
 static void fill_up(struct http_answers *answers)
 {
-    uint64_t now = cli_now_ns(), most = (uint64_t)CREDIT_MAX_MS * MS;
-    uint64_t earned = (now - answers->filled_ns) / SHARE;
+    uint64_t now = cli_now_ns();
+    int64_t most = (int64_t)CREDIT_MAX_MS * MS, credit = answers->credit_ns;
+    credit += (int64_t)((now - answers->filled_ns) / SHARE);
     answers->filled_ns = now;
-    answers->credit_ns = earned > most - answers->credit_ns ? most : answers->credit_ns + earned;
+    answers->credit_ns = credit < most ? credit : most;
 }
 
 bool http_answer_affordable(struct cli_httpd *httpd)
@@ -40,9 +41,8 @@ bool http_answer_affordable(struct cli_httpd *httpd)
 
 void http_answer_spent(struct cli_httpd *httpd, uint64_t ns)
 {
-    struct http_answers *answers = &httpd->answers;
-    fill_up(answers);
-    answers->credit_ns = answers->credit_ns > ns ? answers->credit_ns - ns : 0;
+    fill_up(&httpd->answers);
+    httpd->answers.credit_ns -= (int64_t)ns; /* a debt, which only time pays */
 }
 
 /* ---- responses ---------------------------------------------------------------------------------------------- */

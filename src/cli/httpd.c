@@ -14,8 +14,8 @@ enum {
     CONNECTIONS_MAX = 400,    /* from then on the kernel keeps them waiting */
     CONNECTIONS_SOFT = 200,   /* from then on each new one costs the one that has idled longest */
     CONNECTION_BYTES = 16384, /* for a request's header and its answer's together */
-    READING_S = 15,           /* for a whole request, and for having none */
-    ANSWERING_S = 30,         /* until the whole answer is taken */
+    READING_S = 10,           /* for a whole request, and for having none */
+    ANSWERING_S = 20,         /* until the whole answer is taken */
     TICK_NS = 1000000000      /* streams and time limits */
 };
 

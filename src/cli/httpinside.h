@@ -47,8 +47,9 @@ struct http_cached {
 
 struct http_answers {
     struct http_cached cached[HTTP_CACHED];
-    size_t bytes;                  /* of all bodies that are on their way or kept */
-    uint64_t credit_ns, filled_ns; /* time that may be spent on documents; when it was last counted up */
+    size_t bytes;       /* of all bodies that are on their way or kept */
+    int64_t credit_ns;  /* time that may be spent on documents */
+    uint64_t filled_ns; /* when it was last counted up */
 };
 
 /* The document, made or kept. */

@@ -35,8 +35,8 @@ function serving.read(path)
 end
 
 --- Until done() gives something, which is returned.
-function serving.wait(done, what)
-    local till = socket.gettime() + PATIENCE
+function serving.wait(done, what, seconds)
+    local till = socket.gettime() + (seconds or PATIENCE)
     repeat
         local result = done()
         if result then return result end
