@@ -154,7 +154,8 @@ function failure:backoff() end
 
 ---@class weir.check
 ---@field check fun(): any, any A true value is well; nil or false and a reason is not, nor is an error.
----@field critical? boolean
+---@field critical? boolean Its failure makes the whole engine unhealthy.
+---@field timeout? number Seconds until it counts as failed and is cancelled where it waits (5, at most the interval).
 
 ---A delay in seconds; nil or false gives up.
 ---@alias weir.retry_policy fun(failure: weir.failure, call: weir.call): number|false|nil

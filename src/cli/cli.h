@@ -18,6 +18,7 @@ struct cli_command {
 };
 
 extern const struct cli_command cli_command_run;
+extern const struct cli_command cli_command_serve;
 extern const struct cli_command cli_command_test;
 
 /* ---- the Lua state of a script (lua_state.c) ----------------------------------------------------------- */
