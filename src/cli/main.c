@@ -9,7 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct cli_command *const commands[] = {&cli_command_run, &cli_command_test};
+static const struct cli_command *const commands[] = {&cli_command_run, &cli_command_test,
+                                                     &cli_command_doctor};
 
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 
