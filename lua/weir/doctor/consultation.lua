@@ -2,19 +2,29 @@
 --
 -- `host` is what it needs of the system, given by command_doctor.c.
 
+local capacity = require "weir.doctor.capacity"
+local catalogs = require "weir.doctor.catalogs"
 local chart_of = require "weir.doctor.chart"
 local interview = require "weir.doctor.interview"
 local loop = require "weir.loop"
 local patient = require "weir.doctor.patient"
 local phrases = require "weir.doctor.phrases"
+local policytrial = require "weir.doctor.policytrial"
+local pooling = require "weir.doctor.pooling"
 local reach = require "weir.doctor.reach"
+local roles = require "weir.doctor.roles"
+local rowsecurity = require "weir.doctor.rowsecurity"
+local server = require "weir.doctor.server"
+local timeouts = require "weir.doctor.timeouts"
 local writeup = require "weir.doctor.writeup"
 
 local consultation = {}
 
 local GOOD, FAILED, USAGE = 0, 1, 2
 
-local groups = { reach }
+-- Groups of checks, in the order in which they are told.
+local of_backend = { server, pooling, capacity }
+local of_client = { reach, catalogs, roles, rowsecurity, timeouts }
 
 -- ---- arguments --------------------------------------------------------------------------------------------
 
@@ -82,20 +92,86 @@ local function ask_everybody(subjects, wall_clock)
     for _, task in ipairs(tasks) do task:join() end
 end
 
+local function apply(groups, facts, add, others)
+    for _, group in ipairs(groups) do
+        for _, check in ipairs(group) do check(facts, add, others) end
+    end
+end
+
+-- Who tells about the backend: the first client that got in, SERVICE before ANON, for it may see more.
+local function spokesman(subjects)
+    local best = subjects[1]
+    for _, subject in ipairs(subjects) do
+        local better = not subject.failure and (best.failure or best.client.role and not subject.client.role)
+        if better then best = subject end
+    end
+    return best
+end
+
+-- The subjects of each backend, in order, and who speaks for each.
+local function by_backend(subjects)
+    local list, of = {}, {}
+    for _, subject in ipairs(subjects) do
+        local name = subject.backend.name
+        if not of[name] then
+            of[name] = {}
+            list[#list + 1] = of[name]
+        end
+        table.insert(of[name], subject)
+        subject.siblings = of[name]
+    end
+    local spokesmen = {}
+    for i, group in ipairs(list) do spokesmen[i] = spokesman(group) end
+    return list, spokesmen
+end
+
+local function secrets_of(policy, subjects)
+    local secrets = {}
+    for _, client in pairs(policy.clients) do secrets[#secrets + 1] = client.password end
+    for _, subject in ipairs(subjects) do
+        secrets[#secrets + 1] = subject.backend.conninfo.password
+        secrets[#secrets + 1] = subject.backend.conninfo.sslpassword
+    end
+    return secrets
+end
+
+local function judge_policy(chart, policy, options, subjects, spokesmen)
+    local connections
+    for _, facts in ipairs(spokesmen) do
+        local usable = capacity.usable(facts)
+        if usable then connections = math.min(connections or usable, usable) end
+    end
+    apply({ policytrial.checks }, {
+        options = policy, workers = options.workers, timeout = options.timeout, backends = spokesmen,
+        connections = connections, secrets = secrets_of(policy, subjects),
+    }, chart:at {})
+end
+
+local function groups_of(list, key)
+    local groups = {}
+    for _, module in ipairs(list) do groups[#groups + 1] = module[key or "checks"] end
+    return groups
+end
+
 local function judge(chart, subjects)
-    for _, facts in ipairs(subjects) do
-        local add = chart:at { backend = facts.backend.name, client = facts.client.name }
-        for _, group in ipairs(groups) do
-            for _, check in ipairs(group.checks) do check(facts, add) end
+    local list, spokesmen = by_backend(subjects)
+    for i, group in ipairs(list) do
+        apply(groups_of(of_backend), spokesmen[i], chart:at { backend = group[1].backend.name }, spokesmen)
+        for _, facts in ipairs(group) do
+            local add = chart:at { backend = facts.backend.name, client = facts.client.name }
+            apply(groups_of(of_client), facts, add)
+            apply({ capacity.checks_of_client }, facts, add)
         end
     end
+    return spokesmen
 end
 
 local function consult(policy, options, host)
     local chart = chart_of.new()
     local subjects = interview.subjects(policy, options)
+    for _, subject in ipairs(subjects) do subject.today = host.wall_clock() end
     ask_everybody(subjects, host.wall_clock)
-    judge(chart, subjects)
+    judge_policy(chart, policy, options, subjects, judge(chart, subjects))
     return chart
 end
 

@@ -32,7 +32,7 @@ local PINNED = { "select pg_catalog.set_config('search_path', 'pg_catalog, pg_te
 local function open(subject, client, prepared)
     local backend = { conninfo = subject.backend.text, pooler = subject.backend.pooler }
     return weir.open {
-        name = "weir-doctor", backends = { it = backend }, clients = { me = client },
+        name = "weir-doctor", backends = { it = backend }, clients = { ["weir-doctor"] = client },
         timeout = subject.timeout, connect_timeout = subject.timeout, retries = 0, prepared = prepared,
         breaker = { initial = "disabled" }, health = { interval = 0 }, reset = "never",
     }

@@ -4,16 +4,13 @@ local phrases = {}
 
 -- Words that are no names without quotes.
 local reserved = {}
-for word in ([[all analyse analyze and any array as asc asymmetric authorization both case cast check collate column
-    concurrently constraint create cross current_date current_role current_time current_user default
-        deferrable desc
-    distinct do else end except false fetch for foreign freeze from full grant group having ilike in initially
-        inner
-    intersect into is isnull join lateral leading left like limit localtime not notnull null offset on only or
-        order
-    outer overlaps placing primary references returning right select session_user similar some symmetric table
-        then to
-    trailing true union unique user using variadic verbose when where window with]]):gmatch "%S+" do
+for word in ([[all analyse analyze and any array as asc asymmetric authorization both case cast check collate
+    column concurrently constraint create cross current_date current_role current_time current_user
+    default deferrable desc distinct do else end except false fetch for foreign freeze from full
+    grant group having ilike in initially inner intersect into is isnull join lateral leading left
+    like limit localtime not notnull null offset on only or order outer overlaps placing primary
+    references returning right select session_user similar some symmetric table then to trailing
+    true union unique user using variadic verbose when where window with]]):gmatch "%S+" do
     reserved[word] = true
 end
 

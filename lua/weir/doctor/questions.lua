@@ -76,13 +76,15 @@ local settings = [[
         'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout',
         'tcp_keepalives_idle')]]
 
+-- The doctor's own sessions are told by their application_name, which everybody may see.
 local usage = [[
+    with mine as (select usename, application_name in ('weir-doctor@it', 'weir doctor') as doctors
+        from pg_catalog.pg_stat_activity)
     select (select sum(numbackends) from pg_catalog.pg_stat_database)::int as used,
-        (select count(*) from pg_catalog.pg_stat_activity where usename = session_user)::int as own,
+        (select count(*) from mine where usename = session_user and not doctors)::int as own,
+        (select count(*) from mine where doctors)::int as doctors,
         (select datconnlimit from pg_catalog.pg_database where datname = current_database()) as
-        database_limit,
-        (select numbackends from pg_catalog.pg_stat_database where datname = current_database()) as
-        database_used]]
+        database_limit]]
 
 -- ---- roles ------------------------------------------------------------------------------------------------
 

@@ -7,29 +7,49 @@ local reach = {}
 
 -- ---- why not ----------------------------------------------------------------------------------------------
 
+local function user_of(facts)
+    return phrases.ident(facts.client.user or facts.backend.conninfo.user or "?")
+end
+
+local function database_of(facts)
+    local named = facts.backend.conninfo
+    return phrases.ident(named.dbname or facts.client.user or named.user or "?")
+end
+
+local function no_login(facts, message)
+    local user = user_of(facts)
+    if message:find "does not exist" then
+        return ("create role %s login password '...';"):format(user)
+    elseif message:find "not permitted to log in" then
+        return ("alter role %s login;"):format(user)
+    end
+    return "a line for it in pg_hba.conf, then: select pg_reload_conf();", "system"
+end
+
+local function no_connection_left(facts, message)
+    local sum = 2 * facts.client.max * facts.workers
+    if message:find "for role" then
+        return ("alter role %s connection limit %d;"):format(user_of(facts), sum)
+    elseif message:find "for database" then
+        return ("alter database %s connection limit %d;"):format(database_of(facts), sum)
+    end
+    return ("alter system set max_connections = %d; -- then restart the server; or close connections of " ..
+        "others"):format(math.max(100, sum))
+end
+
 -- Of the server's own words: SQLSTATE -> id, why, remedy.
 local by_state = {
-    ["28P01"] = { "password", "the server does not take this password", function(f)
-        return ("alter role %s password '...';"):format(phrases.ident(f.client.user or
-            f.backend.conninfo.user or "?"))
+    ["28P01"] = { "password", "the server does not take this password", function(facts)
+        return ("alter role %s password '...';"):format(user_of(facts))
     end },
-    ["28000"] = { "login", "the server knows no such login, or pg_hba.conf has no line for it", function(f)
-        local user = phrases.ident(f.client.user or f.backend.conninfo.user or "?")
-        return ("create role %s login password '...';\n-- or a line for it in pg_hba.conf"):format(user)
+    ["28000"] = { "login", "the server lets this login in neither from here nor so", no_login },
+    ["3D000"] = { "database", "there is no such database", function(facts)
+        return ("create database %s;"):format(database_of(facts))
     end },
-    ["3D000"] = { "database", "there is no such database", function(f)
-        return ("create database %s;"):format(phrases.ident(f.backend.conninfo.dbname or "?"))
-    end },
-    ["53300"] = { "connections", "the server has no connection left for this login",
-        function(f)
-            local sum = math.max(100, 2 * f.client.max)
-            return ("alter system set max_connections = %d; -- then restart; or fewer connections " ..
-                "elsewhere"):format(sum)
-        end },
-    ["57P03"] = { "starting", "the server is starting up, or shutting down; it will be there later" },
-    ["42501"] = { "login", "the login may not connect to this database", function(f)
-        return ("grant connect on database %s to %s;"):format(phrases.ident(f.backend.conninfo.dbname or "?"),
-            phrases.ident(f.client.user or f.backend.conninfo.user or "?"))
+    ["53300"] = { "connections", "the server has no connection left for this login", no_connection_left },
+    ["57P03"] = { "starting", "the server is starting up or shutting down; it will be there later" },
+    ["42501"] = { "login", "the login may not connect to this database", function(facts)
+        return ("grant connect on database %s to %s;"):format(database_of(facts), user_of(facts))
     end },
 }
 
@@ -69,8 +89,9 @@ local function reason(facts)
     local failure = facts.failure
     local state = by_state[failure.sqlstate or ""]
     if state then
-        local remedy = state[3] and state[3](facts)
-        return "reach." .. state[1], { why = state[2], remedy = remedy }
+        local remedy, kind
+        if state[3] then remedy, kind = state[3](facts, failure.message or "") end
+        return "reach." .. state[1], { why = state[2], remedy = remedy, kind = kind }
     end
     if failure.code == "timeout" then return "reach.timeout", { why = by_words[#by_words][3],
         remedy = by_words[#by_words][4], kind = "system" } end
