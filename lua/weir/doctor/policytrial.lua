@@ -253,6 +253,13 @@ local pasted = {
     retries_do_not_fit = true,
 }
 
+-- "breaker.half_open.permits", "8" -> "breaker = { half_open = { permits = 8 } }"
+local function as_setting(knob, value)
+    local first, rest = knob:match "^([^.]+)%.(.*)$"
+    if not first then return ("%s = %s"):format(knob, value) end
+    return ("%s = { %s }"):format(first, as_setting(rest, value))
+end
+
 local function remedy_of(finding)
     local knob = finding.knob or "policy"
     if finding.code == "no_jitter" then return "backoff = { kind = \"full\" }" end
@@ -262,7 +269,7 @@ local function remedy_of(finding)
         "first, in retry" end
     if pasted[finding.code] and finding.limit and finding.value then
         local whole = math.type(finding.value) == "integer" and finding.limit >= 1
-        return ("%s = %s"):format(knob, whole and ("%d"):format(math.floor(finding.limit)) or
+        return as_setting(knob, whole and ("%d"):format(math.floor(finding.limit)) or
             ("%.3g"):format(finding.limit))
     end
     return ("another %s; weir.explain shows what a change does"):format(knob)

@@ -140,30 +140,33 @@ local tables = [[
     where ]] .. visible "'r', 'p', 'f', 'm'" .. [[
     order by 1 limit 500]]
 
--- A view reads with its owner's rights, and so does what that view reads, unless one between says
--- security_invoker: then the rights of whoever reads it go on.
+-- A view reads with its owner's rights, and so does what that view reads, unless it says security_invoker:
+-- then the rights of whoever reads it go on. Below one that users read with their own rights there is nothing
+-- to look for: what they may not read themselves stays shut, and what they may is looked at by itself.
 local views = [[
     with recursive view as (
         select c.oid, c.relowner, c.relkind, exists (select from unnest(c.reloptions) o
             where o ~ '^security_invoker=(true|on|yes|1)$') as invoker
         from pg_catalog.pg_class c where c.relkind in ('v', 'm')),
     below(root, reader, rel) as (
-        select v.oid, case when not v.invoker then v.relowner end, d.refobjid
+        select v.oid, v.relowner, d.refobjid
         from view v join pg_catalog.pg_class c on c.oid = v.oid
             join pg_catalog.pg_namespace n on n.oid = c.relnamespace
             join pg_catalog.pg_rewrite w on w.ev_class = v.oid
             join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = w.oid
                 and d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid <> v.oid
-        where ]] .. visible "'v', 'm'" .. [[
+        where not v.invoker and ]] .. visible "'v', 'm'" .. [[
         union
         select b.root, case when v.invoker then b.reader else v.relowner end, d.refobjid
         from below b join view v on v.oid = b.rel join pg_catalog.pg_rewrite w on w.ev_class = v.oid
             join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = w.oid
                 and d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid <> v.oid)
     select c.oid::regclass::text as name, c.relkind::text as kind, quote_ident(o.rolname) as owner,
-        o.rolsuper as super, x.invoker, x.tables, ]] .. GRANTEES .. [[
-    from pg_catalog.pg_class c join view x0 on x0.oid = c.oid join pg_catalog.pg_roles o on o.oid = c.relowner
-        join lateral (select x0.invoker, string_agg(distinct t.oid::regclass::text, ', ')
+        o.rolsuper and not exists (select from pg_catalog.pg_depend e where e.objid = c.oid and e.deptype =
+        'e'
+            and e.classid = 'pg_catalog.pg_class'::regclass) as super, x.tables, ]] .. GRANTEES .. [[
+    from pg_catalog.pg_class c join pg_catalog.pg_roles o on o.oid = c.relowner
+        join lateral (select string_agg(distinct t.oid::regclass::text, ', ')
             filter (where t.relrowsecurity and (c.relkind = 'm' or r.rolsuper or r.rolbypassrls
                 or t.relowner = r.oid and not t.relforcerowsecurity)) as tables
             from below b join pg_catalog.pg_class t on t.oid = b.rel

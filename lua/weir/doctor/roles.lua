@@ -148,14 +148,16 @@ end
 -- ---- tables it owns ---------------------------------------------------------------------------------------
 
 function roles.owner(facts, add)
-    if not facts.client.role or not facts.rows.owned then return end
-    for _, row in ipairs(facts.rows.owned) do
+    local row = login_row(facts)
+    if not facts.client.role or not facts.rows.owned or not row or
+        row.super then return end -- whom all is open to
+    for _, one in ipairs(facts.rows.owned) do
         add("fail", "rls.owner_not_forced", {
             found = ("%s, which this login is or can become, owns %s, whose row-level security is not " ..
                 "forced"):format(
-                row.owner, row.name),
+                one.owner, one.name),
             why = "policies do not bind a table's owner unless it is forced; the engine refuses such a login",
-            remedy = ("alter table %s force row level security;"):format(row.name), subject = row.name,
+            remedy = ("alter table %s force row level security;"):format(one.name), subject = one.name,
         })
     end
 end

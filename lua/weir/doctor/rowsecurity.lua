@@ -100,7 +100,7 @@ function rowsecurity.views(facts, add)
                 why = "a view reads with its owner's rights: users see the rows of all others through it",
                 remedy = invoker_remedy(facts, row), subject = row.name,
             })
-        elseif row.kind == "v" and row.super and not row.invoker then
+        elseif row.kind == "v" and row.super then
             bad = true
             add("warn", "rls.view_of_superuser", {
                 found = ("the view %s reads as %s, a superuser"):format(row.name, row.owner),
@@ -167,7 +167,9 @@ local function is_cast_to_json(text, last)
     return rest:find "^::jsonb?%f[^%w_]" ~= nil
 end
 
---- The calls of current_setting in an expression: { first, last, missing_ok, guarded, json }.
+--- The calls of current_setting in an expression: { first, last, argument, missing_ok, guarded (by nullif),
+-- json
+-- (what it gives becomes JSON as it is) }.
 function rowsecurity.settings_read(expression)
     local calls, at = {}, 1
     while true do

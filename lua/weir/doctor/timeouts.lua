@@ -17,6 +17,8 @@ end
 -- an ANON client acts as is loaded by Weir and wins.
 function timeouts.effective(facts, name)
     local found
+    local role = facts.rows.role and facts.rows.role[1]
+    if role and not role.there then return nil end -- it will be told of, and then have settings of its own
     for _, row in ipairs(facts.rows.settings or {}) do
         if row.name == name then found = milliseconds(row.setting .. (row.unit or "")) end
     end
