@@ -125,13 +125,15 @@ typedef struct weir_request {
     const char
         *context;       /* required: what this call is for; becomes application_name and the label's source */
     const char *claims; /* JSON object; required for ANON clients */
-    const char *backend;     /* NULL: the route policy decides */
-    const char *isolation;   /* units: NULL, "read committed", "repeatable read", "serializable" */
-    const char *traceparent; /* kept in the flight recorder; NULL none */
-    bool readonly;           /* declared: has no effect to lose; units run READ ONLY */
-    bool idempotent;         /* declared: repeating it is harmless even if it was committed */
-    bool by_hand;            /* units: never run again once READY: its results have been shown */
-    uint64_t timeout_ns;     /* 0: the engine's */
+    const char *backend;   /* NULL: the route policy decides */
+    const char *isolation; /* units: NULL, "read committed", "repeatable read", "serializable" */
+    /* W3C trace context: kept in the flight recorder and, by weir_options.trace, sent to the server; what is none by its
+     * form is only kept. NULL: none. */
+    const char *traceparent;
+    bool readonly;       /* declared: has no effect to lose; units run READ ONLY */
+    bool idempotent;     /* declared: repeating it is harmless even if it was committed */
+    bool by_hand;        /* units: never run again once READY: its results have been shown */
+    uint64_t timeout_ns; /* 0: the engine's */
     void (*notify)(void *user,
                    weir_call *call); /* status became READY, REPLIED or ENDED; from the loop only */
     void *user;
@@ -191,6 +193,7 @@ typedef struct weir_client {
 } weir_client;
 
 typedef enum weir_queue { WEIR_QUEUE_ADAPTIVE = 0, WEIR_QUEUE_FIFO, WEIR_QUEUE_CODEL } weir_queue;
+typedef enum weir_trace { WEIR_TRACE_OFF = 0, WEIR_TRACE_COMMENT } weir_trace;
 typedef enum weir_reset { WEIR_RESET_AUTO = 0, WEIR_RESET_ALWAYS, WEIR_RESET_NEVER } weir_reset;
 
 typedef struct weir_check { /* a health check of the program's own */
@@ -242,6 +245,10 @@ typedef struct weir_options {
     /* The area holds a policy text of a generation that this engine has not read: from the loop, within half a second. */
     void (*on_policy)(void *ctx, uint64_t generation);
     void *policy_ctx;
+
+    /* COMMENT: a call's traceparent goes to the server as a comment behind each of its statements that has none of its own
+     * (sqlcommenter). A text that is another one in every call gets no prepared statement: it is parsed each time. */
+    weir_trace trace;
 
     const char *area_path; /* NULL: private memory */
     uint64_t area_size;    /* bytes: the largest layout that fits; 0: the default one. Equal in all workers */

@@ -188,6 +188,7 @@ function failure:backoff() end
 ---@field retry? integer|weir.retry_policy
 ---@field route? fun(call: weir.call): string Names the backend.
 ---@field label? fun(context: string): string Bounds what metrics are split by.
+---@field trace? "off"|"comment" Whether a call's traceparent goes to the server behind its statements ("off").
 ---@field policy_slice? number How long a policy may run, seconds (0.01).
 ---@field policy_faults? integer Faults in a row that switch a policy off (5).
 ---@field health? weir.health_options

@@ -233,6 +233,8 @@ static struct wr_segment segment_of(const struct weir_call *call, enum wr_segmen
         segment.statements = call->statements;
         segment.count = call->statement_count;
         segment.want_xid = kind != WR_SEGMENT_SINGLE && !call->readonly && call->xid == 0;
+        if (call->traced && call->engine->config.options.trace == WEIR_TRACE_COMMENT)
+            segment.traceparent = call->traceparent;
         segment.timeout_ms = (left + 999999) / 1000000 + (left == 0);
     }
     if (kind == WR_SEGMENT_SINGLE || kind == WR_SEGMENT_BEGIN) {

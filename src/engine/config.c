@@ -214,6 +214,7 @@ static int check_retries(const weir_options *o, char *why)
     }
     if (code == WEIR_OK) code = check_count("prepared", o->prepared_max, 0, 10000, why);
     if (code == WEIR_OK) code = check_count("queue", o->queue, WEIR_QUEUE_ADAPTIVE, WEIR_QUEUE_CODEL, why);
+    if (code == WEIR_OK) code = check_count("trace", o->trace, WEIR_TRACE_OFF, WEIR_TRACE_COMMENT, why);
     if (code == WEIR_OK) code = check_count("reset", o->reset, WEIR_RESET_AUTO, WEIR_RESET_NEVER, why);
     if (code == WEIR_OK) code = check_count("policy_faults", o->policy_faults_max, 1, 1000000, why);
     return code;

@@ -10,6 +10,7 @@
 static const double uint32_most = 4294967295.0;
 
 static const char *const reset_names[] = {"auto", "always", "never", NULL};
+static const char *const trace_names[] = {"off", "comment", NULL};
 static const char *const queue_names[] = {"adaptive", "fifo", "codel", NULL};
 static const char *const backoff_names[] = {"full", "equal", "decorrelated", "exponential", "constant", NULL};
 static const char *const budget_names[] = {"tokens", "ratio", NULL};
@@ -384,6 +385,7 @@ static const struct wl_field top_fields[] = {
     {"area", WL_STRING, AT(area_path), 0, 0, NULL},
     {"area_size", WL_NUMBER, offsetof(struct wl_options, area_size), 0, 1e13, NULL},
     {"area_group_read", WL_BOOL, AT(area_group_read), 0, 0, NULL},
+    {"trace", WL_CHOICE, AT(trace), 0, 0, trace_names},
     {"policy_faults", WL_WHOLE, AT(policy_faults_max), 1, 1000000, NULL},
     {"policy_slice", WL_DURATION, offsetof(struct wl_options, policy_slice_ns), 0, 0, NULL},
     {"seed", WL_NESTED, 0, 0, 0, NULL},
