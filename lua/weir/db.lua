@@ -276,6 +276,12 @@ function Db:pause(pool, paused)
     checked(self.core:pause(pool, paused ~= false))
 end
 
+--- Opens the file of `log` anew, after a rotation has moved it away; nothing to do if the log goes elsewhere.
+-- @return true; or nil and why, and the log goes on in the file it had
+function Db:reopen_log()
+    return self.core:reopen_log()
+end
+
 --- A backoff with this engine's settings, for loops of the script's own.
 function Db:backoff()
     return guard.backoff(self.backoff_options)

@@ -165,6 +165,11 @@ function failure:backoff() end
 ---@field probe_interval? number Seconds between probes while a breaker is open; doubles (1).
 ---@field checks? table<string, weir.check|fun(): any, any>
 
+---@class weir.log_options
+---@field to? string "stderr", "nginx" inside nginx, or a path with a "/" in it ("stderr"; inside nginx "nginx").
+---@field format? "logfmt"|"json" ("logfmt")
+---@field level? "info"|"warn"|"error"|"off" The least that is written ("info").
+
 ---@class weir.options
 ---@field backends table<string, string|weir.backend> The default route is `primary`, or the only one.
 ---@field clients table<string, weir.client_options>
@@ -189,6 +194,9 @@ function failure:backoff() end
 ---@field retry? integer|weir.retry_policy
 ---@field route? fun(call: weir.call): string Names the backend.
 ---@field label? fun(context: string): string Bounds what metrics are split by.
+---@field log? weir.log_options|false Where events and slow calls are logged (nowhere; inside nginx its error log).
+---@field slow_log? number A call that took longer, in seconds, is logged with its timeline (0: none). Needs a log.
+---@field trace? "off"|"comment" Whether a call's traceparent goes to the server behind its statements ("off").
 ---@field policy_slice? number How long a policy may run, seconds (0.01).
 ---@field policy_faults? integer Faults in a row that switch a policy off (5).
 ---@field health? weir.health_options
@@ -301,6 +309,11 @@ function db:force(pool, state) end
 ---@param pool? string nil: all pools.
 ---@param paused? boolean (true)
 function db:pause(pool, paused) end
+
+---Opens the file of `log` anew, after a rotation; on failure the log goes on in the file it had.
+---@return boolean? done
+---@return string? why
+function db:reopen_log() end
 
 ---@return weir.backoff
 function db:backoff() end
