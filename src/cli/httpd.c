@@ -3,6 +3,8 @@
  * are used up, and who may ask for what. */
 #include "httpinside.h"
 
+#include "weir/area.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -225,7 +227,7 @@ static bool give_reason(const struct cli_httpd *httpd, const char *path, weir_pa
 bool http_page(struct cli_httpd *httpd, const char *path, const char *accept, weir_page *page)
 {
     if (httpd->engine == NULL) return give_reason(httpd, path, page);
-    return weir_page_get(httpd->engine, path, accept, page);
+    return weir_page_get(weir_engine_area(httpd->engine), path, accept, page);
 }
 
 /* ---- the daemon ------------------------------------------------------------------------------------------------------ */
