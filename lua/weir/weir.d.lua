@@ -164,11 +164,6 @@ function failure:backoff() end
 ---@field probe_interval? number Seconds between probes while a breaker is open; doubles (1).
 ---@field checks? table<string, weir.check|fun(): any, any>
 
----@class weir.log_options
----@field to? string "stderr", "nginx" inside nginx, or a path with a "/" in it ("stderr"; inside nginx "nginx").
----@field format? "logfmt"|"json" ("logfmt")
----@field level? "info"|"warn"|"error"|"off" The least that is written ("info").
-
 ---@class weir.options
 ---@field backends table<string, string|weir.backend> The default route is `primary`, or the only one.
 ---@field clients table<string, weir.client_options>
