@@ -25,6 +25,7 @@ static void policy_fault(struct weir_engine *engine, struct wr_pool *pool, enum 
                    name, reason);
     if (in_a_row < engine->config.options.policy_faults_max || engine->policy_off) return;
     engine->policy_off = true;
+    wr_card_write(engine);
     wr_engine_tell(engine, WR_EVENT_POLICY, pool, &off,
                    "policy switched off: %s failed %u times in a row (policy_faults)", name, in_a_row);
 }

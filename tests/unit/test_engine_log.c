@@ -315,7 +315,7 @@ static void events_have_a_bound_of_their_own_told_at_the_end_at_the_latest(void 
     f->options.slow_log_ns = FAKE_MS(1);
     open_engine(f);
     for (int i = 0; i < 60; i++) weir_pause(f->fake.engine, NULL, i % 2 == 0, NULL);
-    assert_int_equal(lines_with(f, "event=operator"), 49); /* and the opening */
+    assert_int_equal(lines_with(f, "event=operator.order"), 49); /* and the opening */
     call_once(f, "a", NULL);
     assert_int_equal(lines_with(f, "event=call.slow"), 1);
     for (int i = 0; i < 60; i++) weir_pause(f->fake.engine, NULL, i % 2 == 0, NULL);
@@ -339,7 +339,7 @@ static void lines_that_nobody_took_are_told_of_by_the_next(void **state)
     assert_int_equal(f->count, 3);
     assert_says(f->lines[1], "level=warn event=log.lost ");
     assert_says(f->lines[1], " lost=2");
-    assert_says(f->lines[2], "event=operator ");
+    assert_says(f->lines[2], "event=operator.order ");
     weir_pause(f->fake.engine, NULL, false, NULL);
     assert_int_equal(f->count, 4);
     fake_close(&f->fake);
