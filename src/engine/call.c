@@ -81,7 +81,6 @@ static int take_in(weir_engine *engine, const weir_request *request, const weir_
         wr_call_destroy(call);
         return code;
     }
-    call->record.id = (uint64_t)wr_area_worker(engine->area) << 40 | ++engine->call_sequence;
     *out = call;
     return WEIR_OK;
 }
