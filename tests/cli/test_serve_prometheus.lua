@@ -1,6 +1,7 @@
 -- A real Prometheus scrapes `weir serve` through an outage of a real PostgreSQL and its recovery. When all is quiet again,
 -- what it has stored is what the engine counted, and what the program itself counted, to the last call.
 
+local dashboard = require "dashboard"
 local dkjson = require "dkjson"
 local lu = require "luaunit"
 local socket = require "socket"
@@ -59,11 +60,12 @@ end
 local function start_prometheus(target)
     local self = setmetatable({ folder = serving.folder(), port = free_port() }, Prometheus)
     serving.write(self.folder .. "/prometheus.yml", ([[
-global: { scrape_interval: 500ms, scrape_timeout: 400ms }
+global: { scrape_interval: 500ms, scrape_timeout: 400ms, evaluation_interval: 1s }
+rule_files: [ "%s/weir_rules.yml" ]
 scrape_configs:
   - job_name: weir
     static_configs: [ { targets: [ "%s" ] } ]
-]]):format(target))
+]]):format(dashboard.rules_folder, target))
     os.execute(([[cd %s; prometheus --config.file=prometheus.yml --storage.tsdb.path=data --log.level=warn \
         --web.listen-address=127.0.0.1:%d >log 2>&1 </dev/null & echo $! >%s/pid]]):format(
         serving.quote(self.folder), self.port, serving.quote(self.folder)))
@@ -136,6 +138,7 @@ local function outage_and_recovery()
     pg:stop "immediate"
     wait_for('sum(weir_breaker_state{state="open"})', is_more_than(0), "an open breaker")
     wait_for('sum(weir_rejected_total{reason="breaker_open"})', is_more_than(50), "refusals")
+    wait_for('count(ALERTS{alertname="WeirBreakerOpen"})', is_more_than(0), "the alert")
     pg:start()
     wait_for('sum(weir_breaker_state{state="closed"})', function(value) return value == 2 end, "recovery")
     local _, ok = next(prometheus:query 'sum(weir_calls_total{outcome="ok"})')
@@ -193,8 +196,21 @@ local function compare_with_the_program()
     end
 end
 
+-- None of the rules has failed, and each panel has something to show after an outage.
+local function check_examples()
+    local rules = dkjson.decode((prometheus:ask "/api/v1/rules"))
+    for _, group in ipairs(rules.data.groups) do
+        for _, rule in ipairs(group.rules) do lu.assertEquals({ rule.name, rule.health }, { rule.name, "ok" }) end
+    end
+    for _, expression in ipairs(dashboard.expressions()) do
+        local query = expression.text:gsub("%[10s%]", "[2m]")
+        serving.wait(function() return next(prometheus:query(query)) ~= nil end, expression.title .. ": " .. query)
+    end
+end
+
 function TestPrometheus.test_what_it_stored_is_what_was_counted()
     outage_and_recovery()
+    check_examples()
     compare(stats_at_rest())
     compare_with_the_program()
     lu.assertEquals(prometheus:query "sum(resets(weir_calls_total[5m]))"[""], 0)
