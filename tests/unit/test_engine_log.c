@@ -26,12 +26,12 @@ struct fixture {
     uint64_t patience_ms; /* for one call */
     bool full;            /* nobody takes lines */
     bool down;            /* the first attempts of a call fail */
-    bool lose_commits;
+    bool lose_commits, survive;
 };
 
 static bool take(void *ctx, weir_log_level level, const char *line, size_t length)
 {
-    struct fixture *f = ((struct fake *)ctx)->user;
+    struct fixture *f = ctx;
     if (f->full) return false;
     assert_true(f->count < LINES && length < LINE);
     assert_int_equal(strlen(line), length);
@@ -48,6 +48,7 @@ static void answer(struct fake *fake, struct fake_link *link, const struct wr_se
     (void)link;
     if (f->down && segment->kind == WR_SEGMENT_SINGLE) memcpy(answer->sqlstate, "40001", 6);
     if (f->lose_commits && segment->kind == WR_SEGMENT_COMMIT) answer->lost = true;
+    if (f->survive) answer->survives = true;
 }
 
 static int set_up(void **state)
@@ -65,6 +66,7 @@ static int set_up(void **state)
     f.fake.user = &f;
     f.fake.answer = answer;
     f.fake.host.log = take;
+    f.fake.host.log_ctx = &f;
     *state = &f;
     return 0;
 }
@@ -199,6 +201,37 @@ static void a_lost_commit_names_its_call_and_its_trace(void **state)
     assert_says(line, " call_id=10000000001 label=\"POST /pay\" ");
     assert_says(line, " trace_id=" TRACE " span_id=" SPAN " trace_flags=01");
     assert_says(line, " attempt=1");
+    weir_call_free(call);
+    fake_close(&f->fake);
+}
+
+static void a_commit_whose_answer_was_lost_is_told_of_again_when_it_is_known(void **state)
+{
+    struct fixture *f = *state;
+    f->fake.books = true;
+    open_engine(f);
+    f->lose_commits = true;
+    weir_call *call = fake_begin(&f->fake, (weir_request){.context = "POST /pay"});
+    fake_run(&f->fake, FAKE_MS(100));
+    fake_send(call, "select 1");
+    fake_run(&f->fake, FAKE_MS(100));
+    fake_finish(call, WEIR_ROLLBACK);
+    fake_run(&f->fake, FAKE_MS(100));
+    assert_null(line_with(f, 0, "event=commit."));
+    weir_call_free(call);
+    call = fake_begin(&f->fake, (weir_request){.context = "POST /pay"});
+    fake_run(&f->fake, FAKE_MS(100));
+    fake_send(call, "select 2");
+    fake_run(&f->fake, FAKE_MS(100));
+    f->survive = true;
+    fake_finish(call, WEIR_COMMIT);
+    fake_run(&f->fake, FAKE_MS(2000));
+    assert_int_equal(fake_code(call), WEIR_CALL_OK);
+    const char *line = assert_line(f, "event=commit.resolved");
+    assert_says(line, "level=info ");
+    assert_says(line, "was committed\"");
+    assert_says(line, " call_id=10000000002 ");
+    assert_null(line_with(f, 0, "event=call.unknown"));
     weir_call_free(call);
     fake_close(&f->fake);
 }
@@ -408,6 +441,7 @@ int main(void)
         TEST(a_refused_login_is_an_error),
         TEST(a_breaker_that_opens_says_why_and_one_that_closes_is_good_news),
         TEST(a_lost_commit_names_its_call_and_its_trace),
+        TEST(a_commit_whose_answer_was_lost_is_told_of_again_when_it_is_known),
         TEST(below_the_level_nothing_is_written),
         TEST(a_slow_call_is_logged_with_all_its_attempts),
         TEST(in_json_its_timeline_is_a_list),
