@@ -1,11 +1,15 @@
 /* What the engine logs: a line per event with a name that stays, slow calls with their timeline, no more of a sort than
  * so many a second, and nothing of what nobody may read. */
 #include "support/fake_server.h"
+#include "weir/area.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -236,6 +240,36 @@ static void a_commit_whose_answer_was_lost_is_told_of_again_when_it_is_known(voi
     fake_close(&f->fake);
 }
 
+static void what_is_ordered_from_outside_is_told_by_who_obeys_and_what_is_ordered_here_once(void **state)
+{
+    struct fixture *f = *state;
+    char path[] = "/tmp/weir-log-area.XXXXXX", why[WEIR_WHY_MAX] = "";
+    weir_area *area = NULL;
+    close(mkstemp(path));
+    unlink(path);
+    f->options.area_path = path;
+    open_engine(f);
+    assert_int_equal(weir_area_attach(&area, path, why), WEIR_OK);
+    weir_order order = {.kind = WEIR_ORDER_FORCE,
+                        .pool = "service@primary",
+                        .state = WEIR_FORCED_OPEN,
+                        .reason = "a\nmove"};
+    assert_int_equal(weir_area_order(area, &order, NULL, why), WEIR_OK);
+    assert_int_equal(lines_with(f, "event=operator.order"), 0);
+    fake_run(&f->fake, FAKE_MS(600));
+    const char *line = assert_line(f, "event=operator.order");
+    assert_says(line, "level=info ");
+    assert_says(line, "msg=\"force breaker FORCED_OPEN ordered by ");
+    assert_says(line, ": a\\nmove\" name=test worker=1 pool=service@primary");
+    assert_int_equal(weir_pause(f->fake.engine, NULL, true, NULL), WEIR_OK);
+    fake_run(&f->fake, FAKE_MS(600));
+    assert_int_equal(lines_with(f, "event=operator.order"), 2);
+    assert_line(f, "msg=\"paused by ");
+    weir_area_detach(area);
+    fake_free(&f->fake);
+    unlink(path);
+}
+
 static void below_the_level_nothing_is_written(void **state)
 {
     struct fixture *f = *state;
@@ -442,6 +476,7 @@ int main(void)
         TEST(a_breaker_that_opens_says_why_and_one_that_closes_is_good_news),
         TEST(a_lost_commit_names_its_call_and_its_trace),
         TEST(a_commit_whose_answer_was_lost_is_told_of_again_when_it_is_known),
+        TEST(what_is_ordered_from_outside_is_told_by_who_obeys_and_what_is_ordered_here_once),
         TEST(below_the_level_nothing_is_written),
         TEST(a_slow_call_is_logged_with_all_its_attempts),
         TEST(in_json_its_timeline_is_a_list),
