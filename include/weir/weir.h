@@ -288,8 +288,8 @@ const weir_driver *weir_driver_pg(void);
 int weir_open(weir_engine **out, const weir_options *options, const weir_host *host,
               const weir_driver *driver, char *why);
 
-/* What weir_open would refuse, as far as the options alone tell: nothing is opened. driver: may be NULL; else it reads
- * the conninfos. WEIR_OK, WEIR_EINVAL, WEIR_ENOMEM. */
+/* What weir_open would refuse, as far as the options alone tell, and whose area the file at area_path is: nothing is
+ * opened. driver: may be NULL; else it reads the conninfos. WEIR_OK, WEIR_EINVAL, WEIR_ENOMEM. */
 int weir_options_check(const weir_options *options, const weir_driver *driver, char *why);
 
 /* Why the area found at area_path was replaced by another when this engine opened: damaged, of another layout, size or

@@ -18,7 +18,9 @@ struct cli_command {
 };
 
 extern const struct cli_command cli_command_run;
+extern const struct cli_command cli_command_serve;
 extern const struct cli_command cli_command_test;
+extern const struct cli_command cli_command_doctor;
 
 /* ---- the Lua state of a script (lua_state.c) ----------------------------------------------------------- */
 

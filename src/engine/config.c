@@ -350,5 +350,7 @@ int weir_options_check(const weir_options *options, const weir_driver *driver, c
     int code = wr_config_copy(&config, options, wr_memory_libc(), why);
     wr_config_release(&config, wr_memory_libc());
     if (code == WEIR_OK) code = wr_engine_shape(options, &shape, why);
+    if (code == WEIR_OK && options->area_path != NULL)
+        code = wr_area_check_name(options->area_path, options->name, why);
     return code != WEIR_OK || driver == NULL ? code : check_logins_of(options, driver, why);
 }

@@ -318,15 +318,22 @@ static bool read_clients(struct wl_reader *reader, int index, struct wl_options 
     return good;
 }
 
-static const struct wl_field check_fields[] = {
-    {"check", WL_NESTED, 0, 0, 0, NULL},
-    {"critical", WL_BOOL, offsetof(weir_check, critical), 0, 0, NULL},
+struct check { /* a check's options */
+    weir_check engine;
+    uint64_t timeout_ns; /* here for its type: who runs checks is the Lua face */
 };
 
-static bool read_check(struct wl_reader *reader, const char *name, weir_check *check)
+static const struct wl_field check_fields[] = {
+    {"check", WL_NESTED, 0, 0, 0, NULL},
+    {"critical", WL_BOOL, offsetof(struct check, engine.critical), 0, 0, NULL},
+    {"timeout", WL_DURATION, offsetof(struct check, timeout_ns), 0, 0, NULL},
+};
+
+static bool read_check(struct wl_reader *reader, const char *name, weir_check *out)
 {
+    struct check check = {.engine = {.name = name}};
     lua_State *L = reader->L;
-    *check = (weir_check){.name = name};
+    *out = check.engine;
     lua_pushstring(L, name);
     lua_rawget(L, -2);
     bool plain = lua_type(L, -1) == LUA_TFUNCTION;
@@ -336,7 +343,8 @@ static bool read_check(struct wl_reader *reader, const char *name, weir_check *c
         reader->why[0] = '\0';
         return wl_complain(reader, name, "must be a function, or a table with check = function");
     }
-    bool good = wl_read_fields(reader, -1, check_fields, COUNT(check_fields), check);
+    bool good = wl_read_fields(reader, -1, check_fields, COUNT(check_fields), &check);
+    *out = check.engine;
     lua_pushliteral(L, "check");
     lua_rawget(L, -2);
     if (good && lua_type(L, -1) != LUA_TFUNCTION) good = wl_complain(reader, "check", "must be a function");
