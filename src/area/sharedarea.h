@@ -79,6 +79,7 @@ int wr_area_open_carrying(struct wr_area **out, const char *path, const char *na
 int wr_area_attach(struct wr_area **out, const char *path, char *why);
 bool wr_area_is_writable(const struct wr_area *area);
 enum wr_sight { WR_SIGHT_LIVE = 0, WR_SIGHT_DESERTED, WR_SIGHT_REPLACED, WR_SIGHT_GONE, WR_SIGHT_DAMAGED };
+bool wr_area_is_worked_on(const struct wr_area *area); /* some worker lives */
 enum wr_sight wr_area_sight(const struct wr_area *area, char *why);
 
 /* Gives the slot back (its gauges go to zero, its meters stay) and unmaps. Accepts NULL. */

@@ -170,12 +170,6 @@ static void all_checks(struct wr_buffer *b, const struct wr_household *all)
     wr_buffer_printf(b, "},");
 }
 
-static double uptime(const struct weir_area *sight)
-{
-    uint64_t opened = sight->engine != NULL ? sight->engine->opened_at : sight->household.opened_ns;
-    return sight->now_ns > opened && opened != 0 ? (double)(sight->now_ns - opened) / 1e9 : 0;
-}
-
 static void breaker_states(struct wr_buffer *b, struct weir_area *sight)
 {
     struct wr_pool_seen pool;
@@ -205,7 +199,7 @@ void wr_document_health(struct weir_area *sight, struct wr_buffer *b, uint64_t a
     }
     wr_buffer_printf(b, "},\"pools\":{");
     breaker_states(b, sight);
-    wr_buffer_printf(b, "},\"uptime\":%.0f}", uptime(sight));
+    wr_buffer_printf(b, "},\"uptime\":%.0f}", (double)wr_sight_uptime_ns(sight) / 1e9);
 }
 
 /* ---- statistics -------------------------------------------------------------------------------------------------- */
@@ -413,8 +407,8 @@ void wr_document_stats(struct weir_area *sight, struct wr_buffer *b, uint64_t ar
                      all->workers, draining ? "true" : "false");
     wr_buffer_printf(
         b, ",\"uptime\":%.3f,\"in_flight\":%llu,\"allocations\":%llu,\"policy\":{\"off\":%s,\"message\":",
-        uptime(sight), (unsigned long long)all->in_flight, (unsigned long long)all->allocations,
-        all->policy_off ? "true" : "false");
+        (double)wr_sight_uptime_ns(sight) / 1e9, (unsigned long long)all->in_flight,
+        (unsigned long long)all->allocations, all->policy_off ? "true" : "false");
     wr_buffer_json_string(b, all->policy_message);
     wr_buffer_printf(b, "},");
     all_checks(b, all);

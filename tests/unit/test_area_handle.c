@@ -139,6 +139,7 @@ static void an_area_is_live_then_deserted_then_gone(void **state)
     assert_string_equal(steer_read(s, s->area, "conns"), "[]");
     assert_int_equal(unlink(s->path), 0);
     assert_int_equal(look(s), WEIR_AREA_GONE);
+    assert_false(weir_area_may_steer(s->area, s->why));
     steer_expect(s, "stats", "\"ok\":1");
     steer_open(s, &s->two);
     assert_int_equal(look(s), WEIR_AREA_REPLACED);
