@@ -210,6 +210,7 @@ bool weir_read_pool(weir_area *area, size_t index, weir_pool_figures *out)
     read_histogram(area, pool.index, WR_H_DURATION, &out->duration);
     read_histogram(area, pool.index, WR_H_WAIT, &out->wait);
     read_histogram(area, pool.index, WR_H_CONNECT, &out->connect);
+    read_histogram(area, pool.index, WR_H_HOLD, &out->hold);
     return true;
 }
 
