@@ -29,7 +29,8 @@ function TestPart:test_a_primary_and_its_standby_are_sound()
 end
 
 function TestPart:test_a_standby_as_primary()
-    local report = clinic.assert_trouble(policy { primary = standby:url "postgres" }, { "server.standby_as_primary" })
+    local report = clinic.assert_trouble(policy { primary = standby:url "postgres" }, {
+        "server.standby_as_primary" })
     lu.assertEquals(report:line("server.standby_as_primary").level, "fail")
     lu.assertStrContains(report:line("server.standby_as_primary").remedy, "backends.primary = ")
 end
@@ -88,7 +89,8 @@ local versions = { -- server_version_num, version, today, level, id
 
 function TestFacts:test_versions_have_an_end()
     for _, case in ipairs(versions) do
-        local facts = { today = case[3], rows = { server = { { version_num = case[1], version = case[2] } } } }
+        local facts = { today = case[3], rows = { server = { { version_num = case[1],
+            version = case[2] } } } }
         local line = lines_of(server.version, facts)[1]
         lu.assertEquals({ line.level, line.id }, { case[4], case[5] }, case[2])
     end

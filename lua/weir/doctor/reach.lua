@@ -57,8 +57,6 @@ local by_state = {
 local by_words = {
     { "could not translate host name", "dns", "the name leads to no address",
         "host=<the right name>, or mend the resolver of this machine", "conninfo" },
-    { "no pg_hba.conf entry", "login", "the server lets this login in neither from here nor so", nil },
-    { "password authentication failed", "password", "the server does not take this password", nil },
     { "no password supplied", "password", "the server wants a password and there is none",
         "password = os.getenv \"...\", of the client", "policy" },
     { "certificate", "certificate", "the server's certificate is not what the connection string asks for",
@@ -109,6 +107,8 @@ function reach.connection(facts, add)
         })
     end
     local id, words = reason(facts)
+    if not words.remedy then words.remedy, words.kind = "look into the server's log, and try again",
+        "system" end
     words.found = ("no connection to %s: %s"):format(conninfo.place(facts.backend.conninfo),
         phrases.discreet(facts.failure.message or tostring(facts.failure)))
     add("fail", id, words)

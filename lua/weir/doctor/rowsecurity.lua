@@ -133,8 +133,9 @@ function rowsecurity.functions(facts, add)
     end
     if bad then return end
     add("ok", "function.definers", {
-        found = ("%d SECURITY DEFINER function%s in reach, none without a fixed search_path"):format(#rows,
-            #rows == 1 and "" or "s"),
+        found = #rows == 0 and "no SECURITY DEFINER function in reach" or
+            ("%d SECURITY DEFINER function%s in reach, each with a search_path of its own"):format(#rows,
+                #rows == 1 and "" or "s"),
     })
 end
 
