@@ -218,7 +218,7 @@ function interview.hold(subject, wall_clock)
     end
     local ok, raised = pcall(examine, subject, db, wall_clock)
     db:close()
-    if not ok then error(raised, 0) end
+    if not ok then subject.failure = { code = "raised", message = tostring(raised) } end
     return subject
 end
 

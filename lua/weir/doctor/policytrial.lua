@@ -175,8 +175,7 @@ function policytrial.functions(facts, add)
             elseif seconds > (facts.options.policy_slice or 0.01) then
                 add_slow(facts, add, knob, seconds)
             else
-                add("ok", "policy." .. knob, { found = knob .. " answers what it may answer",
-                    subject = knob })
+                add("ok", "policy." .. knob, { found = trial[3], subject = knob })
             end
         end
     end
