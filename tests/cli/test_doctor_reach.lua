@@ -112,6 +112,42 @@ function TestNotLetIn:test_no_tls_where_it_is_asked_for()
     lu.assertEquals(report:trouble(), { "reach.tls" }, report.output)
 end
 
+TestTls = {}
+
+local make_certificate = [[
+set -e
+cd "$(mktemp -d /tmp/weir-doctor-XXXXXX)"
+for name in server stranger; do
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj "/CN=$name" \
+        -addext subjectAltName=IP:127.0.0.1 -keyout $name.key -out $name.crt 2>/dev/null
+done
+chmod 755 . && chmod 600 server.key
+[ "$(id -u)" != 0 ] || chown postgres server.key
+pwd
+]]
+
+local function output_of(command)
+    local pipe = io.popen(command)
+    local text = pipe:read "a"
+    pipe:close()
+    return (text:gsub("%s+$", ""))
+end
+
+function TestTls:test_a_certificate_of_a_stranger_is_named_and_the_right_one_is_fine()
+    local folder = output_of(make_certificate)
+    local secure <close> = clinic.open { tcp = true, settings = {
+        ssl = true, ssl_cert_file = folder .. "/server.crt", ssl_key_file = folder .. "/server.key",
+    } }
+    local function trusting(name)
+        local url = ("%s?sslmode=verify-full&sslrootcert=%s/%s.crt"):format(secure:url(), folder, name)
+        return clinic.policy(secure, "", { primary = url })
+    end
+    clinic.assert_trouble(trusting "stranger", { "reach.certificate" })
+    local report = clinic.assert_sound(secure, trusting "server")
+    lu.assertStrContains(report:line("tls.local", "anon").found, "TLSv1.3, TLS_AES_256_GCM_SHA384")
+    os.execute("rm -rf " .. folder)
+end
+
 TestHanging = {}
 
 -- While fn runs somebody else has the table to himself.
@@ -182,6 +218,35 @@ function TestFacts:test_tls_is_judged_by_where_the_connection_goes()
         local line = lines_of(reach.tls, over(case[1], case[2]))[1]
         lu.assertEquals({ line.level, line.id }, { case[3], case[4] }, case[1])
     end
+end
+
+local ON_TO_THE_POOLER = { shown_pid = 1, pid = 2 }
+
+local pooler_cases = { -- connection string, level, id
+    { "host=db.example", "fail", "tls.none" },
+    { "host=db.example sslmode=require", "warn", "tls.unverified" },
+    { "host=db.example sslmode=verify-full", "ok", "tls.verified" },
+}
+
+-- What the server says of TLS is of the pooler's connection then.
+function TestFacts:test_behind_a_pooler_tls_is_judged_by_what_is_insisted_on()
+    for _, case in ipairs(pooler_cases) do
+        local facts = over(case[1], ON)
+        facts.pooler = ON_TO_THE_POOLER
+        local line = lines_of(reach.tls, facts)[1]
+        lu.assertEquals({ line.level, line.id }, { case[2], case[3] }, case[1])
+    end
+end
+
+function TestFacts:test_connects_that_take_nearly_their_timeout()
+    local function line(took, allowed)
+        local facts = { connect_seconds = took, options = { connect_timeout = allowed } }
+        return lines_of(reach.speed, facts)[1] or {}
+    end
+    lu.assertNil(line(1.4, nil).id)
+    lu.assertEquals({ line(1.6, nil).level, line(1.6, nil).id }, { "warn", "reach.slow" })
+    lu.assertEquals({ line(4, nil).level, line(4, nil).remedy }, { "fail", "connect_timeout = 16" })
+    lu.assertNil(line(4, 10).id)
 end
 
 local network_cases = { -- connection string, ids

@@ -54,6 +54,16 @@ function TestTables:test_one_without_any_policy()
     }
 end
 
+function TestTables:test_one_whose_policies_are_for_others_or_only_restrict()
+    spoil_and_mend {
+        spoil = [[create table orders (id int); alter table orders enable row level security;
+            create policy staff on orders to app_service using (true);
+            create policy less on orders as restrictive using (true);
+            grant select on orders to web_anon]],
+        id = "rls.without_policy", level = "warn", found = "no policy that lets web_anon see a row",
+    }
+end
+
 function TestTables:test_truncate_knows_no_policies()
     spoil_and_mend { spoil = "grant truncate on contacts to web_anon", id = "rls.truncate" }
 end
@@ -133,6 +143,15 @@ function TestFunctions:test_one_that_users_may_not_call_is_none_of_their_busines
     assert(pg:sql [[create function total() returns bigint security definer language sql
         as 'select count(*) from contacts'; revoke execute on function total() from public]])
     clinic.assert_sound(pg)
+end
+
+TestSchemas = {}
+
+function TestSchemas:test_one_where_users_may_create()
+    spoil_and_mend {
+        spoil = "grant create on schema public to web_anon, public", id = "schema.open", level = "warn",
+        found = "web_anon may create in the schema public",
+    }
 end
 
 TestPolicies = {}

@@ -12,8 +12,7 @@ local NOWHERE = {}
 -- ---- calling without being held up ------------------------------------------------------------------------
 
 -- A function of the policy, stopped if it does not end. True, its results and the seconds it took; or false
--- and
--- the error.
+-- and the error.
 local function call(fn, ...)
     local began = os.clock()
     local function stop()
@@ -126,7 +125,7 @@ local function try_route(facts, route)
     return nil, longest
 end
 
-local contexts = { "GET /contacts?workspace=abc123", "POST /orders/4711", "nightly: purge", "" }
+local contexts = { "GET /contacts?workspace=abc123", "POST /orders/4711", "nightly: purge" }
 
 local function try_label(facts, label)
     local longest = 0
@@ -248,9 +247,8 @@ end
 -- What is found out better here.
 local told_elsewhere = { connections_above_server = true, policy_fails = true }
 
--- Knobs for which the limit that was measured leads to the setting to paste. Never rounded down: it would be
--- just
--- below what is needed.
+-- Knobs for which the limit that was measured leads to the setting to paste. Never rounded down: it would
+-- be just below what is needed.
 local function as_measured(finding)
     if finding.limit % 1 == 0 then return ("%d"):format(finding.limit) end
     return ("%.4g"):format(math.ceil(finding.limit * 100) / 100)
