@@ -159,6 +159,7 @@ static int start(lua_State *L, struct wl_engine *engine, struct wl_options *opti
     options->engine.check_ctx = engine;
     options->engine.on_policy = wl_policytext_told;
     options->engine.policy_ctx = engine;
+    options->engine.host_name = engine->loop->host.title;
     engine->loop->busy++;
     int code = engine->loop->sim != NULL ? wl_sim_open_engine(engine, options, why)
                                          : open_on_host(L, engine, options, why);

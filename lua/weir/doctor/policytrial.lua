@@ -267,6 +267,9 @@ local function remedy_of(finding)
         "in retry" end
     if finding.code == "never_gives_up" then return "if failure.attempt > 3 then return nil end -- " ..
         "first, in retry" end
+    if finding.code == "connect_timeout_above_timeout" then
+        return ("connect_timeout = %.3g"):format(finding.limit / 3)
+    end
     if pasted[finding.code] and finding.limit and finding.value then
         local whole = math.type(finding.value) == "integer" and finding.limit >= 1
         return as_setting(knob, whole and ("%d"):format(math.floor(finding.limit)) or
