@@ -17,6 +17,7 @@ static lua_State *volatile running;
 static pthread_t main_thread;
 static volatile sig_atomic_t caught;  /* the first signal */
 static volatile sig_atomic_t pending; /* it has not yet reached the main coroutine */
+static void (*volatile before_exit)(void);
 
 /* ---- the error ----------------------------------------------------------------------------------------- */
 
@@ -62,6 +63,7 @@ static void on_signal(int number)
         return;
     }
     if (caught != 0) {
+        if (before_exit != NULL) before_exit();
         _exit(128 + number);
     } else {
         caught = number;
@@ -74,6 +76,11 @@ static void on_signal(int number)
 int cli_interrupt_signal(void)
 {
     return caught;
+}
+
+void cli_interrupt_before_exit(void (*act)(void))
+{
+    before_exit = act;
 }
 
 _Noreturn void cli_interrupt_no_reader(lua_State *L)
@@ -147,7 +154,7 @@ static void replace_coroutine_function(lua_State *L, const char *name, lua_CFunc
     lua_pop(L, 1);
 }
 
-static void catch_signal(int number)
+void cli_interrupt_catch(int number)
 {
     /* Without SA_RESTART: a script that waits in io.read must hear of Ctrl-C. */
     struct sigaction action = {.sa_handler = on_signal};
@@ -166,6 +173,6 @@ void cli_interrupt_install(lua_State *L)
     replace_coroutine_function(L, "resume", tracked_resume);
     replace_coroutine_function(L, "wrap", tracked_wrap);
     signal(SIGPIPE, SIG_IGN);
-    catch_signal(SIGINT);
-    catch_signal(SIGTERM);
+    cli_interrupt_catch(SIGINT);
+    cli_interrupt_catch(SIGTERM);
 }
