@@ -7,6 +7,7 @@
 #ifndef WEIR_METRICS_H
 #define WEIR_METRICS_H
 
+#include "weir/area.h"
 #include "weir/weir.h"
 
 #ifdef __cplusplus
@@ -30,32 +31,33 @@ uint64_t weir_histogram_edge_ns(size_t index);
 /* ---- the engine ------------------------------------------------------------------------------------------------ */
 
 typedef struct weir_engine_figures {
-    const char *name;            /* lives as long as the engine */
+    const char *name;            /* lives as long as the handle */
     uint64_t created_us;         /* wall clock: when all counters stood at zero */
     uint64_t now_us;             /* wall clock */
-    uint64_t uptime_ns;          /* of the answering worker */
-    weir_health health;          /* as the answering worker sees it */
-    bool draining;               /* the answering worker */
-    bool policy_off;             /* the answering worker's policy was switched off after faults */
+    uint64_t uptime_ns;          /* of the own engine; attached: of the oldest worker */
+    weir_health health;          /* unhealthy when no worker lives */
+    bool draining;               /* the own engine; attached: all workers */
+    bool policy_off;             /* some worker's policy was switched off after faults */
     bool critical_down;          /* a backend marked critical does not answer */
     uint32_t workers;            /* alive: those whose heartbeat is not older than 5 s */
     uint32_t labels, labels_max; /* known, "other" included; how many there can be */
     size_t pools, backends;
 } weir_engine_figures;
 
-void weir_read_engine(weir_engine *engine, weir_engine_figures *out);
+void weir_read_engine(weir_area *area, weir_engine_figures *out);
 
 typedef struct weir_backend_figures {
     const char *name;
     bool critical;
-    bool known, ok;      /* known: it was heard of, or asked in vain, by the answering worker */
+    bool known, ok;      /* known: it was heard of, or asked in vain */
     uint64_t elapsed_ns; /* of the last answer */
     uint64_t at_us;      /* wall clock, of the last answer or failure; 0 if not known */
-    const char *message; /* why it is not ok, "" otherwise; until the engine's next turn */
+    const char
+        *message; /* why it is not ok, "" otherwise; it and the name: until the area is looked at again */
 } weir_backend_figures;
 
-bool weir_read_backend(weir_engine *engine, size_t index,
-                       weir_backend_figures *out); /* false: out of range */
+/* False: out of range. Index 0 looks anew, the others belong to that look. */
+bool weir_read_backend(weir_area *area, size_t index, weir_backend_figures *out);
 
 /* ---- pools and labels ------------------------------------------------------------------------------------------ */
 
@@ -68,7 +70,7 @@ typedef struct weir_ended { /* calls by their end; all of them sum to the calls 
 } weir_ended;
 
 typedef struct weir_pool_figures {
-    const char *name, *client, *backend; /* live as long as the engine */
+    const char *name, *client, *backend; /* live as long as the handle */
 
     /* counters */
     uint64_t started;
@@ -97,23 +99,24 @@ typedef struct weir_pool_figures {
     weir_histogram duration, wait, connect; /* whole calls, waiting for a connection, connecting */
 } weir_pool_figures;
 
-bool weir_read_pool(weir_engine *engine, size_t index, weir_pool_figures *out); /* false: out of range */
+bool weir_read_pool(weir_area *area, size_t index,
+                    weir_pool_figures *out); /* false: out of range, or being made */
 
 typedef struct weir_label_figures { /* one label in one pool */
-    const char *label;              /* lives as long as the engine */
+    const char *label;              /* lives as long as the handle */
     weir_ended ended;
     uint64_t retries;
     weir_histogram duration; /* count is the sum of `ended`, at any moment */
 } weir_label_figures;
 
 /* label: 0 .. weir_engine_figures.labels - 1. False: out of range, or no call of that label has ended in that pool. */
-bool weir_read_label(weir_engine *engine, size_t pool, uint32_t label, weir_label_figures *out);
+bool weir_read_label(weir_area *area, size_t pool, uint32_t label, weir_label_figures *out);
 
 /* ---- room ------------------------------------------------------------------------------------------------------ */
 
-/* Memory for a text about the engine, kept from one call to the next and freed with the engine: at least `least` bytes,
+/* Memory for a text about the area, kept from one call to the next and freed with the handle: at least `least` bytes,
  * *room of them, with what stood in it before. It moves when it grows. NULL: out of memory, and what was there stays. */
-char *weir_scratch(weir_engine *engine, size_t least, size_t *room);
+char *weir_scratch(weir_area *area, size_t least, size_t *room);
 
 #ifdef __cplusplus
 }

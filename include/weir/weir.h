@@ -243,6 +243,8 @@ typedef struct weir_options {
     void (*on_policy)(void *ctx, uint64_t generation);
     void *policy_ctx;
 
+    const char
+        *host_name; /* what runs this engine, for whoever looks at the area; NULL: the program's name */
     const char *area_path; /* NULL: private memory */
     uint64_t area_size;    /* bytes: the largest layout that fits; 0: the default one. Equal in all workers */
     bool area_group_read;
@@ -351,7 +353,8 @@ size_t weir_events_json(weir_engine *engine, uint64_t after, char *out, size_t s
 /* The answer to on_check; elapsed_ns as measured by the checker, message NULL if it is well. */
 void weir_check_settle(weir_engine *engine, size_t index, bool ok, uint64_t elapsed_ns, const char *message);
 
-/* pool: "client@backend", or NULL for all. WEIR_EINVAL if there is no such pool. */
+/* Orders of weir/area.h in short: FORCE, and PAUSE or RESUME. pool: "client@backend", or NULL for all. WEIR_EINVAL if there
+ * is no such pool. */
 int weir_force_breaker(weir_engine *engine, const char *pool, weir_breaker_state state, char *why);
 int weir_pause(weir_engine *engine, const char *pool, bool paused, char *why);
 

@@ -3,7 +3,7 @@
 #ifndef WR_METER_H
 #define WR_METER_H
 
-#include "area/area.h"
+#include "area/sharedarea.h"
 #include "base/histogram.h"
 
 #include <stdatomic.h>

@@ -239,6 +239,7 @@ static void copy_strings(struct wr_config *config, const weir_options *from, str
     weir_options *o = &config->options;
     o->name = copy_string(copier, from->name);
     o->area_path = copy_string(copier, from->area_path);
+    o->host_name = copy_string(copier, from->host_name);
     for (size_t i = 0; i < from->backend_count; i++) {
         config->backends[i] = from->backends[i];
         config->backends[i].name = copy_string(copier, from->backends[i].name);

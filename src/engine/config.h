@@ -2,7 +2,7 @@
 #ifndef WR_CONFIG_H
 #define WR_CONFIG_H
 
-#include "area/area.h"
+#include "area/sharedarea.h"
 #include "base/text.h"
 #include "engine/driver.h"
 #include "weir/weir.h"

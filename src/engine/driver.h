@@ -146,6 +146,8 @@ struct weir_driver {
     void (*close)(struct wr_link *link); /* at any time; no answer comes any more */
     uint32_t (*pid)(const struct wr_link *link);
     void *world; /* what all instances of this driver share, such as a simulation; NULL: nothing */
+    /* Where the target's server is, for people to read, and nothing secret. NULL: this driver does not say. */
+    void (*describe)(const struct wr_target *target, char *out, size_t size);
 };
 
 #endif

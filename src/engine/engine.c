@@ -7,6 +7,7 @@
 #include "engine/health.h"
 #include "engine/housekeeping.h"
 #include "engine/listener.h"
+#include "engine/order.h"
 #include "engine/policy.h"
 #include "engine/pool.h"
 
@@ -226,6 +227,18 @@ static int open_pools(struct weir_engine *engine, char *why)
     return WEIR_OK;
 }
 
+/* What others see of us, and how we see it. Connections of whoever had this slot before are not ours. */
+static int open_sight(struct weir_engine *engine)
+{
+    struct wr_worker_record *record = wr_area_worker_record(engine->area, wr_area_worker(engine->area));
+    engine->conn_card = record->conn;
+    for (int i = 0; i < WR_CONN_CARDS; i++) atomic_store(&record->conn[i].id, 0);
+    engine->sight.area = engine->area;
+    engine->sight.engine = engine;
+    wr_orders_open(engine);
+    return wr_sight_init(&engine->sight, &engine->memory);
+}
+
 static void init_lists(struct weir_engine *engine)
 {
     for (size_t i = 0; i < WR_CALL_STATES; i++) wr_list_init(&engine->calls[i]);
@@ -235,7 +248,6 @@ static void init_lists(struct weir_engine *engine)
     wr_list_init(&engine->retired);
     wr_list_init(&engine->spare_conns);
     wr_heap_init(&engine->timers, &engine->memory);
-    wr_buffer_init(&engine->report, &engine->memory);
     engine->policy_timer.fire = wr_policy_look;
 }
 
@@ -244,9 +256,9 @@ static int start(struct weir_engine *engine, const weir_options *options, char *
     int code = wr_config_copy(&engine->config, options, &engine->memory, why);
     if (code != WEIR_OK) return code;
     wr_rng_seed(&engine->rng, engine->host.seed);
-    engine->plain_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-    if (engine->plain_locale == (locale_t)0) return WEIR_ENOMEM;
     code = open_area(engine, why);
+    if (code != WEIR_OK) return code;
+    code = open_sight(engine);
     if (code != WEIR_OK) return code;
     engine->env = (struct wr_driver_env){engine,       &engine->memory,     env_now,
                                          env_watch,    wr_conn_connected,   wr_conn_settled,
@@ -267,6 +279,9 @@ static int start(struct weir_engine *engine, const weir_options *options, char *
     wr_housekeeping_start(engine);
     wr_policy_watch(engine);
     wr_health_start(engine);
+    wr_options_write(engine);
+    wr_card_write(engine);
+    wr_orders_start(engine);
     wr_engine_event(engine, WR_EVENT_ENGINE, NULL, "engine %s opened with %zu pools", options->name,
                     engine->pool_count);
     return WEIR_OK;
@@ -277,6 +292,7 @@ static void dismantle(struct weir_engine *engine)
 {
     wr_engine_disarm(engine, &engine->housekeeping);
     wr_engine_disarm(engine, &engine->policy_timer);
+    wr_engine_disarm(engine, &engine->order_timer);
     wr_engine_disarm(engine, &engine->health_timer);
     wr_engine_disarm(engine, &engine->drain_timer);
     for (size_t i = 0; i < engine->pool_count; i++) wr_pool_release(&engine->pools[i]);
@@ -295,9 +311,7 @@ static void dismantle(struct weir_engine *engine)
         wr_call_destroy(WR_CONTAINER(node, struct weir_call, place));
     }
     wr_heap_release(&engine->timers);
-    wr_buffer_release(&engine->report);
-    wr_free(&engine->memory, engine->scratch);
-    if (engine->plain_locale != (locale_t)0) freelocale(engine->plain_locale);
+    wr_sight_release(&engine->sight);
     wr_free(&engine->memory, engine->watches);
     wr_area_close(engine->area);
     wr_config_release(&engine->config, &engine->memory);
@@ -377,6 +391,7 @@ void weir_drain(weir_engine *engine, uint64_t timeout_ns)
         wr_listeners_drain(engine);
         for (size_t i = 0; i < engine->pool_count; i++) wr_pool_close_idle(&engine->pools[i]);
         engine->drain_timer.fire = drain_fired;
+        wr_card_write(engine);
     }
     wr_engine_arm(engine, &engine->drain_timer, wr_after(engine->now, timeout_ns));
     wr_engine_rearm(engine);

@@ -1,5 +1,6 @@
 /* Which policy text is the newest: giving one to all engines on the area, and hearing of another one's. */
 #include "area/policytext.h"
+#include "engine/order.h"
 #include "engine/policy.h"
 
 #include <unistd.h>
@@ -30,21 +31,17 @@ void wr_policy_watch(struct weir_engine *engine)
 
 int weir_policy_publish(weir_engine *engine, const char *text, size_t length, uint64_t *generation, char *why)
 {
-    char unused[WEIR_WHY_MAX];
-    if (why == NULL) why = unused;
-    if (!wr_engine_is_ours(engine)) {
-        wr_text_format(why, WEIR_WHY_MAX, "the engine was opened before a fork");
-        return WEIR_ESTATE;
-    }
-    int code = wr_policy_put(engine->area, text, length, generation, why);
-    if (code != WEIR_OK) return code;
-    wr_engine_refresh(engine);
-    wr_engine_event(engine, WR_EVENT_OPERATOR, NULL, "policy %llu given to all workers by process %ld",
-                    (unsigned long long)*generation, (long)getpid());
-    if (!is_wanted(engine)) return WEIR_OK;
-    wr_engine_arm(engine, &engine->policy_timer, engine->now);
-    wr_engine_rearm(engine);
-    return WEIR_OK;
+    weir_order order = {.kind = WEIR_ORDER_POLICY, .text = text, .length = length};
+    struct wr_order given;
+    int code = wr_order_give(&engine->sight, &order, &given, why);
+    if (code == WEIR_OK) *generation = given.number;
+    return code;
+}
+
+/* In private memory nobody looks by himself. */
+void wr_policy_look_soon(struct weir_engine *engine)
+{
+    if (is_wanted(engine)) wr_engine_arm(engine, &engine->policy_timer, engine->now);
 }
 
 size_t weir_policy_read(weir_engine *engine, char *out, size_t size, uint64_t *generation)
@@ -60,4 +57,5 @@ void weir_policy_applied(weir_engine *engine, uint64_t generation, const char *w
     wr_engine_event(engine, WR_EVENT_OPERATOR, NULL, "policy %llu %s in process %ld%s%s",
                     (unsigned long long)generation, why == NULL ? "is in force" : "was refused",
                     (long)getpid(), why == NULL ? "" : ": ", why == NULL ? "" : why);
+    wr_orders_policy(engine, generation, why);
 }

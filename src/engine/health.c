@@ -19,12 +19,15 @@ static struct wr_pool *pool_to_ask(struct weir_engine *engine, size_t backend)
         struct wr_pool *pool = pool_of(engine, c, backend);
         if (pool->count[WR_CONN_IDLE] > 0) return pool;
     }
+    for (size_t c = 0; c < engine->config.options.client_count; c++) {
+        if (!wr_pool_is_drained(pool_of(engine, c, backend))) return pool_of(engine, c, backend);
+    }
     return pool_of(engine, 0, backend);
 }
 
 static void start_probe(struct wr_pool *pool)
 {
-    if (pool->probing) return;
+    if (pool->probing || wr_pool_is_drained(pool)) return;
     pool->probing = true;
     pool->probe_sent_at = pool->engine->now;
     if (wr_pool_probe(pool)) {
@@ -147,6 +150,7 @@ static void learn(struct wr_pool *pool, bool ok, uint64_t elapsed_ns, const char
     backend->elapsed_ns = elapsed_ns;
     wr_text_copy(backend->message, sizeof backend->message, message);
     if (was_ok == ok) return;
+    wr_card_write(engine);
     wr_engine_event(engine, WR_EVENT_HEALTH, pool, "backend %s %s%s%s", pool->backend->name,
                     ok ? "answers again" : "does not answer", ok ? "" : ": ", backend->message);
 }
@@ -190,6 +194,7 @@ void weir_check_settle(weir_engine *engine, size_t index, bool ok, uint64_t elap
     check->at_ns = engine->now;
     wr_text_copy(check->message, sizeof check->message, ok ? "" : message);
     if (was_ok == ok) return;
+    wr_card_write(engine);
     wr_engine_event(engine, WR_EVENT_HEALTH, NULL, "check %s is %s%s%s",
                     engine->config.options.checks[index].name, ok ? "well again" : "failing", ok ? "" : ": ",
                     check->message);

@@ -63,6 +63,7 @@ static void housekeeping_fired(struct wr_timer *timer)
 {
     struct weir_engine *engine = WR_CONTAINER(timer, struct weir_engine, housekeeping);
     wr_area_heartbeat(engine->area, engine->now);
+    wr_card_write(engine);
     look_for_the_dead(engine);
     look_for_the_file(engine);
     for (size_t i = 0; i < engine->pool_count; i++) wr_pool_lend(&engine->pools[i]);

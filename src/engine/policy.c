@@ -23,6 +23,7 @@ static void policy_fault(struct weir_engine *engine, struct wr_pool *pool, enum 
                     reason);
     if (in_a_row < engine->config.options.policy_faults_max || engine->policy_off) return;
     engine->policy_off = true;
+    wr_card_write(engine);
     wr_engine_event(engine, WR_EVENT_POLICY, pool,
                     "policy switched off: %s failed %u times in a row (policy_faults)", name, in_a_row);
 }

@@ -142,6 +142,7 @@ struct weir_call *wr_call_new(struct weir_engine *engine)
         if (call == NULL) return NULL;
     }
     reset_for_use(call, engine);
+    call->record.id = (uint64_t)wr_area_worker(engine->area) << 40 | ++engine->call_sequence;
     engine->call_count++;
     engine->in_flight++;
     wr_list_append(&engine->calls[WR_CALL_NEW], &call->place);

@@ -1,8 +1,9 @@
 /* How an area is laid out: its default, or the largest layout that fits the size that was asked for. It follows from the
  * size alone, so that all workers, under whatever policy, come to the same one. */
-#include "area/area.h"
+#include "area/sharedarea.h"
 #include "engine/config.h"
 #include "engine/door.h"
+#include "engine/order.h"
 #include "engine/pool.h"
 
 enum { DEFAULT_SHAPE = 5 };
@@ -31,6 +32,8 @@ static struct wr_area_shape shape_of(size_t index)
         .object_bytes = 16384,
         .servers = shapes[index].servers,
         .server_bytes = (uint32_t)wr_door_bytes(),
+        .common_bytes = (uint32_t)wr_order_bytes(),
+        .worker_bytes = (uint32_t)sizeof(struct wr_worker_record),
     };
 }
 

@@ -290,7 +290,7 @@ static int engine_page(lua_State *L)
     struct wl_engine *engine = wl_engine_lookable(L);
     const char *path = luaL_checkstring(L, 2), *accept = luaL_optstring(L, 3, NULL);
     if (engine == NULL) return wl_refuse(L, "the engine is closed");
-    return wl_push_page(L, engine->handle, path, accept);
+    return wl_push_page(L, weir_engine_area(engine->handle), path, accept);
 }
 
 static int engine_held(lua_State *L)
@@ -416,6 +416,7 @@ void wl_engine_open(lua_State *L)
         {"closed", engine_closed},
         {"handle", engine_handle},
         {"area_replaced", engine_area_replaced},
+        {"area", wl_area_of_engine},
         {"policy_publish", wl_policytext_publish},
         {"policy_read", wl_policytext_read},
         {"policy_applied", wl_policytext_applied},

@@ -12,6 +12,7 @@
 
 #include "compat.h"
 
+#include "weir/area.h"
 #include "weir/dist.h"
 #include "weir/guard.h"
 #include "weir/luahost.h"
@@ -282,7 +283,12 @@ int wl_call_submit_many(lua_State *L); /* engine:submit_many(request, context, l
 int wl_call_begin(lua_State *L);       /* engine:begin(request, context) */
 
 /* What GET `path` gives (lua_web.c) -> status, type, body | nothing if there is no such document. */
-int wl_push_page(lua_State *L, weir_engine *engine, const char *path, const char *accept);
+int wl_push_page(lua_State *L, weir_area *area, const char *path, const char *accept);
+
+/* Areas (lua_area.c). */
+void wl_area_open(lua_State *L);     /* registers the metatable; called once */
+int wl_area_attach(lua_State *L);    /* core.attach(path) -> area | nil, why */
+int wl_area_of_engine(lua_State *L); /* engine:area() -> area | nil, why */
 
 /* Fills the scratch from the SQL at `first` and the parameters after it up to `last`, or from a list of such
  * statements at `index`. The pointers live as long as the stack and the list do. NULL or a sentence in why.

@@ -228,7 +228,7 @@ static void put_states(struct wr_scrape *s, const struct wr_family *family, cons
 static void put_backends(struct wr_scrape *s, const struct wr_family *family)
 {
     weir_backend_figures backend;
-    for (size_t i = 0; weir_read_backend(s->w.engine, i, &backend); i++) {
+    for (size_t i = 0; weir_read_backend(s->w.area, i, &backend); i++) {
         char extra[64];
         if (!backend.known) continue;
         (void)snprintf(extra, sizeof extra, "backend=\"%s\"", backend.name); /* letters, digits, - and _ */

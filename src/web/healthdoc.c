@@ -12,7 +12,7 @@ static size_t put_document(struct wr_writer *w)
 {
     size_t from = w->length;
     for (;;) {
-        size_t length = weir_health_json(w->engine, w->data + from, w->room - from);
+        size_t length = weir_area_json(w->area, "health", 0, w->data + from, w->room - from);
         if (length < w->room - from) {
             w->length = from + length;
             return length;
@@ -24,7 +24,7 @@ static size_t put_document(struct wr_writer *w)
 static void put_backend_checks(struct wr_writer *w)
 {
     weir_backend_figures backend;
-    for (size_t i = 0; weir_read_backend(w->engine, i, &backend); i++) {
+    for (size_t i = 0; weir_read_backend(w->area, i, &backend); i++) {
         if (!backend.known) continue;
         wr_puts(w, "\"");
         wr_puts(w, backend.name); /* letters, digits, - and _ */
@@ -64,7 +64,7 @@ void wr_healthdoc_write(struct wr_writer *w, bool fields)
         return;
     }
     weir_engine_figures engine;
-    weir_read_engine(w->engine, &engine);
+    weir_read_engine(w->area, &engine);
     put_fields(w, &engine);
     size_t at = w->length, length = put_document(w);
     const char *begin = w->failed ? NULL : memmem(w->data + at, length, checks, sizeof checks - 1);

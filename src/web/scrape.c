@@ -17,7 +17,7 @@ static void read_pools(struct wr_scrape *scrape)
     scrape->pools_at = w->length;
     for (size_t i = 0; i < scrape->engine.pools; i++) {
         weir_pool_figures figures;
-        (void)weir_read_pool(w->engine, i, &figures);
+        if (!weir_read_pool(w->area, i, &figures)) figures.name = figures.client = figures.backend = "";
         wr_put(w, (const char *)&figures, sizeof figures);
     }
 }
@@ -29,7 +29,7 @@ static void read_series_of(struct wr_scrape *scrape, size_t pool)
     wr_scrape_pool(scrape, pool, &figures);
     for (uint32_t label = 0; label < scrape->engine.labels && !w->failed; label++) {
         struct wr_series series = {.pool = figures.name};
-        if (!weir_read_label(w->engine, pool, label, &series.figures)) continue;
+        if (!weir_read_label(w->area, pool, label, &series.figures)) continue;
         wr_put(w, (const char *)&series, sizeof series);
         scrape->series_count++;
     }
@@ -42,11 +42,11 @@ static void read_series(struct wr_scrape *scrape)
         read_series_of(scrape, pool);
 }
 
-bool wr_scrape_read(struct wr_scrape *scrape, weir_engine *engine)
+bool wr_scrape_read(struct wr_scrape *scrape, weir_area *area)
 {
     *scrape = (struct wr_scrape){.open_metrics = false};
-    wr_writer_init(&scrape->w, engine);
-    weir_read_engine(engine, &scrape->engine);
+    wr_writer_init(&scrape->w, area);
+    weir_read_engine(area, &scrape->engine);
     read_pools(scrape);
     read_series(scrape);
     scrape->text_at = scrape->w.length;

@@ -22,7 +22,7 @@ struct wr_scrape {
 };
 
 /* False: out of memory. */
-bool wr_scrape_read(struct wr_scrape *scrape, weir_engine *engine);
+bool wr_scrape_read(struct wr_scrape *scrape, weir_area *area);
 /* Copies: what was read lies in front of the text and moves when that grows. */
 void wr_scrape_pool(const struct wr_scrape *scrape, size_t index, weir_pool_figures *out);
 void wr_scrape_series(const struct wr_scrape *scrape, size_t index, struct wr_series *out);

@@ -79,7 +79,7 @@ static uint64_t number(const weir_pool_figures *figures, size_t at)
 static void look(struct fixture *f)
 {
     weir_pool_figures now;
-    assert_true(weir_read_pool(f->crowd.h.engine, 0, &now));
+    assert_true(weir_read_pool(weir_engine_area(f->crowd.h.engine), 0, &now));
     for (size_t i = 0; i < sizeof counters / sizeof *counters; i++) {
         uint64_t before = number(&f->seen, counters[i].at), after = number(&now, counters[i].at);
         if (after < before)

@@ -287,10 +287,21 @@ static uint32_t driver_pid(const struct wr_link *of)
 
 const weir_driver *fake_driver(struct fake *fake)
 {
-    static const weir_driver driver = {
-        "fake",        driver_start, driver_stop,     driver_target, driver_target_free, driver_connect,
-        driver_forget, driver_send,  driver_has_room, driver_cancel, driver_peek,        driver_close,
-        driver_pid,    NULL};
+    static const weir_driver driver = {"fake",
+                                       driver_start,
+                                       driver_stop,
+                                       driver_target,
+                                       driver_target_free,
+                                       driver_connect,
+                                       driver_forget,
+                                       driver_send,
+                                       driver_has_room,
+                                       driver_cancel,
+                                       driver_peek,
+                                       driver_close,
+                                       driver_pid,
+                                       NULL,
+                                       NULL};
     current = fake;
     return &driver;
 }

@@ -174,7 +174,7 @@ static void what_is_no_document_is_told_so_and_changes_nothing(void **state)
     fake_open(&w->fake, &w->options);
     weir_page page = {.http = 77};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
-        assert_false(weir_page_get(w->fake.engine, paths[i], NULL, &page));
+        assert_false(weir_page_get(weir_engine_area(w->fake.engine), paths[i], NULL, &page));
     }
     assert_int_equal(page.http, 77);
     fake_close(&w->fake);

@@ -277,8 +277,8 @@ static void the_buckets_are_exact_at_their_edges(void **state)
             wr_histogram_record_fine(&meter->wait, weir_histogram_edge_ns(i) - below);
         }
     }
-    assert_true(weir_read_label(w->fake.engine, 0, 0, &label));
-    assert_true(weir_read_pool(w->fake.engine, 0, &pool));
+    assert_true(weir_read_label(weir_engine_area(w->fake.engine), 0, 0, &label));
+    assert_true(weir_read_pool(weir_engine_area(w->fake.engine), 0, &pool));
     for (size_t i = 0; i < WEIR_HISTOGRAM_EDGES; i++) {
         assert_int_equal(label.duration.below[i], 2 * i + 1);
         assert_int_equal(pool.wait.below[i], 2 * i + 1);
