@@ -9,7 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct cli_command *const commands[] = {&cli_command_run, &cli_command_test, &cli_command_top, &cli_command_tail};
+static const struct cli_command *const commands[] = {&cli_command_run, &cli_command_test, &cli_command_top,
+                                                     &cli_command_tail};
 
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 

@@ -9,7 +9,8 @@ function amounts.ms(ms)
     if ms < 0.0995 then return ("%.0fus"):format(ms * 1000) end
     if ms < 9.95 then return ("%.1fms"):format(ms) end
     if ms < 999.5 then return ("%.0fms"):format(ms) end
-    if ms < 99950 then return ("%.2fs"):format(ms / 1000) end
+    if ms < 9995 then return ("%.2fs"):format(ms / 1000) end
+    if ms < 99950 then return ("%.1fs"):format(ms / 1000) end
     return amounts.seconds(ms / 1000)
 end
 

@@ -1,29 +1,34 @@
---- Text in columns of a terminal: how wide it is, cut and padded to a width, bars and curves drawn with letters.
+--- Text in columns of a terminal: how wide it is, cut and padded to a width, bars and curves drawn with
+-- letters.
 --
--- A set of glyphs is either `columns.unicode` or `columns.ascii`; nothing that is drawn with the second leaves ASCII.
+-- A set of glyphs is either `columns.unicode` or `columns.ascii`; nothing that is drawn with the second
+-- leaves ASCII.
 
 local columns = {}
 
 columns.unicode = {
     name = "unicode", full = "█", rest = "░", rule = "─", more = "…", mark = "▸", warning = "▲",
     curve = { "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█" },
-    closed = "●", half_open = "◐", open = "○", forced = "■", wait = "·", connect = "▒", run = "█", pause = " ",
+    closed = "●", half_open = "◐", open = "○", forced = "■", wait = "·", connect = "▒", run = "█",
+        pause = " ",
     up = "▲", down = "▼",
 }
 
 columns.ascii = {
     name = "ascii", full = "#", rest = ".", rule = "-", more = "~", mark = ">", warning = "!",
     curve = { "_", ".", ",", ":", "-", "=", "*", "#" },
-    closed = "+", half_open = "~", open = "o", forced = "X", wait = ".", connect = "=", run = "#", pause = " ",
+    closed = "+", half_open = "~", open = "o", forced = "X", wait = ".", connect = "=", run = "#",
+        pause = " ",
     up = "^", down = "v",
 }
 
 -- ---- width ------------------------------------------------------------------------------------------------
 
--- First and last code points of what takes no column, and of what takes two; the blocks that names and statements
--- are likely to hold, as in wcwidth.
+-- First and last code points of what takes no column, and of what takes two; the blocks that names and
+-- statements are likely to hold, as in wcwidth.
 local none = {
-    { 0x300, 0x36f }, { 0x483, 0x489 }, { 0x591, 0x5bd }, { 0x610, 0x61a }, { 0x64b, 0x65f }, { 0x200b, 0x200f },
+    { 0x300, 0x36f }, { 0x483, 0x489 }, { 0x591, 0x5bd }, { 0x610, 0x61a }, { 0x64b, 0x65f }, { 0x200b,
+        0x200f },
     { 0x202a, 0x202e }, { 0x2060, 0x2064 }, { 0x20d0, 0x20ff }, { 0xfe00, 0xfe0f }, { 0xfe20, 0xfe2f },
     { 0xfeff, 0xfeff }, { 0xe0100, 0xe01ef },
 }
@@ -83,7 +88,8 @@ function columns.clean(text, glyphs)
     text = tostring(text):gsub("[%c\127]", " ")
     if not text:find "[\128-\255]" then return text end
     text = clean_utf8(text)
-    if glyphs.name == "ascii" then text = text:gsub(utf8.charpattern, function(c) return #c > 1 and "?" or nil end) end
+    if glyphs.name == "ascii" then text = text:gsub(utf8.charpattern, function(c) return #c > 1 and "?"
+        or nil end) end
     return text
 end
 
@@ -99,8 +105,8 @@ local function beginning(text, width)
     return text, taken
 end
 
---- The text in exactly `width` columns: cut, with a sign that there is more, or padded on the right, or on the
--- left if `right` is given.
+--- The text in exactly `width` columns: cut, with a sign that there is more, or padded on the right, or on
+-- the left if `right` is given.
 function columns.fit(text, width, glyphs, right)
     if width <= 0 then return "" end
     local whole = columns.width(text)
@@ -120,8 +126,8 @@ end
 
 -- ---- pictures ---------------------------------------------------------------------------------------------
 
---- A bar of `width` columns for a share from 0 to 1: the part that is full, and the rest. What is more than nothing
--- shows, and less than all is not full.
+--- A bar of `width` columns for a share from 0 to 1: the part that is full, and the rest. What is more than
+-- nothing shows, and less than all is not full.
 function columns.bar(share, width, glyphs)
     local full = math.floor(share * width + 0.5)
     if share > 0 and full == 0 then full = 1 end
@@ -138,7 +144,8 @@ local function largest(list)
     return most
 end
 
---- The last `width` values as a curve over the largest of them; `false` for a moment of which nothing is known.
+--- The last `width` values as a curve over the largest of them; `false` for a moment of which nothing is
+-- known.
 function columns.curve(values, width, glyphs)
     local first = math.max(1, #values - width + 1)
     local shown = table.move(values, first, #values, 1, {})

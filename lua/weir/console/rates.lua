@@ -1,7 +1,9 @@
---- Figures of an engine from readings of its area: what changed between two of them, in a second, and since when.
+--- Figures of an engine from readings of its area: what changed between two of them, in a second, and since
+-- when.
 --
--- A reading is { at = seconds, stats = document, histograms = document or nil, workers, calls, events = documents }.
--- `rates.new():take(reading)` returns the figures; they hold no more than plain values and lists of them.
+-- A reading is { at = seconds, stats = document, histograms = document or nil, workers, calls, events =
+-- documents }. `rates.new():take(reading)` returns the figures; they hold no more than plain values and
+-- lists of them.
 
 local spread = require "weir.console.spread"
 
@@ -35,7 +37,8 @@ end
 -- Documents without buckets know a mean and a count.
 local function with_durations(counts, summary, buckets)
     counts.spread = buckets and spread.of(buckets) or nil
-    counts.sum_ms = counts.spread and counts.spread.sum_us / 1000 or (summary.mean or 0) * (summary.count or 0)
+    counts.sum_ms = counts.spread and counts.spread.sum_us / 1000 or (summary.mean
+        or 0) * (summary.count or 0)
     return counts
 end
 
@@ -98,8 +101,8 @@ local function share(part, whole)
     if whole > 0 then return part / whole end
 end
 
--- Rates, shares and quantiles of a difference. `lasting` is what the documents say of the quantiles since the area
--- was made, for those who have no buckets.
+-- Rates, shares and quantiles of a difference. `lasting` is what the documents say of the quantiles since
+-- the area was made, for those who have no buckets.
 local function described(found, lasting)
     local per = found.seconds > 0 and 1 / found.seconds or 0
     found.calls_s = found.ended * per
@@ -124,7 +127,8 @@ local function pool_figures(pool, new, old, seconds)
     local c = pool.connections
     found.pool, found.client, found.backend = pool.pool, pool.client, pool.backend
     found.max, found.busy, found.idle, found.waiting = c.max, c.busy, c.idle, c.waiting
-    found.connecting, found.open, found.in_flight, found.canceling = c.connecting, c.open, c.in_flight, c.canceling
+    found.connecting, found.open, found.in_flight, found.canceling = c.connecting, c.open, c.in_flight,
+        c.canceling
     found.paused, found.draining, found.forced_for = pool.paused, pool.draining, pool.forced_for
     found.resized, found.configured_max = pool.resized, pool.configured_max
     found.breaker, found.budget, found.state = pool.breaker, pool.budget, pool.breaker.state
@@ -133,7 +137,8 @@ local function pool_figures(pool, new, old, seconds)
     elseif (pool.wait_ms.count or 0) > 0 then
         found.wait_p99 = pool.wait_ms.p99
     end
-    found.whole = { calls = pool.calls, attempts = pool.attempts, refused = pool.refused, closed = pool.closed,
+    found.whole = { calls = pool.calls, attempts = pool.attempts, refused = pool.refused,
+        closed = pool.closed,
         events = pool.events }
     return found
 end
@@ -235,7 +240,8 @@ local function copied(history)
     return copy
 end
 
---- Takes a reading in; returns the figures. The first one has no rates of a moment: its are means since the start.
+--- Takes a reading in; returns the figures. The first one has no rates of a moment: its are means since the
+-- start.
 function Rates:take(reading)
     local stats, marks = reading.stats, mark_of(reading)
     remember(self, marks)

@@ -14,11 +14,12 @@ function spread.of(document)
     return made
 end
 
---- What came since `old`, nil if there is no older one. Counts that have fallen are those of another area: all of
--- them are new then.
+--- What came since `old`, nil if there is no older one. Counts that have fallen are those of another area:
+-- all of them are new then.
 function spread.since(new, old)
     if not old or old.count > new.count then return new end
-    local made = { count = 0, sum_us = math.max(0, new.sum_us - old.sum_us), max_us = new.max_us, buckets = {} }
+    local made = { count = 0, sum_us = math.max(0, new.sum_us - old.sum_us), max_us = new.max_us,
+        buckets = {} }
     for edge, count in pairs(new.buckets) do
         local more = count - (old.buckets[edge] or 0)
         if more < 0 then return new end
@@ -49,8 +50,8 @@ local function edges_of(made)
     return edges
 end
 
---- For each share of `shares` the duration in ms that so many did not exceed (the upper edge of their bucket, never
--- above the maximum); nothing if there were none.
+--- For each share of `shares` the duration in ms that so many did not exceed (the upper edge of their
+-- bucket, never above the maximum); nothing if there were none.
 function spread.quantiles(made, ...)
     if not made or made.count == 0 then return end
     local edges, found = edges_of(made), {}
