@@ -148,7 +148,6 @@ static int begin(lua_State *L)
     add_goodbye("cnorm");
     screen.shown = true;
     cli_interrupt_before_exit(restore);
-    cli_interrupt_catch(SIGHUP);
     cli_interrupt_catch(SIGQUIT);
     catch_crashes();
     begin_colours(lua_toboolean(L, 1));

@@ -6,6 +6,8 @@
 #include "engine/order.h"
 #include "engine/pool.h"
 
+#include <string.h>
+
 enum { DEFAULT_SHAPE = 5 };
 
 /* Workers are processes, and two for each during a reload of a policy; one label is "other". */
@@ -49,6 +51,15 @@ static size_t least_for(size_t pools, size_t backends)
     size_t index = 0;
     while (index < SHAPES && (shapes[index].pools < pools || shapes[index].servers < backends)) index++;
     return index;
+}
+
+bool wr_engine_makes(const struct wr_area_shape *shape)
+{
+    for (size_t i = 0; i < SHAPES; i++) {
+        struct wr_area_shape ours = shape_of(i);
+        if (memcmp(shape, &ours, sizeof ours) == 0) return true;
+    }
+    return false;
 }
 
 int wr_engine_shape(const weir_options *options, struct wr_area_shape *shape, char *why)

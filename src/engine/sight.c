@@ -1,7 +1,6 @@
 /* Handles on areas; see sight.h. */
 #include "engine/sight.h"
 
-#include "engine/door.h"
 #include "engine/engine.h"
 #include "engine/order.h"
 #include "engine/pool.h"
@@ -56,16 +55,6 @@ weir_area *weir_engine_area(weir_engine *engine)
     return &engine->sight;
 }
 
-/* The layout says what lies where; how large the engine's own records are, only its build does. */
-static const char *shape_fault(const struct wr_area *area)
-{
-    const struct wr_area_shape *shape = wr_area_shape(area);
-    if (shape->pool_bytes == wr_pool_record_bytes() && shape->server_bytes == wr_door_bytes() &&
-        shape->worker_bytes == sizeof(struct wr_worker_record) && shape->common_bytes == wr_order_bytes())
-        return NULL;
-    return "was made by another build of this library: use the program that came with it";
-}
-
 int weir_area_attach(weir_area **out, const char *path, char *why)
 {
     char unasked[WEIR_WHY_MAX];
@@ -74,9 +63,10 @@ int weir_area_attach(weir_area **out, const char *path, char *why)
     *out = NULL;
     struct weir_area *sight = calloc(1, sizeof *sight);
     int code = sight == NULL ? WEIR_ENOMEM : wr_area_attach(&sight->area, path, why);
-    const char *fault = code == WEIR_OK ? shape_fault(sight->area) : NULL;
-    if (fault != NULL) {
-        wr_text_format(why, WEIR_WHY_MAX, "area %s %s", path, fault);
+    if (code == WEIR_OK && !wr_engine_makes(wr_area_shape(sight->area))) {
+        wr_text_format(why, WEIR_WHY_MAX,
+                       "area %s was made by another build of this library: use the program that came with it",
+                       path);
         code = WEIR_ESYS;
     }
     if (code == WEIR_OK) code = wr_sight_init(sight, wr_memory_libc());
@@ -85,7 +75,7 @@ int weir_area_attach(weir_area **out, const char *path, char *why)
         return WEIR_OK;
     }
     if (why[0] == '\0') wr_text_copy(why, WEIR_WHY_MAX, "out of memory");
-    weir_area_detach(sight);
+    if (sight != NULL) weir_area_detach(sight);
     return code;
 }
 

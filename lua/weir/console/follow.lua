@@ -1,10 +1,10 @@
 --- Calls and events in the order in which they happened, each once, from readings that overlap.
 --
--- What two workers write at about the same time may be seen in either order, so what a reading brings is held back
--- until the next one, unless it is older than the newest of the one before. No clock is asked.
+-- What two workers write at about the same time may be seen in either order, so what a reading brings is
+-- held back until the next one, unless it is older than the newest of the one before. No clock is asked.
 --
--- An item is { kind = "call" or "event", at_us = when it ended or happened, what = the document's entry }, or
--- { kind = "note", text = }.
+-- An item is { kind = "call" or "event", at_us = when it ended or happened, what = the document's entry },
+-- or { kind = "note", text = }.
 
 local follow = {}
 
@@ -25,7 +25,8 @@ local function is_new(self, key)
     if not self.seen[key] then
         self.seen[key] = true
         self.seen_count = self.seen_count + 1
-        if self.seen_count > REMEMBERED then self.seen_before, self.seen, self.seen_count = self.seen, {}, 0 end
+        if self.seen_count > REMEMBERED then self.seen_before, self.seen, self.seen_count = self.seen, {},
+            0 end
     end
     return not known
 end
@@ -39,8 +40,8 @@ local function new_calls(self, calls, items)
     end
 end
 
--- Sequence numbers have no gaps, unless the ring has overtaken us. An area that took the place of another may have the
--- other's events, or begin with 1.
+-- Sequence numbers have no gaps, unless the ring has overtaken us. An area that took the place of another
+-- may have the other's events, or begin with 1.
 local function new_events(self, events, items)
     for _, event in ipairs(events) do
         if self.event and event.sequence > self.event + 1 then
@@ -93,8 +94,8 @@ local function note_losses(self, lost_calls, ready)
     for i, text in ipairs(texts) do table.insert(ready, i, { kind = "note", text = text }) end
 end
 
---- Takes a reading { calls, events, lost = calls that were overwritten } in; returns the items that are ready, in order.
--- Of the first reading it is the last `most`.
+--- Takes a reading { calls, events, lost = calls that were overwritten } in; returns the items that are
+-- ready, in order. Of the first reading it is the last `most`.
 function Follow:take(reading, most)
     self.turn = self.turn + 1
     local items, first = {}, self.turn == 1

@@ -253,8 +253,8 @@ local details = { pools = pool_details, breakers = breaker_details, calls = call
 local function part_text(part)
     local now = ("%s: %s/s, ok %s%%, p50 %s p95 %s p99 %s"):format(part.pool, amounts.rate(part.calls_s),
         amounts.percent(part.ok_share), amounts.ms(part.p50), amounts.ms(part.p95), amounts.ms(part.p99))
-    return ("%s; %s"):format(now, counts_text("since the start", part.whole, { "ok", "failed", "refused", "timeout",
-        "unknown", "cancelled", "retries" }))
+    return ("%s; %s"):format(now, counts_text("since the start", part.whole, { "ok", "failed",
+        "refused", "timeout", "unknown", "cancelled", "retries" }))
 end
 
 local function label_parts(state, label, width)

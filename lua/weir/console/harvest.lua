@@ -1,9 +1,9 @@
 --- The calls that have ended since the last time, from documents that know no "since".
 --
--- "calls" gives the newest by their start, so mostly a few of them are enough, and as many more as it takes to meet
--- one that was seen. A call that has lasted long stands further back: once in a while all are looked at. How many
--- calls the rings lost meanwhile is told by the counters, as a lower bound: some may have ended between the
--- two readings.
+-- "calls" gives the newest by their start, so mostly a few of them are enough, and as many more as it
+-- takes to meet one that was seen. A call that has lasted long stands further back: once in a while all
+-- are looked at. How many calls the rings lost meanwhile is told by the counters, as a lower bound: some
+-- may have ended between the two readings.
 
 local harvest = {}
 
