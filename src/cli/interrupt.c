@@ -18,6 +18,7 @@ static lua_State *volatile running;
 static pthread_t main_thread;
 static volatile sig_atomic_t caught;  /* the first signal */
 static volatile sig_atomic_t pending; /* it has not yet reached the main coroutine */
+static void (*volatile before_exit)(void);
 static volatile sig_atomic_t hung_up; /* SIGHUP came, and nothing has been done about it yet */
 
 /* While the console is there, Ctrl-C ends what it evaluates and nothing else: never the scheduler, which would lose track of
@@ -122,6 +123,7 @@ static void on_signal(int number)
         hung_up = 1;
         raise_soon_in(running);
     } else if (caught != 0) {
+        if (before_exit != NULL) before_exit();
         _exit(128 + number);
     } else if (number != SIGHUP) {
         caught = number;
@@ -154,6 +156,11 @@ bool cli_interrupt_take(void)
     bool asked = console.asked != 0;
     console.asked = 0;
     return asked;
+}
+
+void cli_interrupt_before_exit(void (*act)(void))
+{
+    before_exit = act;
 }
 
 _Noreturn void cli_interrupt_no_reader(lua_State *L)
@@ -229,7 +236,7 @@ static void replace_coroutine_function(lua_State *L, const char *name, lua_CFunc
     lua_pop(L, 1);
 }
 
-static void catch_signal(int number)
+void cli_interrupt_catch(int number)
 {
     /* Without SA_RESTART: a script that waits in io.read must hear of Ctrl-C. */
     struct sigaction action = {.sa_handler = on_signal};
@@ -248,7 +255,7 @@ void cli_interrupt_install(lua_State *L)
     replace_coroutine_function(L, "resume", tracked_resume);
     replace_coroutine_function(L, "wrap", tracked_wrap);
     signal(SIGPIPE, SIG_IGN);
-    catch_signal(SIGINT);
-    catch_signal(SIGTERM);
-    catch_signal(SIGHUP);
+    cli_interrupt_catch(SIGINT);
+    cli_interrupt_catch(SIGTERM);
+    cli_interrupt_catch(SIGHUP);
 }
