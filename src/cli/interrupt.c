@@ -28,6 +28,7 @@ static struct {
     lua_State *volatile evaluating; /* the task that evaluates, NULL: none does */
     lua_State *volatile resumed;    /* the task that the scheduler has resumed */
     volatile sig_atomic_t pending, asked;
+    volatile sig_atomic_t pressed, insists; /* Ctrl-C came again: a pcall inside what runs does not save it */
 } console;
 
 /* ---- SIGHUP -------------------------------------------------------------------------------------------- */
@@ -68,11 +69,12 @@ static void on_hook(lua_State *L, lua_Debug *debug)
     bool interrupted = pending || console.pending, raises = interrupted || cli_watchdog_raises(L);
 
     (void)debug;
-    if (!cli_watchdog_stays()) lua_sethook(L, NULL, 0, 0);
+    bool insists = console.pending && console.insists;
+    if (!cli_watchdog_stays() && !insists) lua_sethook(L, NULL, 0, 0);
     if (!raises) return;
     if (interrupted) {
         if (L == main_state) pending = 0;
-        console.pending = 0;
+        if (!insists) console.pending = 0;
         lua_pushliteral(L, "interrupted");
     }
     lua_error(L);
@@ -103,9 +105,11 @@ static void interrupt_evaluation(void)
 {
     bool runs = console.resumed != NULL && console.resumed == console.evaluating;
     if ((runs || console.asked) && running != console.scheduler) {
+        if (console.pressed) console.insists = 1;
         console.pending = 1;
         raise_soon_in(running);
     }
+    console.pressed = 1;
     if (!runs) console.asked = 1;
 }
 
@@ -148,6 +152,7 @@ void cli_interrupt_console(lua_State *L, bool on)
 void cli_interrupt_evaluating(lua_State *co)
 {
     console.evaluating = co;
+    console.pressed = console.insists = 0;
     if (co == NULL) console.pending = 0;
 }
 
@@ -188,8 +193,11 @@ static int call_tracked(lua_State *L, lua_State *co, int arguments)
     if (co != NULL && cli_watchdog_stays()) raise_soon_in(co);
     status = lua_pcall(L, arguments, LUA_MULTRET, 0);
     running = L;
-    if (L == console.scheduler) console.resumed = NULL;
-    if (pending || hung_up || cli_watchdog_goes_on()) raise_soon_in(L);
+    if (L == console.scheduler) {
+        console.resumed = NULL;
+        console.pending = 0;
+    }
+    if (pending || console.pending || hung_up || cli_watchdog_goes_on()) raise_soon_in(L);
     return status;
 }
 
