@@ -100,10 +100,11 @@ struct weir_engine {
 
     struct wr_log log;
 
-    struct wr_timer policy_timer; /* looks for a newer policy text, if anybody wants to hear of one */
+    struct wr_timer policy_timer; /* tells of a newer policy text in the next turn */
     uint64_t policy_seen;         /* generation that was read or told of */
     uint64_t policy_generation;   /* in force */
     struct wr_timer order_timer;  /* looks for orders; obey.c */
+    uint64_t order_given;         /* ticket of the last one that was given here: it stands in the log */
     uint64_t orders_seen, awaited_ticket, awaited_generation, refused_generation;
     uint32_t order_looks; /* at an order that has been begun and is not there */
     char refused_why[WR_ACK_WHY];
