@@ -25,7 +25,8 @@ typedef struct weir_page {
  *   /readyz        200; 503 while draining, or when a backend marked critical does not answer
  *   /metrics       Prometheus text 0.0.4; OpenMetrics 1.0.0 if Accept prefers application/openmetrics-text
  *   /stats.json, /calls.json?most=N (100), /events.json?after=N (0)   as weir_stats_json and its sisters give them
- *   /              the page, which asks for the three above by relative URL once a second
+ *   /              the page, which asks for the three above by relative URL once a second, unless
+ *                  there is a stream of events at /events (as `weir serve` has)
  *
  * False: there is no such document, *out is untouched. Out of memory: 500, with a body that says so. */
 bool weir_page_get(weir_area *area, const char *path, const char *accept, weir_page *out);

@@ -18,7 +18,9 @@ struct cli_command {
 };
 
 extern const struct cli_command cli_command_run;
+extern const struct cli_command cli_command_serve;
 extern const struct cli_command cli_command_test;
+extern const struct cli_command cli_command_doctor;
 
 /* ---- the Lua state of a script (lua_state.c) ----------------------------------------------------------- */
 
@@ -32,8 +34,9 @@ void cli_state_set_arguments(lua_State *L, const char *script, int argc, char **
 /* ---- Ctrl-C and its like (interrupt.c) ----------------------------------------------------------------- */
 
 /* From now on the first SIGINT or SIGTERM raises the error "interrupted" in whatever Lua code runs, the
- * second ends the process at once; SIGPIPE is ignored. For one state per process: its coroutine library is
- * told to keep track of the running coroutine, because a hook can only be set on that. */
+ * second ends the process at once; SIGHUP opens the files of all logs anew, or is like the others if there are
+ * none; SIGPIPE is ignored. For one state per process: its coroutine library is told to keep track of the
+ * running coroutine, because a hook can only be set on that. */
 void cli_interrupt_install(lua_State *L);
 
 /* The signal that came, 0 if none. SIGPIPE: standard output was closed by its reader. */

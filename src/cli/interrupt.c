@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include <lauxlib.h>
@@ -17,11 +18,42 @@ static lua_State *volatile running;
 static pthread_t main_thread;
 static volatile sig_atomic_t caught;  /* the first signal */
 static volatile sig_atomic_t pending; /* it has not yet reached the main coroutine */
+static volatile sig_atomic_t hung_up; /* SIGHUP came, and nothing has been done about it yet */
+
+/* ---- SIGHUP -------------------------------------------------------------------------------------------- */
+
+/* Opens the files of all logs anew. Returns how many there are. */
+static lua_Integer reopen_logs(lua_State *L)
+{
+    int top = lua_gettop(L);
+    lua_Integer count = 0;
+
+    if (!lua_checkstack(L, 4)) return 0;
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    if (lua_getfield(L, -1, "weir.core") == LUA_TTABLE &&
+        lua_getfield(L, -1, "reopen_logs") == LUA_TFUNCTION && lua_pcall(L, 0, 2, 0) == LUA_OK) {
+        count = lua_tointeger(L, -2);
+        if (lua_type(L, -1) == LUA_TSTRING) fprintf(stderr, "weir: %s\n", lua_tostring(L, -1));
+    }
+    lua_settop(L, top);
+    return count;
+}
+
+/* To whoever writes a log to a file it means that the file has been moved away, to all others that the terminal has gone:
+ * an end like any other. */
+static void obey_hangup(lua_State *L)
+{
+    hung_up = 0;
+    if (reopen_logs(L) > 0 || caught != 0) return;
+    caught = SIGHUP;
+    pending = 1;
+}
 
 /* ---- the error ----------------------------------------------------------------------------------------- */
 
 static void on_hook(lua_State *L, lua_Debug *debug)
 {
+    if (hung_up) obey_hangup(L);
     bool interrupted = pending, raises = interrupted || cli_watchdog_raises(L);
 
     (void)debug;
@@ -61,9 +93,12 @@ static void on_signal(int number)
         errno = kept;
         return;
     }
-    if (caught != 0) {
+    if (number == SIGHUP && !hung_up && caught == 0) {
+        hung_up = 1;
+        raise_soon_in(running);
+    } else if (caught != 0) {
         _exit(128 + number);
-    } else {
+    } else if (number != SIGHUP) {
         caught = number;
         pending = 1;
         raise_soon_in(running);
@@ -100,7 +135,7 @@ static int call_tracked(lua_State *L, lua_State *co, int arguments)
     if (co != NULL && cli_watchdog_stays()) raise_soon_in(co);
     status = lua_pcall(L, arguments, LUA_MULTRET, 0);
     running = L;
-    if (pending || cli_watchdog_goes_on()) raise_soon_in(L);
+    if (pending || hung_up || cli_watchdog_goes_on()) raise_soon_in(L);
     return status;
 }
 
@@ -168,4 +203,5 @@ void cli_interrupt_install(lua_State *L)
     signal(SIGPIPE, SIG_IGN);
     catch_signal(SIGINT);
     catch_signal(SIGTERM);
+    catch_signal(SIGHUP);
 }

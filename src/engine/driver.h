@@ -69,6 +69,7 @@ struct wr_segment { /* lives until send returns; the statements' memory until th
     const char *role;        /* NULL: stay the login */
     const char *claims;      /* JSON, NULL: none */
     const char *application; /* application_name; NULL: leave */
+    const char *traceparent; /* sound; goes as a comment behind statements that have none; NULL: none */
     uint64_t timeout_ms;     /* statement_timeout, >= 1; 0: leave */
     const weir_statement *statements;
     size_t count;

@@ -20,9 +20,10 @@ static void poll_later(struct weir_call *call)
 void wr_resolve_start(struct weir_call *call)
 {
     call->resolve_step = 0;
-    wr_engine_event(call->engine, WR_EVENT_UNKNOWN, call->pool,
-                    "COMMIT of '%.80s' got no answer, asking about xid %llu", call->context,
-                    (unsigned long long)call->xid);
+    wr_engine_tell(call->engine, WR_EVENT_UNKNOWN, call->pool,
+                   &(struct wr_event_facts){.id = "commit.unanswered", .level = WEIR_LOG_WARN, .call = call},
+                   "COMMIT of '%.80s' got no answer, asking about xid %llu", call->context,
+                   (unsigned long long)call->xid);
     poll_later(call);
 }
 
