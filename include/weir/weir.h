@@ -37,6 +37,9 @@ typedef struct weir_host {
                                                           * from inside this call */
     void *(*resize)(void *ctx, void *old, size_t size); /* realloc; size 0 frees. NULL: libc's */
     uint64_t seed;                                      /* of all jitter; the same seed, the same delays */
+    const char *
+        scarce; /* what each watched descriptor takes one of, for the message when watch() has none left, such as
+                         * "worker_connections of nginx"; NULL: "descriptors". Outlives the engine */
 } weir_host;
 
 /* The loop reports here. All completions run inside these two and nowhere else; they must not be called from a

@@ -236,7 +236,8 @@ int wn_host_lend(void *ctx, uint64_t seed, weir_host *hooks, void **out)
                          .wall_us = loan_wall_us,
                          .watch = loan_watch,
                          .arm = loan_arm,
-                         .seed = seed};
+                         .seed = seed,
+                         .scarce = "worker_connections of nginx"};
     *out = loan;
     return WEIR_OK;
 }

@@ -515,7 +515,7 @@ void fake_init(struct fake *fake)
     fake->cancel_ns = FAKE_MS(3);
     fake->system_id = 42;
     fake->timeline = 1;
-    fake->host = (weir_host){fake, host_now, host_wall, host_watch, host_arm, NULL, 7};
+    fake->host = (weir_host){fake, host_now, host_wall, host_watch, host_arm, NULL, 7, NULL};
 }
 
 void fake_options(weir_options *options)
