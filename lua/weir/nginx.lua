@@ -220,6 +220,9 @@ end
 
 nginx.Task = Task
 
+--- pcall for what must not let nginx's loop turn meanwhile, such as a simulation.
+nginx.apart = ngx_core.apart
+
 -- ---- running a whole program ------------------------------------------------------------------------------
 
 local function with_traceback(err)
