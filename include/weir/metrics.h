@@ -96,7 +96,8 @@ typedef struct weir_pool_figures {
     double budget_level, budget_cap;
     weir_breaker_snapshot breaker;
 
-    weir_histogram duration, wait, connect; /* whole calls, waiting for a connection, connecting */
+    /* whole calls; waiting for a connection; connecting; having one, from its lease until it is given back */
+    weir_histogram duration, wait, connect, hold;
 } weir_pool_figures;
 
 bool weir_read_pool(weir_area *area, size_t index,

@@ -301,8 +301,8 @@ bool wr_call_leased(struct weir_call *call, struct wr_conn *conn)
         wr_resolve_leased(call, conn);
         return true;
     }
-    if (!call->unit && !wr_call_send(call, WR_SEGMENT_SINGLE)) return false;
     call->leased_at = engine->now;
+    if (!call->unit && !wr_call_send(call, WR_SEGMENT_SINGLE)) return false;
     wr_histogram_record_fine(&call->pool->meter->wait, engine->now - call->queued_from);
     wr_record_leased(call, conn);
     if (call->unit) {
@@ -355,6 +355,9 @@ struct wr_conn *wr_call_detach(struct weir_call *call)
     struct wr_conn *conn = call->conn;
     call->conn = NULL;
     wr_engine_disarm(call->engine, &call->leak_timer);
+    if (call->leased_at != 0) /* looking a lost COMMIT up is not the call's own use */
+        wr_histogram_record_fine(&call->pool->meter->hold, call->engine->now - call->leased_at);
+    call->leased_at = 0;
     return conn;
 }
 

@@ -280,7 +280,6 @@ static int start(struct weir_engine *engine, const weir_options *options, char *
     code = wr_engine_reserve_timers(engine, own_timers);
     if (code != WEIR_OK) return code;
     wr_housekeeping_start(engine);
-    wr_policy_watch(engine);
     wr_health_start(engine);
     wr_options_write(engine);
     wr_card_write(engine);

@@ -100,7 +100,7 @@ struct weir_engine {
 
     struct wr_log log;
 
-    struct wr_timer policy_timer; /* looks for a newer policy text, if anybody wants to hear of one */
+    struct wr_timer policy_timer; /* tells of a newer policy text in the next turn */
     uint64_t policy_seen;         /* generation that was read or told of */
     uint64_t policy_generation;   /* in force */
     struct wr_timer order_timer;  /* looks for orders; obey.c */

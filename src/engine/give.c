@@ -56,7 +56,7 @@ bool weir_area_may_steer(const weir_area *area, char *why)
         return false;
     }
     enum wr_sight sight = wr_area_sight(area->area, why);
-    return sight == WR_SIGHT_LIVE || sight == WR_SIGHT_REPLACED || sight == WR_SIGHT_GONE;
+    return sight != WR_SIGHT_DESERTED && sight != WR_SIGHT_DAMAGED && wr_area_is_worked_on(area->area);
 }
 
 static void sign(struct giving *g)

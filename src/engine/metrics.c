@@ -53,12 +53,6 @@ static void read_histogram(const struct weir_area *sight, uint32_t pool, enum wr
 
 /* ---- the engine and its backends ----------------------------------------------------------------------------------- */
 
-static uint64_t uptime(const weir_area *area)
-{
-    uint64_t opened = area->engine != NULL ? area->engine->opened_at : area->household.opened_ns;
-    return area->now_ns > opened && opened != 0 ? area->now_ns - opened : 0;
-}
-
 /* Of an engine's own the meters begin with it: its host's clock says when, and the area's would not, in a simulation. */
 static uint64_t created(const weir_area *area)
 {
@@ -74,7 +68,7 @@ void weir_read_engine(weir_area *area, weir_engine_figures *out)
         .name = wr_area_name(area->area),
         .created_us = created(area),
         .now_us = area->now_us,
-        .uptime_ns = uptime(area),
+        .uptime_ns = wr_sight_uptime_ns(area),
         .health = wr_assess(area),
         .draining = area->engine != NULL ? area->engine->state != WR_ENGINE_OPEN : all->draining,
         .policy_off = all->policy_off,
@@ -216,6 +210,7 @@ bool weir_read_pool(weir_area *area, size_t index, weir_pool_figures *out)
     read_histogram(area, pool.index, WR_H_DURATION, &out->duration);
     read_histogram(area, pool.index, WR_H_WAIT, &out->wait);
     read_histogram(area, pool.index, WR_H_CONNECT, &out->connect);
+    read_histogram(area, pool.index, WR_H_HOLD, &out->hold);
     return true;
 }
 

@@ -1,5 +1,6 @@
-/* Carrying out orders; see order.h. Where several processes share the area each looks four times a second; in private memory
- * there is nothing to look for but the end of a forced state, and orders are carried out as they are given. */
+/* Carrying out orders; see order.h. Where several processes share the area each looks four times a second, also for a newer
+ * policy. In private memory there is nothing to look for but the end of a forced state, and orders are carried out as they
+ * are given. */
 #include "engine/order.h"
 
 #include "engine/admission.h"
@@ -241,7 +242,9 @@ void wr_orders_look(struct weir_engine *engine)
 
 static void look_fired(struct wr_timer *timer)
 {
-    wr_orders_look(WR_CONTAINER(timer, struct weir_engine, order_timer));
+    struct weir_engine *engine = WR_CONTAINER(timer, struct weir_engine, order_timer);
+    if (wr_area_is_shared(engine->area)) wr_policy_notice(engine);
+    wr_orders_look(engine);
 }
 
 /* Of two words that are written by a giver the standing one comes first, so what we do not hear of stands already. */

@@ -70,10 +70,19 @@ bool wr_link_push(struct wr_link *link)
     return left >= 0 && want(link, left == 1 ? WEIR_READ | WEIR_WRITE : WEIR_READ);
 }
 
-void wr_link_read_on(struct wr_link *link)
+/* False: the link is over, or gone. */
+static bool catch_up(struct wr_link *link)
 {
     wr_list_remove(&link->unread);
-    wr_link_read(link);
+    link->catching_up = true;
+    if (!wr_link_read(link)) return false;
+    link->catching_up = false;
+    return true;
+}
+
+void wr_link_read_on(struct wr_link *link)
+{
+    (void)catch_up(link);
 }
 
 void wr_link_doom(struct wr_link *link)
@@ -140,6 +149,8 @@ void wr_link_ready(void *arg, unsigned events)
         if (!ok && link->state == WR_LINK_IDLE) wr_link_lose(link);
         return;
     }
+    if (!wr_list_empty(&link->unread) && !catch_up(link))
+        return; /* libpq drops them if it now finds the end */
     if ((events & WEIR_READ) != 0) ok = consume(link->conn);
     if (!wr_link_read(link)) return;
     if (!ok || (link->watched & WEIR_WRITE) != 0) {

@@ -108,6 +108,7 @@ struct wr_link {
     struct wr_list flights, spare_flights;
     struct wr_flight *writing;  /* the newest flight */
     struct wr_list unread;      /* on the driver's list while answers wait that the socket will not tell of */
+    bool catching_up;           /* those are being told */
     struct wr_buffer text;      /* of SQL made up here */
     struct wr_fault last_words; /* a FATAL, or the 57P02 a crash sends as a warning, that came as a notice */
     bool fatal_heard;

@@ -14,17 +14,18 @@
 
 /* What many lines begin their labels with, escaped: a pool, and perhaps a label. */
 struct names {
-    char text[1024]; /* five bytes for each of a pool's name and of a label's, and what stands between */
+    char text[1024]; /* five bytes for each of a pool's name and of a label's, and what stands before */
     size_t length;
 };
 
-static void set_names(struct wr_writer *w, struct names *names, const char *pool, const char *label)
+static void set_names(struct wr_scrape *s, struct names *names, const char *pool, const char *label)
 {
+    struct wr_writer *w = &s->w;
     size_t from = w->length;
-    wr_puts(w, "pool=\"");
+    wr_puts(w, s->set->pool);
     wr_put_label(w, pool);
     if (label != NULL) {
-        wr_puts(w, "\",label=\"");
+        wr_puts(w, s->set->label);
         wr_put_label(w, label);
     }
     wr_puts(w, "\"");
@@ -163,7 +164,7 @@ static void put_pool(struct wr_scrape *s, const struct wr_family *family, size_t
     struct names names;
     weir_pool_figures pool;
     wr_scrape_pool(s, index, &pool);
-    set_names(&s->w, &names, pool.name, NULL);
+    set_names(s, &names, pool.name, NULL);
     for (const struct wr_sample *sample = family->samples; sample->offset != 0; sample++) {
         const char *at = (const char *)&pool + sample->offset;
         if (family->source == WR_OF_POOL_REASONS) {
@@ -184,7 +185,7 @@ static void put_series(struct wr_scrape *s, const struct wr_family *family, size
     struct names names;
     struct wr_series series;
     wr_scrape_series(s, index, &series);
-    set_names(&s->w, &names, series.pool, series.figures.label);
+    set_names(s, &names, series.pool, series.figures.label);
     for (const struct wr_sample *sample = family->samples; sample->offset != 0; sample++) {
         if (family->source == WR_OF_SERIES_HISTOGRAM) {
             put_histogram(s, family, &names, &series.figures.duration);
@@ -257,7 +258,7 @@ static void put_by_pool(struct wr_scrape *s, const struct wr_family *family, siz
     struct names names;
     weir_pool_figures pool;
     wr_scrape_pool(s, index, &pool);
-    set_names(w, &names, pool.name, NULL);
+    set_names(s, &names, pool.name, NULL);
     switch (family->by_hand) {
     case WR_BREAKER_STATE:
         put_breaker_state(s, family, &names, &pool);
@@ -361,6 +362,6 @@ void wr_exposition_write(struct wr_scrape *s)
 {
     if (s->w.failed) return;
     set_bounds(s);
-    for (size_t i = 0; i < wr_family_count && !s->w.failed; i++) put_family(s, &wr_families[i]);
+    for (size_t i = 0; i < s->set->count && !s->w.failed; i++) put_family(s, &s->set->families[i]);
     if (s->open_metrics) wr_puts(&s->w, "# EOF\n");
 }

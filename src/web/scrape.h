@@ -3,6 +3,7 @@
 #ifndef WR_SCRAPE_H
 #define WR_SCRAPE_H
 
+#include "web/families.h"
 #include "web/writer.h"
 
 enum { WR_EDGE_TEXT = 24 };
@@ -15,6 +16,7 @@ struct wr_series { /* a label in a pool */
 struct wr_scrape {
     struct wr_writer w;
     bool open_metrics;
+    const struct wr_family_set *set;
     weir_engine_figures engine;
     size_t pools_at, series_at, series_count;    /* offsets in the writer's memory: it moves */
     size_t text_at;                              /* where the text begins */
