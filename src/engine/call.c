@@ -581,10 +581,10 @@ void wr_call_over(struct weir_call *call, weir_code code)
     wr_histogram_record_fine(&call->pool->meter->duration, duration);
     count_series(call, counter, duration);
     if (counter == WR_N_UNKNOWN) {
-        wr_engine_tell(engine, WR_EVENT_UNKNOWN, call->pool,
-                       &(struct wr_event_facts){"call.unknown", WEIR_LOG_ERROR, call, e->sqlstate},
-                       "outcome of '%.80s' is unknown after %u attempts: %.120s", call->context,
-                       call->attempt, e->message);
+        wr_engine_event(engine, WR_EVENT_UNKNOWN, call->pool,
+                        &(struct wr_event_facts){"call.unknown", WEIR_LOG_ERROR, call, e->sqlstate},
+                        "outcome of '%.80s' is unknown after %u attempts: %.120s", call->context,
+                        call->attempt, e->message);
     }
     wr_record_over(call);
     wr_log_over(call);

@@ -215,7 +215,8 @@ static void end_forcing(struct wr_pool *pool)
     if (until == 0 || engine->now < until) return;
     if (!atomic_compare_exchange_strong(&pool->record->forced_until, &until, 0)) return;
     if (weir_breaker_state_at(pool->breaker, engine->now) < WEIR_FORCED_OPEN) return;
-    wr_engine_event(engine, WR_EVENT_OPERATOR, pool, "the time is over for which the breaker was forced");
+    wr_engine_event(engine, WR_EVENT_OPERATOR, pool, &(struct wr_event_facts){.id = "breaker.released"},
+                    "the time is over for which the breaker was forced");
     if (weir_breaker_force(pool->breaker, WEIR_CLOSED, engine->now, &moved)) wr_breaker_moved(pool, &moved);
     wr_pool_serve(pool);
 }

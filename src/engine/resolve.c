@@ -20,10 +20,10 @@ static void poll_later(struct weir_call *call)
 void wr_resolve_start(struct weir_call *call)
 {
     call->resolve_step = 0;
-    wr_engine_tell(call->engine, WR_EVENT_UNKNOWN, call->pool,
-                   &(struct wr_event_facts){.id = "commit.unanswered", .level = WEIR_LOG_WARN, .call = call},
-                   "COMMIT of '%.80s' got no answer, asking about xid %llu", call->context,
-                   (unsigned long long)call->xid);
+    wr_engine_event(call->engine, WR_EVENT_UNKNOWN, call->pool,
+                    &(struct wr_event_facts){.id = "commit.unanswered", .level = WEIR_LOG_WARN, .call = call},
+                    "COMMIT of '%.80s' got no answer, asking about xid %llu", call->context,
+                    (unsigned long long)call->xid);
     poll_later(call);
 }
 
@@ -66,10 +66,10 @@ void wr_resolve_leased(struct weir_call *call, struct wr_conn *conn)
 /* Good news or bad, it is known now. */
 static void tell_resolved(struct weir_call *call, const char *what)
 {
-    wr_engine_tell(call->engine, WR_EVENT_UNKNOWN, call->pool,
-                   &(struct wr_event_facts){.id = "commit.resolved", .call = call},
-                   "COMMIT of '%.80s' has been answered for: xid %llu %s", call->context,
-                   (unsigned long long)call->xid, what);
+    wr_engine_event(call->engine, WR_EVENT_UNKNOWN, call->pool,
+                    &(struct wr_event_facts){.id = "commit.resolved", .call = call},
+                    "COMMIT of '%.80s' has been answered for: xid %llu %s", call->context,
+                    (unsigned long long)call->xid, what);
 }
 
 /* Rolled back for sure, unless an earlier attempt of an idempotent unit is still in doubt. */
