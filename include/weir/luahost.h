@@ -13,6 +13,7 @@ extern "C" {
 
 struct lua_State;
 struct uv_loop_s;
+struct weir_area;
 
 /* What one coroutine waits at. The host's own. */
 typedef struct weir_lua_gate weir_lua_gate;

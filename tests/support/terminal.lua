@@ -206,7 +206,7 @@ function terminal.open(options)
         cd - >/dev/null
         sh -c 'echo $$ >%s/pid; exec %s'
         echo $? >%s/code.new
-        cd %s; stty -g >after; mv code.new code
+        cd %s && stty -g >after && mv code.new code
     ]]):format(quote(folder), settings_of(options), self.height, self.width, folder,
         options.command:gsub("'", "'\\''"), folder, quote(folder)))
     assert(os.execute(("script -qfec 'sh %s/inside' /dev/null <%s/keys >%s/drawn 2>&1 &"):format(folder, folder,
