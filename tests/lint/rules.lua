@@ -270,7 +270,7 @@ end
 --- What is declared is there, and nothing else comes out of the shared libraries in build.
 function rules.the_libraries_export_what_the_headers_declare(tree, build)
     local found, exported = {}, {}
-    for _, library in ipairs { "libweir.so", "libweir-uv.so" } do
+    for _, library in ipairs { "libweir.so", "libweir-uv.so", "libweir-repl.so" } do
         for _, line in ipairs(house.lines_of_command("nm -D --defined-only " .. house.quote(build .. "/" .. library))) do
             exported[line:match "%S+$"] = library
         end
