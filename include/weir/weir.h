@@ -44,10 +44,14 @@ typedef struct weir_host {
                                                           * from inside this call */
     void *(*resize)(void *ctx, void *old, size_t size); /* realloc; size 0 frees. NULL: libc's */
     uint64_t seed;                                      /* of all jitter; the same seed, the same delays */
-    /* Where the log goes if weir_options.log_to names nothing: one line at a time, without a line feed, of less than 2 KiB,
-     * ended by a NUL that is not counted. False: the line is lost, which the log itself will tell later on. It must not
-     * call the engine. NULL: no log. */
-    bool (*log)(void *ctx, weir_log_level level, const char *line, size_t length);
+    const char *
+        scarce; /* what each watched descriptor takes one of, for the message when watch() has none left, such as
+                         * "worker_connections of nginx"; NULL: "descriptors". Outlives the engine */
+    /* Where the log goes if weir_options.log_to names nothing: a line at a time, without a line feed, of less than 2 KiB,
+     * ended by a NUL that is not counted. False: the line is lost, which the log tells later on. It must not call the
+     * engine. NULL: no log. Weir's own host leaves both alone: copy its hooks and set them. */
+    bool (*log)(void *log_ctx, weir_log_level level, const char *line, size_t length);
+    void *log_ctx;
 } weir_host;
 
 /* The loop reports here. All completions run inside these two and nowhere else; they must not be called from a
@@ -370,7 +374,9 @@ typedef enum weir_health { WEIR_HEALTHY = 0, WEIR_DEGRADED, WEIR_UNHEALTHY } wei
 
 weir_health weir_health_now(weir_engine *engine);
 /* JSON as the health endpoint gives it / all figures per pool, recorder and events. Writes at most size bytes with NUL and
- * returns the length of the whole text without NUL, like snprintf. */
+ * returns the length of the whole text without NUL, like snprintf.
+ * In stats, a pool's "histogram" tells how many of its calls took less than each edge ("edges_ms", four per octave from
+ * 0.033 ms to 34 s: "below"): what took how long between two readings is their difference. */
 size_t weir_health_json(weir_engine *engine, char *out, size_t size);
 size_t weir_stats_json(weir_engine *engine, char *out, size_t size);
 size_t weir_calls_json(weir_engine *engine, size_t most, char *out,

@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 enum {
-    WR_AREA_LAYOUT = 8,          /* bumped whenever any struct in the area changes */
+    WR_AREA_LAYOUT = 9,          /* bumped whenever any struct in the area changes */
     WR_AREA_PATH_MAX = 4096 - 4, /* with NUL; its draft has `.new` behind it */
     WR_NAME_MAX = 64,            /* pools, objects, areas, with NUL */
     WR_LABEL_MAX = 96            /* labels, with NUL */

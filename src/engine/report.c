@@ -322,6 +322,23 @@ static void pool_steering(struct wr_buffer *b, const struct at *at)
                      pool->kind == WEIR_ANON ? "anon" : "service", pool->multiplex);
 }
 
+/* How many calls took less than each edge: four edges per octave, which are bucket borders, from 33 us to 34 s. Two readings
+ * differ by what has ended between them. */
+static void pool_histogram(struct wr_buffer *b, const struct wr_histogram_view *view)
+{
+    enum { FIRST_OCTAVE = 15, LAST_OCTAVE = 35, EDGES = (LAST_OCTAVE - FIRST_OCTAVE) * 4 + 1 };
+    uint64_t edges[EDGES], below[EDGES];
+    for (unsigned i = 0; i < EDGES; i++) edges[i] = (uint64_t)(4 + i % 4) << (FIRST_OCTAVE - 2 + i / 4);
+    wr_histogram_below(view, edges, below, EDGES);
+    wr_buffer_printf(b, "\"histogram\":{\"edges_ms\":[");
+    for (unsigned i = 0; i < EDGES; i++)
+        wr_buffer_printf(b, "%s%.6g", i > 0 ? "," : "", milliseconds(edges[i]));
+    wr_buffer_printf(b, "],\"below\":[");
+    for (unsigned i = 0; i < EDGES; i++)
+        wr_buffer_printf(b, "%s%llu", i > 0 ? "," : "", (unsigned long long)below[i]);
+    wr_buffer_printf(b, "],\"count\":%llu},", (unsigned long long)view->count);
+}
+
 static void pool_latency(struct wr_buffer *b, const struct at *at)
 {
     static const struct {
@@ -334,6 +351,7 @@ static void pool_latency(struct wr_buffer *b, const struct at *at)
         wr_meter_histogram(at->sight->area, at->pool->index, all[i].which, &view);
         quantiles(b, all[i].name, &view);
         wr_buffer_printf(b, ",");
+        if (all[i].which == WR_H_DURATION) pool_histogram(b, &view);
     }
 }
 

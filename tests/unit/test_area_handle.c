@@ -2,6 +2,8 @@
  * what is seen through another. */
 #include "steer_fixture.h"
 
+#include "area/sharedarea.h"
+
 #include "weir/metrics.h"
 #include "weir/web.h"
 
@@ -69,8 +71,8 @@ static void another_layout_and_a_damaged_header_are_told_apart(void **state)
     steer_open(s, &s->one);
     fake_close(&s->one);
     spoil(s, 8, 7);
-    refused(s, s->path, "has layout 7, and this program reads layout 8");
-    spoil(s, 8, 8);
+    refused(s, s->path, "has layout 7, and this program reads layout ");
+    spoil(s, 8, WR_AREA_LAYOUT);
     spoil(s, 40, 1000000); /* a shape */
     refused(s, s->path, "header damaged");
     spoil(s, 40, 63);
