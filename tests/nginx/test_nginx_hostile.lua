@@ -1,0 +1,73 @@
+-- What nobody should do and somebody will: engines opened before there is a worker, methods made up by clients, functions
+-- of a unit that are left in the middle.
+
+local fixture = require "ngxfixture"
+local lu = require "luaunit"
+
+local http = [[
+    lua_check_client_abort on;
+    init_by_lua_block {
+        weir = require "resty.weir"
+        local function own()
+            return require("weir").open { name = "own", backends = { primary = "@URL@" },
+                clients = { service = { user = "app_service", bypass_rls = true } } }
+        end
+        package.loaded.own = { open = own }
+        package.loaded.own.early, package.loaded.own.why = own()
+    }
+    init_worker_by_lua_block { package.loaded.own.db = assert(package.loaded.own.open()) }
+]]
+
+local server = [[
+    location = /early { content_by_lua_block { ngx.say(tostring(package.loaded.own.early), " ", tostring(package.loaded.own.why)) } }
+    location = /own { content_by_lua_block { ngx.say(package.loaded.own.db:service():query(nil, "select 5 as x")[1].x) } }
+    location = /read { content_by_lua_block { ngx.say(weir.db():service():query(nil, "select 42 as x")[1].x) } }
+    location = /leaves { content_by_lua_block {
+        weir.db():with_service(nil, function(tx)
+            tx:query "insert into log values ('left')"
+            ngx.exit(204)
+        end)
+    } }
+]]
+
+TestHostile = {}
+
+function TestHostile:setUp()
+    fixture.ask "truncate log"
+    local url = fixture.server():url()
+    self.nginx = fixture.start { workers = 2, server = server, http = (http:gsub("@URL@", function() return url end)),
+        policy = fixture.policy "health = { interval = 0 }," }
+end
+
+function TestHostile:tearDown()
+    local alerts = self.nginx:alerts()
+    fixture.stop_all()
+    lu.assertEquals(alerts, "")
+end
+
+function TestHostile:test_an_engine_opened_in_init_worker_serves_and_one_opened_in_the_master_is_refused()
+    for _ = 1, 10 do lu.assertEquals(select(2, self.nginx:get "/own"), "5\n") end
+    lu.assertStrContains(select(2, self.nginx:get "/early"), "engines are opened in workers")
+    self.nginx:signal "HUP"
+    lu.assertTrue(fixture.eventually(function() return self.nginx:children() == 2 end))
+    for _ = 1, 10 do lu.assertEquals(select(2, self.nginx:get "/own"), "5\n") end
+end
+
+function TestHostile:test_methods_that_clients_make_up_do_not_use_up_the_labels()
+    for i = 0, 199 do
+        lu.assertEquals((self.nginx:request(("M%c%c"):format(65 + i % 26, 65 + i // 26), "/read")), 200)
+    end
+    lu.assertEquals((self.nginx:get "/read"), 200)
+    local _, metrics = self.nginx:get "/weir/metrics"
+    lu.assertStrContains(metrics, 'label="OTHER /read"')
+    lu.assertStrContains(metrics, 'label="GET /read"')
+    lu.assertNil(metrics:find('label="M%u%u /read"'))
+end
+
+function TestHostile:test_a_unit_that_is_left_by_ngx_exit_is_rolled_back_at_once()
+    for _ = 1, 20 do lu.assertEquals((self.nginx:get "/leaves"), 204) end
+    lu.assertTrue(fixture.eventually(function() return fixture.sessions "and state like 'idle in%'" == 0 end, 2))
+    lu.assertEquals(fixture.ask "select count(*) from log", "0")
+end
+
+os.exit(lu.LuaUnit.run())
