@@ -28,6 +28,17 @@ local server = [[
             ngx.exit(204)
         end)
     } }
+    location = /listens { content_by_lua_block {
+        local listener = weir.db():service():listen "news"
+        package.loaded.own.listener = listener
+        local note, err = listener:wait(20)
+        ngx.say(note and note.payload or err.code)
+    } }
+    location = /stale { content_by_lua_block {
+        local listener = package.loaded.own.listener
+        ngx.say(listener:state(), " ", select(2, listener:wait(5)).code, " ", select(2, listener:listen "more").code)
+        listener:close()
+    } }
 ]]
 
 TestHostile = {}
@@ -35,7 +46,7 @@ TestHostile = {}
 function TestHostile:setUp()
     fixture.ask "truncate log"
     local url = fixture.server():url()
-    self.nginx = fixture.start { workers = 2, server = server, http = (http:gsub("@URL@", function() return url end)),
+    self.nginx = fixture.start { workers = 1, server = server, http = (http:gsub("@URL@", function() return url end)),
         policy = fixture.policy "health = { interval = 0 }," }
 end
 
@@ -49,7 +60,7 @@ function TestHostile:test_an_engine_opened_in_init_worker_serves_and_one_opened_
     for _ = 1, 10 do lu.assertEquals(select(2, self.nginx:get "/own"), "5\n") end
     lu.assertStrContains(select(2, self.nginx:get "/early"), "engines are opened in workers")
     self.nginx:signal "HUP"
-    lu.assertTrue(fixture.eventually(function() return self.nginx:children() == 2 end))
+    lu.assertTrue(fixture.eventually(function() return self.nginx:children() == 1 end))
     for _ = 1, 10 do lu.assertEquals(select(2, self.nginx:get "/own"), "5\n") end
 end
 
@@ -68,6 +79,31 @@ function TestHostile:test_a_unit_that_is_left_by_ngx_exit_is_rolled_back_at_once
     for _ = 1, 20 do lu.assertEquals((self.nginx:get "/leaves"), 204) end
     lu.assertTrue(fixture.eventually(function() return fixture.sessions "and state like 'idle in%'" == 0 end, 2))
     lu.assertEquals(fixture.ask "select count(*) from log", "0")
+end
+
+function TestHostile:test_a_listener_ends_with_the_request_that_opened_it()
+    for _ = 1, 20 do -- of a pool of 8
+        local client = self.nginx:connect()
+        client:send "GET /listens HTTP/1.0\r\n\r\n"
+        lu.assertTrue(fixture.eventually(function() return fixture.sessions [[and query ilike 'listen%']] > 0 end))
+        client:close()
+        lu.assertTrue(fixture.eventually(function() return fixture.sessions [[and query ilike 'listen%']] == 0 end, 3))
+    end
+    lu.assertEquals((self.nginx:get "/read"), 200)
+end
+
+function TestHostile:test_who_has_kept_a_listener_of_a_request_that_is_over_is_told()
+    local client = self.nginx:connect()
+    client:send "GET /listens HTTP/1.0\r\n\r\n"
+    lu.assertTrue(fixture.eventually(function() return fixture.sessions [[and query ilike 'listen%']] > 0 end))
+    fixture.ask "notify news, 'hello'"
+    local answer = client:receive "*a"
+    client:close()
+    lu.assertStrContains(answer, "hello")
+    lu.assertTrue(fixture.eventually(function()
+        local status, said = self.nginx:get "/stale"
+        return status == 200 and said == "closed closed closed\n"
+    end))
 end
 
 os.exit(lu.LuaUnit.run())
