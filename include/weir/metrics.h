@@ -7,6 +7,7 @@
 #ifndef WEIR_METRICS_H
 #define WEIR_METRICS_H
 
+#include "weir/area.h"
 #include "weir/weir.h"
 
 #ifdef __cplusplus
@@ -30,32 +31,45 @@ uint64_t weir_histogram_edge_ns(size_t index);
 /* ---- the engine ------------------------------------------------------------------------------------------------ */
 
 typedef struct weir_engine_figures {
-    const char *name;            /* lives as long as the engine */
+    const char *name;            /* lives as long as the handle */
     uint64_t created_us;         /* wall clock: when all counters stood at zero */
     uint64_t now_us;             /* wall clock */
-    uint64_t uptime_ns;          /* of the answering worker */
-    weir_health health;          /* as the answering worker sees it */
-    bool draining;               /* the answering worker */
-    bool policy_off;             /* the answering worker's policy was switched off after faults */
+    uint64_t uptime_ns;          /* of the own engine; attached: of the oldest worker */
+    weir_health health;          /* unhealthy when no worker lives */
+    bool draining;               /* the own engine; attached: all workers */
+    bool policy_off;             /* some worker's policy was switched off after faults */
     bool critical_down;          /* a backend marked critical does not answer */
     uint32_t workers;            /* alive: those whose heartbeat is not older than 5 s */
     uint32_t labels, labels_max; /* known, "other" included; how many there can be */
     size_t pools, backends;
 } weir_engine_figures;
 
-void weir_read_engine(weir_engine *engine, weir_engine_figures *out);
+void weir_read_engine(weir_area *area, weir_engine_figures *out);
 
 typedef struct weir_backend_figures {
     const char *name;
     bool critical;
-    bool known, ok;      /* known: it was heard of, or asked in vain, by the answering worker */
+    bool known, ok;      /* known: it was heard of, or asked in vain */
     uint64_t elapsed_ns; /* of the last answer */
     uint64_t at_us;      /* wall clock, of the last answer or failure; 0 if not known */
-    const char *message; /* why it is not ok, "" otherwise; until the engine's next turn */
+    const char
+        *message; /* why it is not ok, "" otherwise; it and the name: until the area is looked at again */
 } weir_backend_figures;
 
-bool weir_read_backend(weir_engine *engine, size_t index,
-                       weir_backend_figures *out); /* false: out of range */
+/* False: out of range. Index 0 looks anew, the others belong to that look. */
+bool weir_read_backend(weir_area *area, size_t index, weir_backend_figures *out);
+
+typedef struct weir_check_figures { /* a health check of the program's own */
+    const char *name;
+    bool critical;
+    bool known, ok;      /* known: it has answered, or not in time */
+    uint64_t elapsed_ns; /* that the last answer took */
+    uint64_t at_us;      /* wall clock, of the last answer; 0 if not known */
+    const char *message; /* why it is not ok, "" otherwise; as long as a backend's */
+} weir_check_figures;
+
+/* As weir_read_backend. */
+bool weir_read_check(weir_area *area, size_t index, weir_check_figures *out);
 
 /* ---- pools and labels ------------------------------------------------------------------------------------------ */
 
@@ -68,7 +82,7 @@ typedef struct weir_ended { /* calls by their end; all of them sum to the calls 
 } weir_ended;
 
 typedef struct weir_pool_figures {
-    const char *name, *client, *backend; /* live as long as the engine */
+    const char *name, *client, *backend; /* live as long as the handle */
 
     /* counters */
     uint64_t started;
@@ -94,26 +108,41 @@ typedef struct weir_pool_figures {
     double budget_level, budget_cap;
     weir_breaker_snapshot breaker;
 
-    weir_histogram duration, wait, connect; /* whole calls, waiting for a connection, connecting */
+    /* whole calls; waiting for a connection; connecting; having one, from its lease until it is given back */
+    weir_histogram duration, wait, connect, hold;
 } weir_pool_figures;
 
-bool weir_read_pool(weir_engine *engine, size_t index, weir_pool_figures *out); /* false: out of range */
+bool weir_read_pool(weir_area *area, size_t index,
+                    weir_pool_figures *out); /* false: out of range, or being made */
 
 typedef struct weir_label_figures { /* one label in one pool */
-    const char *label;              /* lives as long as the engine */
+    const char *label;              /* lives as long as the handle */
     weir_ended ended;
     uint64_t retries;
     weir_histogram duration; /* count is the sum of `ended`, at any moment */
 } weir_label_figures;
 
 /* label: 0 .. weir_engine_figures.labels - 1. False: out of range, or no call of that label has ended in that pool. */
-bool weir_read_label(weir_engine *engine, size_t pool, uint32_t label, weir_label_figures *out);
+bool weir_read_label(weir_area *area, size_t pool, uint32_t label, weir_label_figures *out);
+
+/* ---- calls that somebody traces ---------------------------------------------------------------------------------- */
+
+typedef struct weir_traced_call {
+    uint32_t pool, label; /* by number, as above */
+    uint64_t duration_ns;
+    uint64_t ended_us; /* wall clock */
+    char trace_id[33]; /* 32 hexadecimal digits, out of the call's traceparent */
+} weir_traced_call;
+
+/* Of the last 128 calls that the flight recorder holds, those with a sound traceparent: newest first, at most `most`. Returns
+ * how many. */
+size_t weir_read_traced(weir_area *area, weir_traced_call *out, size_t most);
 
 /* ---- room ------------------------------------------------------------------------------------------------------ */
 
-/* Memory for a text about the engine, kept from one call to the next and freed with the engine: at least `least` bytes,
+/* Memory for a text about the area, kept from one call to the next and freed with the handle: at least `least` bytes,
  * *room of them, with what stood in it before. It moves when it grows. NULL: out of memory, and what was there stays. */
-char *weir_scratch(weir_engine *engine, size_t least, size_t *room);
+char *weir_scratch(weir_area *area, size_t least, size_t *room);
 
 #ifdef __cplusplus
 }

@@ -34,13 +34,19 @@ local function default_client(clients, name, is_kind)
     return found
 end
 
-local function check_functions(health, names)
-    local functions = {}
+local CHECK_TIMEOUT = 5 -- seconds, or the interval if that is shorter
+
+-- In the engine's order: { run =, timeout = }.
+local function checks_of(health, names)
+    local otherwise = health.interval or CHECK_TIMEOUT
+    if otherwise == 0 or otherwise > CHECK_TIMEOUT then otherwise = CHECK_TIMEOUT end
+    local checks = {}
     for i, name in ipairs(names) do
         local check = health.checks[name]
-        functions[i] = type(check) == "table" and check.check or check
+        local plain = type(check) ~= "table"
+        checks[i] = { run = plain and check or check.check, timeout = not plain and check.timeout or otherwise }
     end
-    return functions
+    return checks
 end
 
 --- weir.open(options): misuse raises; what the world refuses is nil and an error.
@@ -60,12 +66,29 @@ function db.open(options)
         backoff_options = options.backoff or {},
         anon_client = default_client(options.clients, "anon", function(c) return c.role ~= nil end),
         service_client = default_client(options.clients, "service", function(c) return c.role == nil end),
-        checks = #more > 0 and check_functions(options.health, more) or nil,
+        checks = #more > 0 and checks_of(options.health, more) or nil,
         checks_running = {},
     }, Db)
     open[key] = self
     if self.checks and loop.on_checks then loop.on_checks() end
     return self
+end
+
+--- Whether a value is an engine that db.open has opened.
+function db.is(value)
+    return getmetatable(value) == Db
+end
+
+--- The open engine of this program, if there is just one.
+function db.only()
+    local found
+    for _, engine in pairs(open) do
+        if not engine.core:closed() then
+            if found then return nil end
+            found = engine
+        end
+    end
+    return found
 end
 
 --- Puts the engine of `other` into `self`, and the other way round, with all that belongs to an engine.
@@ -83,11 +106,22 @@ local function judge(protected, value, why)
     return false, tostring(not protected and value or why or "the check returned " .. tostring(value))
 end
 
+-- A check that is cancelled and goes on all the same counts as running until it ends. The engine may be exchanged for
+-- another meanwhile: the answer goes to the one that asked.
 local function run_check(self, index)
-    local started = core.now()
-    local ok, message = judge(pcall(self.checks[index]))
-    self.checks_running[index] = nil
-    if not self.core:closed() then self.core:settle_check(index, ok, core.now() - started, message) end
+    local engine, running, check = self.core, self.checks_running, self.checks[index]
+    local started, signal = core.now(), {}
+    local ok, message
+    local task = loop.spawn_daemon(function()
+        ok, message = judge(pcall(check.run))
+        running[index] = nil
+        loop.fire(signal)
+    end)
+    if not loop.wait_for(signal, check.timeout) then
+        task:cancel()
+        ok, message = false, ("the check has not answered within %g s"):format(check.timeout)
+    end
+    if not engine:closed() then engine:settle_check(index, ok, core.now() - started, message) end
 end
 
 -- One that is still running from last time is left alone: the engine knows that it is late.
@@ -140,6 +174,14 @@ function Db:with_service(context, fn, options)
 end
 
 -- ---- seeing -----------------------------------------------------------------------------------------------
+
+--- What an operator sees and steers of this engine; see weir.attach.
+function Db:view()
+    require "weir.hindsight"
+    require "weir.orders"
+    require "weir.pgbouncer"
+    return require("weir.view").of(self.core)
+end
 
 local function document(text, why)
     if not text then errors.misuse(why) end
@@ -252,6 +294,12 @@ end
 --- Holds back new calls of one pool, or of all if pool is nil; false lets them go on.
 function Db:pause(pool, paused)
     checked(self.core:pause(pool, paused ~= false))
+end
+
+--- Opens the file of `log` anew, after a rotation has moved it away; nothing to do if the log goes elsewhere.
+-- @return true; or nil and why, and the log goes on in the file it had
+function Db:reopen_log()
+    return self.core:reopen_log()
 end
 
 --- A backoff with this engine's settings, for loops of the script's own.

@@ -95,6 +95,9 @@ local function turn_until(done, subject)
     if not ok then error(err, 0) end
 end
 
+--- Turns the loop until done(subject), for whoever is no task: tasks must wait instead.
+loop.turn_until = turn_until
+
 local function has_answer(call)
     return not call:waiting()
 end

@@ -11,6 +11,7 @@
  * SIGBUS. A disk that fills up later does the same when a hole is first written; what is written at once has
  * its room checked. */
 #include "area/layout.h"
+#include "area/sigbus.h"
 
 #include "base/text.h"
 
@@ -36,7 +37,7 @@ static uint64_t wall_clock_us(void)
 
 /* ---- the handle ---- */
 
-static int area_new(struct wr_area **out, const struct wr_area_shape *shape, bool shared, char *why)
+int wr_area_handle_new(struct wr_area **out, const struct wr_area_shape *shape, bool shared, char *why)
 {
     *out = NULL;
     int code = wr_shape_check(shape, why);
@@ -50,6 +51,7 @@ static int area_new(struct wr_area **out, const struct wr_area_shape *shape, boo
     area->shared = shared;
     area->self = wr_process_self();
     area->naps = WR_WAIT_NAPS;
+    area->guard = -1;
     wr_layout_compute(&area->at, shape);
     *out = area;
     return WEIR_OK;
@@ -61,24 +63,27 @@ static void area_unmap(struct wr_area *area)
     area->base = NULL;
 }
 
-static void area_free(struct wr_area *area)
+void wr_area_handle_free(struct wr_area *area)
 {
+    if (area->attached) wr_sigbus_leave(area->guard);
     area_unmap(area);
     wr_free(wr_memory_libc(), area->path);
     wr_free(wr_memory_libc(), area);
 }
 
 /* Holes cost nothing and need no reserve, so a roomy shape is free until it is used. */
-static bool area_map(struct wr_area *area, int fd)
+bool wr_area_map(struct wr_area *area, int fd, bool writable)
 {
+    int access = writable ? PROT_READ | PROT_WRITE : PROT_READ;
     int flags = MAP_NORESERVE | (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
     if (area->at.size > SIZE_MAX) {
         errno = ENOMEM;
         return false;
     }
-    void *base = mmap(NULL, (size_t)area->at.size, PROT_READ | PROT_WRITE, flags, fd, 0);
+    void *base = mmap(NULL, (size_t)area->at.size, access, flags, fd, 0);
     if (base == MAP_FAILED) return false;
     area->base = base;
+    area->writable = writable;
     return true;
 }
 
@@ -87,16 +92,17 @@ int wr_area_private(struct wr_area **out, const char *name, const struct wr_area
     char unasked[WEIR_WHY_MAX];
     bool fresh;
     if (why == NULL) why = unasked;
-    int code = area_new(out, shape, false, why);
+    int code = wr_area_handle_new(out, shape, false, why);
     if (code != WEIR_OK) return code;
     struct wr_area *area = *out;
-    if (!area_map(area, -1)) {
+    if (!wr_area_map(area, -1, true)) {
         wr_text_format(why, WEIR_WHY_MAX, "area: no address space for %llu bytes: %s",
                        (unsigned long long)area->at.size, strerror(errno));
-        area_free(area);
+        wr_area_handle_free(area);
         *out = NULL;
         return WEIR_ENOMEM;
     }
+    wr_text_copy(area->name, sizeof area->name, name);
     wr_header_fill((struct wr_header *)(void *)area->base, name, shape, area->at.size, wall_clock_us());
     (void)wr_slot_claim(area, &fresh); /* slot 1 of an area that nobody else sees */
     return WEIR_OK;
@@ -107,7 +113,7 @@ void wr_area_close(struct wr_area *area)
     if (area == NULL) return;
     /* A child forked with our handle must not give its parent's slot away. */
     if (area->worker != 0 && wr_process_self() == area->self) wr_slot_release(area);
-    area_free(area);
+    wr_area_handle_free(area);
 }
 
 bool wr_area_is_shared(const struct wr_area *area)
@@ -128,9 +134,40 @@ uint32_t wr_area_worker(const struct wr_area *area)
     return area->worker;
 }
 
+const char *wr_area_path(const struct wr_area *area)
+{
+    return area->path;
+}
+
+const char *wr_area_name(const struct wr_area *area)
+{
+    return area->name;
+}
+
 uint64_t wr_area_created_us(const struct wr_area *area)
 {
     return ((const struct wr_header *)(const void *)area->base)->created_us;
+}
+
+bool wr_area_is_writable(const struct wr_area *area)
+{
+    return area->writable;
+}
+
+uint64_t wr_area_self(const struct wr_area *area)
+{
+    return area->self;
+}
+
+void *wr_area_common(const struct wr_area *area)
+{
+    return area->shape.common_bytes == 0 ? NULL : area->base + area->at.common;
+}
+
+void *wr_area_worker_record(const struct wr_area *area, uint32_t worker)
+{
+    if (worker < 1 || worker > area->shape.workers || area->shape.worker_bytes == 0) return NULL;
+    return wr_worker_part(area, worker) + area->at.record;
 }
 
 const struct wr_area_shape *wr_area_shape(const struct wr_area *area)
@@ -159,16 +196,16 @@ static enum finding refuse(const struct opening *opening, const char *path, cons
 }
 
 /* O_NONBLOCK, so that a FIFO in the file's place cannot hold us up. -1 and errno. */
-static int open_plain(const char *path, int flags)
+int wr_file_open(const char *path, int flags)
 {
     int fd;
     do {
-        fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | flags, 0600);
+        fd = open(path, O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | flags, 0600);
     } while (fd < 0 && errno == EINTR);
     return fd;
 }
 
-static const char *open_error(int error)
+const char *wr_file_open_error(int error)
 {
     return error == ELOOP ? "is a symbolic link" : strerror(error);
 }
@@ -194,7 +231,7 @@ static bool has_room(int fd, uint64_t bytes)
 
 /* ---- joining ---- */
 
-static bool read_header(int fd, struct wr_header *header)
+bool wr_header_read(int fd, struct wr_header *header)
 {
     ssize_t got;
     do {
@@ -219,7 +256,7 @@ static enum finding claim(struct opening *opening, int fd)
 /* A file that does not begin as an area does was never one: it may be somebody's data under a mistyped path, so it is
  * neither replaced nor touched. An empty one has nothing to lose, nor has one of zeros: a creator's that was killed
  * before it wrote the header. */
-static bool is_foreign(int fd)
+bool wr_file_is_foreign(int fd)
 {
     uint64_t magic = WR_AREA_MAGIC, found = 0;
     ssize_t got = pread(fd, &found, sizeof found, 0);
@@ -233,15 +270,15 @@ static enum finding join_open_file(struct opening *opening, int fd)
     struct stat found;
     const char *fault = kind_fault(fd, &found);
     if (fault != NULL) return refuse(opening, opening->path, fault);
-    if (is_foreign(fd))
+    if (wr_file_is_foreign(fd))
         return refuse(opening, opening->path, "is not an area; remove it or choose another path");
     uint64_t size = (uint64_t)found.st_size;
-    if (!read_header(fd, &header)) size = size < sizeof header ? size : 0;
+    if (!wr_header_read(fd, &header)) size = size < sizeof header ? size : 0;
     char owner[WEIR_WHY_MAX];
     if (wr_header_is_anothers(&header, size, opening->name, owner))
         return refuse(opening, opening->path, owner);
     if (!wr_header_sound(&header, size, &area->shape, area->at.size, opening->replaced)) return UNSOUND;
-    if (!area_map(area, fd)) return refuse(opening, opening->path, strerror(errno));
+    if (!wr_area_map(area, fd, true)) return refuse(opening, opening->path, strerror(errno));
     if (!wr_directories_sound(area) || !wr_labels_sound(area)) {
         wr_text_copy(opening->replaced, WEIR_WHY_MAX, "names damaged");
         area_unmap(area);
@@ -259,9 +296,9 @@ int wr_area_check_name(const char *path, const char *name, char *why)
     struct stat found;
     char owner[WEIR_WHY_MAX];
     int code = WEIR_OK;
-    int fd = open_plain(path, 0);
+    int fd = wr_file_open(path, O_RDONLY);
     if (fd < 0) return WEIR_OK;
-    if (kind_fault(fd, &found) == NULL && read_header(fd, &header) &&
+    if (kind_fault(fd, &found) == NULL && wr_header_read(fd, &header) &&
         wr_header_is_anothers(&header, (uint64_t)found.st_size, name, owner)) {
         wr_text_format(why, WEIR_WHY_MAX, "area %s: %s", path, owner);
         code = WEIR_EINVAL;
@@ -272,12 +309,12 @@ int wr_area_check_name(const char *path, const char *name, char *why)
 
 static enum finding join(struct opening *opening)
 {
-    int fd = open_plain(opening->path, 0);
+    int fd = wr_file_open(opening->path, O_RDWR);
     if (fd < 0 && errno == ENOENT) {
         opening->replaced[0] = '\0';
         return MISSING;
     }
-    if (fd < 0) return refuse(opening, opening->path, open_error(errno));
+    if (fd < 0) return refuse(opening, opening->path, wr_file_open_error(errno));
     enum finding finding = join_open_file(opening, fd);
     (void)close(fd);
     return finding;
@@ -325,9 +362,10 @@ static int lock_draft(struct opening *opening)
 {
     for (uint32_t naps = 0; naps <= opening->area->naps; naps++) {
         struct stat found;
-        int fd = open_plain(opening->draft, O_CREAT);
-        const char *fault = fd < 0 ? open_error(errno) : kind_fault(fd, &found);
-        if (fault == NULL && is_foreign(fd)) fault = "is not an area; remove it or choose another path";
+        int fd = wr_file_open(opening->draft, O_RDWR | O_CREAT);
+        const char *fault = fd < 0 ? wr_file_open_error(errno) : kind_fault(fd, &found);
+        if (fault == NULL && wr_file_is_foreign(fd))
+            fault = "is not an area; remove it or choose another path";
         if (fault == NULL && lock(opening, fd, &found)) return fd;
         if (fd >= 0) (void)close(fd);
         if (fault != NULL) {
@@ -349,18 +387,18 @@ static struct wr_area *open_old(const char *path, uint64_t *created_us)
     struct stat found;
     struct wr_area *old = NULL;
     char ignored[WEIR_WHY_MAX];
-    int fd = open_plain(path, 0);
+    int fd = wr_file_open(path, O_RDWR);
     if (fd < 0) return NULL;
-    if (kind_fault(fd, &found) == NULL && read_header(fd, &header) &&
+    if (kind_fault(fd, &found) == NULL && wr_header_read(fd, &header) &&
         wr_header_is_reshaped(&header, (uint64_t)found.st_size) &&
-        area_new(&old, &header.shape, true, ignored) == WEIR_OK && !area_map(old, fd)) {
-        area_free(old);
+        wr_area_handle_new(&old, &header.shape, true, ignored) == WEIR_OK && !wr_area_map(old, fd, true)) {
+        wr_area_handle_free(old);
         old = NULL;
     }
     (void)close(fd);
     *created_us = header.created_us;
     if (old == NULL || (wr_directories_sound(old) && wr_labels_sound(old))) return old;
-    area_free(old);
+    wr_area_handle_free(old);
     return NULL;
 }
 
@@ -368,7 +406,7 @@ static struct wr_area *open_old(const char *path, uint64_t *created_us)
 static bool carry_over(struct opening *opening, int fd, const struct wr_area *old)
 {
     struct wr_area *area = opening->area;
-    if (!area_map(area, fd)) return false;
+    if (!wr_area_map(area, fd, true)) return false;
     wr_area_carry(area, old, opening->carrier);
     area_unmap(area);
     return true;
@@ -379,7 +417,7 @@ static struct wr_area *find_old(const struct opening *opening, uint64_t *created
     *created_us = 0;
     struct wr_area *old = opening->carrier == NULL ? NULL : open_old(opening->path, created_us);
     if (old != NULL && wr_area_can_carry(&opening->area->shape, old)) return old;
-    if (old != NULL) area_free(old);
+    if (old != NULL) wr_area_handle_free(old);
     *created_us = 0;
     return NULL;
 }
@@ -392,7 +430,7 @@ static enum finding publish(struct opening *opening, int fd)
     struct wr_area *old = find_old(opening, &created_us);
     const char *fault = fill_draft(opening, fd, created_us);
     bool carried = fault == NULL && old != NULL && carry_over(opening, fd, old);
-    if (old != NULL) area_free(old);
+    if (old != NULL) wr_area_handle_free(old);
     wr_text_format(reason, sizeof reason, "%s%s", opening->replaced,
                    carried ? "; what it held was carried over" : "");
     if (fault == NULL && rename(opening->draft, opening->path) != 0) fault = strerror(errno);
@@ -444,20 +482,21 @@ int wr_area_open_carrying(struct wr_area **out, const char *path, const char *na
     opening.replaced = replaced != NULL ? replaced : unasked[0];
     opening.why = why != NULL ? why : unasked[1];
     opening.replaced[0] = '\0';
-    int code = area_new(out, shape, true, opening.why);
+    int code = wr_area_handle_new(out, shape, true, opening.why);
     if (code != WEIR_OK) return code;
     opening.area = *out;
     opening.area->path = wr_alloc(wr_memory_libc(), strlen(path) + 1);
     if (opening.area->path == NULL) {
         wr_text_copy(opening.why, WEIR_WHY_MAX, "area: out of memory");
-        area_free(opening.area);
+        wr_area_handle_free(opening.area);
         *out = NULL;
         return WEIR_ENOMEM;
     }
     memcpy(opening.area->path, path, strlen(path) + 1);
+    wr_text_copy(opening.area->name, sizeof opening.area->name, name);
     if (join_or_make(&opening) == JOINED) return WEIR_OK;
     opening.replaced[0] = '\0';
-    area_free(opening.area);
+    wr_area_handle_free(opening.area);
     *out = NULL;
     return WEIR_ESYS;
 }

@@ -203,6 +203,17 @@ const char *wr_area_pool_name(const struct wr_area *area, uint32_t index)
     return pools.entry[index].name;
 }
 
+void wr_area_pool_name_copy(const struct wr_area *area, uint32_t index, char out[WR_NAME_MAX])
+{
+    const char *name = wr_area_pool_name(area, index);
+    size_t length = 0;
+    while (length < WR_NAME_MAX - 1 && name[length] != '\0') {
+        out[length] = name[length];
+        length++;
+    }
+    out[length] = '\0';
+}
+
 /* ---- servers ---- */
 
 int wr_area_server(struct wr_area *area, const char *name, void **record, bool *created)

@@ -100,6 +100,17 @@ const char *wr_area_label_text(const struct wr_area *area, uint32_t index)
     return label_of(area, index)->text;
 }
 
+void wr_area_label_copy(const struct wr_area *area, uint32_t index, char out[WR_LABEL_MAX])
+{
+    const char *text = wr_area_label_text(area, index);
+    size_t length = 0;
+    while (length < WR_LABEL_MAX - 1 && text[length] != '\0') {
+        out[length] = text[length];
+        length++;
+    }
+    out[length] = '\0';
+}
+
 bool wr_labels_sound(const struct wr_area *area)
 {
     uint32_t count = wr_area_label_count(area);

@@ -7,8 +7,8 @@
 #include <stddef.h>
 
 /* What other processes may have written under the same WR_AREA_LAYOUT. */
-static_assert(sizeof(struct wr_header) == 152, "layout changed: bump WR_AREA_LAYOUT");
-static_assert(offsetof(struct wr_header, checksum) == 144, "the checksum must come last, without padding");
+static_assert(sizeof(struct wr_header) == 160, "layout changed: bump WR_AREA_LAYOUT");
+static_assert(offsetof(struct wr_header, checksum) == 152, "the checksum must come last, without padding");
 static_assert(sizeof(struct wr_shared) == 3 * WR_CACHE_LINE, "layout changed: bump WR_AREA_LAYOUT");
 static_assert(sizeof(struct wr_slot) == WR_CACHE_LINE, "layout changed: bump WR_AREA_LAYOUT");
 static_assert(sizeof(struct wr_entry) == 80, "layout changed: bump WR_AREA_LAYOUT");
@@ -17,7 +17,7 @@ static_assert(sizeof(struct wr_recorded_call) == 344, "layout changed: bump WR_A
 static_assert(sizeof(struct wr_event) == 352, "layout changed: bump WR_AREA_LAYOUT");
 static_assert(sizeof(struct wr_histogram_fine) == 8 * (3 + WR_FINE_BUCKETS), "layout changed");
 static_assert(sizeof(struct wr_histogram_coarse) == 8 * (3 + WR_COARSE_BUCKETS), "layout changed");
-static_assert(sizeof(struct wr_area_shape) == 10 * sizeof(uint32_t), "the shape must have no padding");
+static_assert(sizeof(struct wr_area_shape) == 12 * sizeof(uint32_t), "the shape must have no padding");
 
 /* Words are copied as 8 bytes each, and atomics must be plain memory that other processes can use. */
 static_assert(sizeof(struct wr_recorded_call) % 8 == 0, "recorded calls are copied by words");
@@ -47,6 +47,8 @@ static const struct limit limits[] = {
     {"object_bytes", offsetof(struct wr_area_shape, object_bytes), 0, MOST_RECORD_BYTES, false},
     {"servers", offsetof(struct wr_area_shape, servers), 0, 64, false},
     {"server_bytes", offsetof(struct wr_area_shape, server_bytes), 0, MOST_RECORD_BYTES, false},
+    {"common_bytes", offsetof(struct wr_area_shape, common_bytes), 0, MOST_RECORD_BYTES, false},
+    {"worker_bytes", offsetof(struct wr_area_shape, worker_bytes), 0, MOST_RECORD_BYTES, false},
 };
 
 enum { LIMITS = sizeof limits / sizeof limits[0] };
@@ -101,6 +103,7 @@ static void place_worker_part(struct wr_layout *layout, const struct wr_area_sha
     take(&end, shape->pools * sizeof(struct wr_pool_meter), WR_CACHE_LINE);
     layout->touched_words = (shape->labels + WR_MASK_BITS - 1) / WR_MASK_BITS;
     layout->touched = take(&end, shape->pools * layout->touched_words * sizeof(uint64_t), WR_CACHE_LINE);
+    layout->record = take(&end, shape->worker_bytes, WR_CACHE_LINE);
     layout->recorder = take(&end, shape->calls * sizeof(struct wr_call_cell), WR_CACHE_LINE);
     uint64_t series = (uint64_t)shape->pools * shape->labels;
     layout->series = take(&end, series * sizeof(struct wr_series_meter), WR_PAGE);
@@ -126,6 +129,7 @@ void wr_layout_compute(struct wr_layout *layout, const struct wr_area_shape *sha
     layout->labels = take(&end, shape->labels * sizeof(struct wr_label), WR_CACHE_LINE);
     layout->events = take(&end, shape->events * sizeof(struct wr_event_cell), WR_CACHE_LINE);
     layout->policy = take(&end, sizeof(struct wr_policy_store), WR_PAGE);
+    layout->common = take(&end, shape->common_bytes, WR_PAGE);
     place_worker_part(layout, shape);
     layout->workers = take(&end, shape->workers * layout->worker_stride, WR_PAGE);
     layout->size = end;

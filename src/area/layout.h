@@ -10,10 +10,11 @@
 #ifndef WR_LAYOUT_H
 #define WR_LAYOUT_H
 
-#include "area/area.h"
 #include "area/meter.h"
 #include "area/policytext.h"
 #include "area/recorder.h"
+#include "area/sharedarea.h"
+#include "area/words.h"
 #include "weir/guard.h"
 
 #include <stdalign.h>
@@ -104,16 +105,16 @@ struct wr_event_cell {
 /* ---- where ---- */
 
 /* Offsets in bytes. Everything before `workers` belongs to all; the part of worker n begins at
- * workers + (n - 1) * worker_stride, and `touched`, `recorder`, `series` count from there. */
+ * workers + (n - 1) * worker_stride, and `touched`, `record`, `recorder`, `series` count from there. */
 struct wr_layout {
     uint64_t shared, slots;
     uint64_t pool_entries, pool_records, pool_stride;
     uint64_t object_entries, object_records, object_stride;
     uint64_t server_entries, server_records, server_stride;
     uint64_t labels, label_index, label_places;
-    uint64_t events, policy;
+    uint64_t events, policy, common;
     uint64_t workers, worker_stride;
-    uint64_t touched, touched_words, recorder, series; /* touched: per pool a bit per label */
+    uint64_t touched, touched_words, record, recorder, series; /* touched: per pool a bit per label */
     uint64_t size;
 };
 
@@ -144,7 +145,12 @@ struct wr_area {
     struct wr_layout at;
     struct wr_area_shape shape;
     bool shared;
-    char *path; /* NULL: private */
+    bool attached; /* looks on from outside: has no slot, and a guard (sigbus.h) */
+    bool writable;
+    int guard;
+    char name[WR_NAME_MAX];
+    uint64_t checksum; /* attached: of the header */
+    char *path;        /* NULL: private */
     uint64_t device, inode;
     uint32_t worker;      /* own slot */
     uint64_t self;        /* own process, see wr_process_self */
@@ -163,6 +169,17 @@ void wr_slot_release(struct wr_area *area);
 bool wr_slot_owned_by(const struct wr_area *area, uint32_t worker, uint64_t process);
 bool wr_slot_is_owned(const struct wr_area *area, uint32_t worker);
 void wr_nap(void); /* about a millisecond */
+
+/* area.c */
+struct stat;
+int wr_area_handle_new(struct wr_area **out, const struct wr_area_shape *shape, bool shared, char *why);
+int wr_file_open(const char *path,
+                 int flags); /* never waits for whoever may hold a FIFO open; -1 and errno */
+const char *wr_file_open_error(int error);
+bool wr_file_is_foreign(int fd); /* was never an area: is neither replaced nor touched */
+bool wr_header_read(int fd, struct wr_header *header);
+bool wr_area_map(struct wr_area *area, int fd, bool writable); /* fd < 0: private memory */
+void wr_area_handle_free(struct wr_area *area);
 
 /* carry.c: into the draft of an area that nobody else sees. */
 void wr_area_carry(struct wr_area *to, const struct wr_area *from, const struct wr_carrier *carrier);
@@ -194,26 +211,6 @@ static inline uint32_t wr_slots_used(const struct wr_area *area)
 {
     uint32_t used = atomic_load(&wr_shared_of(area)->slots_used);
     return used < area->shape.workers ? used : area->shape.workers;
-}
-
-/* Records go in and out of rings by atomic words, so that a reader who meets a writer reads rubbish that it
- * then throws away, but no data race. Release and acquire on the words take the place of fences, which the
- * thread sanitizer does not understand: a reader that sees one new word also sees the odd turn before it. */
-static inline void wr_words_put(_Atomic uint64_t *to, const void *from, size_t words)
-{
-    for (size_t i = 0; i < words; i++) {
-        uint64_t word;
-        memcpy(&word, (const char *)from + i * sizeof word, sizeof word);
-        atomic_store_explicit(&to[i], word, memory_order_release);
-    }
-}
-
-static inline void wr_words_get(void *to, const _Atomic uint64_t *from, size_t words)
-{
-    for (size_t i = 0; i < words; i++) {
-        uint64_t word = atomic_load_explicit(&from[i], memory_order_acquire);
-        memcpy((char *)to + i * sizeof word, &word, sizeof word);
-    }
 }
 
 #endif

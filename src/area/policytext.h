@@ -3,7 +3,7 @@
 #ifndef WR_POLICYTEXT_H
 #define WR_POLICYTEXT_H
 
-#include "area/area.h"
+#include "area/sharedarea.h"
 
 enum { WR_POLICY_BYTES = 256 * 1024 };
 

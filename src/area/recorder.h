@@ -4,7 +4,7 @@
 #ifndef WR_RECORDER_H
 #define WR_RECORDER_H
 
-#include "area/area.h"
+#include "area/sharedarea.h"
 
 #include <stddef.h>
 #include <stdint.h>

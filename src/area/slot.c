@@ -278,6 +278,18 @@ bool wr_area_worker_alive(const struct wr_area *area, uint32_t worker)
     return (owner & OWNED) != 0 && !wr_process_gone(owner & PROCESS_MASK);
 }
 
+uint64_t wr_area_worker_process(const struct wr_area *area, uint32_t worker)
+{
+    if (worker < 1 || worker > area->shape.workers) return 0;
+    uint64_t owner = atomic_load(&wr_slot_of(area, worker)->owner);
+    return (owner & OWNED) != 0 ? owner & PROCESS_MASK : 0;
+}
+
+uint32_t wr_area_workers_used(const struct wr_area *area)
+{
+    return wr_slots_used(area);
+}
+
 uint64_t wr_area_worker_pid(const struct wr_area *area, uint32_t worker)
 {
     if (worker < 1 || worker > area->shape.workers) return 0;

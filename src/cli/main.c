@@ -9,7 +9,15 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct cli_command *const commands[] = {&cli_command_run, &cli_command_test};
+static const struct cli_command *const commands[] = {
+    &cli_command_run,    /* scripts */
+    &cli_command_repl,   /* by hand */
+    &cli_command_top,    /* to see */
+    &cli_command_tail,   /* to see */
+    &cli_command_serve,  /* for monitoring */
+    &cli_command_doctor, /* before and after */
+    &cli_command_test,
+};
 
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 
@@ -67,6 +75,14 @@ static int flush_output(int code)
     return code == CLI_OK ? CLI_FAILED : code;
 }
 
+/* "weir run": what this process is called wherever it is told, as on a worker's card. */
+static void take_name(const char *command)
+{
+    static char name[64];
+    (void)snprintf(name, sizeof name, "weir %s", command);
+    program_invocation_short_name = name;
+}
+
 static int dispatch(int argc, char **argv)
 {
     const struct cli_command *command;
@@ -82,7 +98,9 @@ static int dispatch(int argc, char **argv)
     if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
         return show_help(argc - 1, argv + 1);
     command = find_command(argv[1]);
-    return command == NULL ? unknown_command(argv[1]) : command->run(argc - 1, argv + 1);
+    if (command == NULL) return unknown_command(argv[1]);
+    take_name(command->name);
+    return command->run(argc - 1, argv + 1);
 }
 
 /* A program started with `>&-` would give descriptor 1 to the first thing it opens, and print into it. */

@@ -2,7 +2,7 @@
 #ifndef WR_CONFIG_H
 #define WR_CONFIG_H
 
-#include "area/area.h"
+#include "area/sharedarea.h"
 #include "base/text.h"
 #include "engine/driver.h"
 #include "weir/weir.h"
@@ -35,6 +35,8 @@ void wr_config_login(struct wr_login *login, const weir_options *options, const 
                      const weir_backend *backend, const char *pool);
 /* shape.c: how the area is laid out. WEIR_OK, or WEIR_EINVAL and a sentence. */
 int wr_engine_shape(const weir_options *options, struct wr_area_shape *shape, char *why);
+/* Whether an engine of this build makes areas of that shape: another one's sizes would say nothing of what lies in them. */
+bool wr_engine_makes(const struct wr_area_shape *shape);
 /* Passwords are wiped before the memory goes back. */
 void wr_config_release(struct wr_config *config, const struct wr_memory *memory);
 

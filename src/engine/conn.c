@@ -35,6 +35,44 @@ static const unsigned conn_may_enter[WR_CONN_STATES] = {
     [WR_CONN_CLOSED] = 0,
 };
 
+const char *wr_conn_state_name(uint32_t state)
+{
+    return state < WR_CONN_STATES ? conn_state_names[state] : "?";
+}
+
+/* ---- as others see it ------------------------------------------------------------------------------- */
+
+static void take_card(struct wr_conn *conn)
+{
+    struct weir_engine *engine = conn->pool->engine;
+    uint64_t vacant = ~engine->conn_cards;
+    if (vacant == 0) return;
+    unsigned place = (unsigned)__builtin_ctzll(vacant);
+    engine->conn_cards |= UINT64_C(1) << place;
+    conn->card = place + 1;
+}
+
+/* Its words are stored one by one, and cost no more than that. `call`: whose it becomes, or NULL. */
+static void show(const struct wr_conn *conn, const struct weir_call *call)
+{
+    if (conn->card == 0) return;
+    struct wr_conn_card *card = conn->pool->engine->conn_card + (conn->card - 1);
+    uint64_t label = call == NULL ? 0 : call->label;
+    uint64_t place = (uint64_t)conn->pool->index << 32 | conn->greeting.backend_pid;
+    atomic_store_explicit(&card->pool_pid, place, memory_order_relaxed);
+    atomic_store_explicit(&card->state_label, (uint64_t)conn->state << 32 | label, memory_order_relaxed);
+    atomic_store_explicit(&card->since_ns, conn->pool->engine->now, memory_order_relaxed);
+    atomic_store_explicit(&card->opened_ns, conn->opened_at, memory_order_relaxed);
+    atomic_store_explicit(&card->call, call == NULL ? 0 : call->record.id, memory_order_relaxed);
+    atomic_store_explicit(&card->id, conn->state == WR_CONN_CLOSED ? 0 : conn->id, memory_order_relaxed);
+}
+
+static void leave_card(struct wr_conn *conn)
+{
+    if (conn->card != 0) conn->pool->engine->conn_cards &= ~(UINT64_C(1) << (conn->card - 1));
+    conn->card = 0;
+}
+
 static void publish(struct wr_pool *pool, enum wr_conn_state state)
 {
     static const int gauge_of[WR_CONN_STATES] = {WR_G_CONNECTING, WR_G_IDLE, WR_G_BUSY, WR_G_BUSY, WR_G_BUSY,
@@ -49,7 +87,7 @@ static void publish(struct wr_pool *pool, enum wr_conn_state state)
 
 /* The only writer of conn->state, so a connection's state and the list it is on cannot disagree. Idle ones are taken
  * from the front: the warmest is used first and the coldest grow old. */
-static void conn_enter(struct wr_conn *conn, enum wr_conn_state next)
+static void conn_enter_for(struct wr_conn *conn, enum wr_conn_state next, const struct weir_call *call)
 {
     struct wr_pool *pool = conn->pool;
     if ((conn_may_enter[conn->state] & (1u << next)) == 0) {
@@ -69,6 +107,12 @@ static void conn_enter(struct wr_conn *conn, enum wr_conn_state next)
     }
     publish(pool, last);
     publish(pool, next);
+    show(conn, call);
+}
+
+static void conn_enter(struct wr_conn *conn, enum wr_conn_state next)
+{
+    conn_enter_for(conn, next, NULL);
 }
 
 /* ---- opening ---------------------------------------------------------------------------------------- */
@@ -151,6 +195,8 @@ struct wr_conn *wr_conn_open(struct wr_pool *pool, bool probe)
     pool->count[WR_CONN_CONNECTING]++;
     wr_list_append(&pool->conns[WR_CONN_CONNECTING], &conn->link);
     publish(pool, WR_CONN_CONNECTING);
+    take_card(conn);
+    show(conn, NULL);
     int code = engine->driver->connect(engine->instance, pool->target,
                                        engine->config.options.connect_timeout_ns, conn);
     if (code == WEIR_OK) return conn;
@@ -170,9 +216,9 @@ static void give_turn(struct wr_conn *conn)
 bool wr_conn_is_stale(const struct wr_conn *conn)
 {
     const struct wr_pool *pool = conn->pool;
+    bool leaving = pool->engine->state != WR_ENGINE_OPEN || wr_pool_is_drained(pool);
     return conn->epoch != pool->epoch || (conn->retire_at != 0 && pool->engine->now >= conn->retire_at) ||
-           wr_pool_total(pool) > wr_pool_max(pool) ||
-           (pool->engine->state != WR_ENGINE_OPEN && pool->waiting == 0);
+           wr_places_are_short(pool) || (leaving && pool->waiting == 0);
 }
 
 /* When an idle connection next needs a look: whichever comes first of idle_timeout and the end of its life. */
@@ -232,7 +278,9 @@ static uint64_t jittered_lifetime(struct weir_engine *engine)
 static void connect_ended(struct wr_pool *pool, const struct wr_fault *fault)
 {
     if (fault == NULL) {
-        if (pool->connect_failing) wr_engine_event(pool->engine, WR_EVENT_CONNECT, pool, "connects again");
+        static const struct wr_event_facts again = {.id = "connect.restored", .level = WEIR_LOG_INFO};
+        if (pool->connect_failing)
+            wr_engine_event(pool->engine, WR_EVENT_CONNECT, pool, &again, "connects again");
         pool->connect_failing = false;
         weir_backoff_reset(&pool->connect_backoff);
         pool->connect_not_before = pool->fill_not_before = 0;
@@ -241,7 +289,12 @@ static void connect_ended(struct wr_pool *pool, const struct wr_fault *fault)
     wr_count(&pool->meter->counter[WR_N_CONNECT_FAILED], 1);
     pool->last_fault = *fault;
     if (!pool->connect_failing) {
-        wr_engine_event(pool->engine, fault->identity ? WR_EVENT_IDENTITY : WR_EVENT_CONNECT, pool,
+        struct wr_event_facts facts = {.id = "connect.failing",
+                                       .level = WEIR_LOG_WARN,
+                                       .sqlstate = fault->sqlstate};
+        if (fault->identity) facts.id = "identity.refused";
+        if (fault->identity) facts.level = WEIR_LOG_ERROR;
+        wr_engine_event(pool->engine, fault->identity ? WR_EVENT_IDENTITY : WR_EVENT_CONNECT, pool, &facts,
                         "cannot connect: %s%s%s", fault->sqlstate, fault->sqlstate[0] != '\0' ? " " : "",
                         fault->message);
     }
@@ -302,7 +355,7 @@ void wr_conn_connected(void *owner, struct wr_link *link, const struct wr_greeti
 
 void wr_conn_lease(struct wr_conn *conn, struct weir_call *call)
 {
-    conn_enter(conn, WR_CONN_LEASED);
+    conn_enter_for(conn, WR_CONN_LEASED, call);
     conn->call = call;
     call->conn = conn;
 }
@@ -390,6 +443,7 @@ void wr_conn_close(struct wr_conn *conn, enum wr_counter reason)
     give_turn(conn);
     wr_engine_disarm(engine, &conn->timer);
     conn_enter(conn, WR_CONN_CLOSED);
+    leave_card(conn);
     wr_list_remove(&conn->link);
     pool->count[WR_CONN_CLOSED]--;
     wr_list_append(&engine->retired, &conn->link);

@@ -70,6 +70,7 @@ struct wr_segment { /* lives until send returns; the statements' memory until th
     const char *role;        /* NULL: stay the login */
     const char *claims;      /* JSON, NULL: none */
     const char *application; /* application_name; NULL: leave */
+    const char *traceparent; /* sound; goes as a comment behind statements that have none; NULL: none */
     uint64_t timeout_ms;     /* statement_timeout, >= 1; 0: leave */
     const weir_statement *statements;
     size_t count;
@@ -148,6 +149,8 @@ struct weir_driver {
     void (*close)(struct wr_link *link); /* at any time; no answer comes any more */
     uint32_t (*pid)(const struct wr_link *link);
     void *world; /* what all instances of this driver share, such as a simulation; NULL: nothing */
+    /* Where the target's server is, for people to read, and nothing secret. NULL: this driver does not say. */
+    void (*describe)(const struct wr_target *target, char *out, size_t size);
 };
 
 #endif

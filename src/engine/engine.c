@@ -7,6 +7,7 @@
 #include "engine/health.h"
 #include "engine/housekeeping.h"
 #include "engine/listener.h"
+#include "engine/order.h"
 #include "engine/policy.h"
 #include "engine/pool.h"
 
@@ -56,17 +57,17 @@ uint64_t wr_engine_refresh(struct weir_engine *engine)
 }
 
 void wr_engine_event(struct weir_engine *engine, enum wr_event_kind kind, const struct wr_pool *pool,
-                     const char *format, ...)
+                     const struct wr_event_facts *facts, const char *format, ...)
 {
-    char text[WR_EVENT_TEXT];
+    char text[WR_EVENT_TEXT], whole[WR_EVENT_TEXT];
+    uint64_t at_us = engine->host.wall_us(engine->host.ctx);
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    char whole[WR_EVENT_TEXT];
     wr_text_copy(whole, sizeof whole, text); /* cut between characters */
-    wr_event_add(engine->area, kind, pool == NULL ? 0 : pool->index + 1,
-                 engine->host.wall_us(engine->host.ctx), whole);
+    wr_event_add(engine->area, kind, pool == NULL ? 0 : pool->index + 1, at_us, whole);
+    wr_log_event(engine, kind, pool, facts, at_us, whole);
 }
 
 /* ---- timers ------------------------------------------------------------------------------------------------ */
@@ -206,7 +207,9 @@ static int open_area(struct weir_engine *engine, char *why)
     code = wr_area_open_carrying(&engine->area, o->area_path, o->name, &shape, o->area_group_read, &carrier,
                                  engine->replaced, why);
     if (code == WEIR_OK && engine->replaced[0] != '\0') {
-        wr_engine_event(engine, WR_EVENT_AREA, NULL, "area %s replaced: %s", o->area_path, engine->replaced);
+        static const struct wr_event_facts facts = {.id = "area.replaced", .level = WEIR_LOG_WARN};
+        wr_engine_event(engine, WR_EVENT_AREA, NULL, &facts, "area %s replaced: %s", o->area_path,
+                        engine->replaced);
     }
     return code;
 }
@@ -226,6 +229,18 @@ static int open_pools(struct weir_engine *engine, char *why)
     return WEIR_OK;
 }
 
+/* What others see of us, and how we see it. Connections of whoever had this slot before are not ours. */
+static int open_sight(struct weir_engine *engine)
+{
+    struct wr_worker_record *record = wr_area_worker_record(engine->area, wr_area_worker(engine->area));
+    engine->conn_card = record->conn;
+    for (int i = 0; i < WR_CONN_CARDS; i++) atomic_store(&record->conn[i].id, 0);
+    engine->sight.area = engine->area;
+    engine->sight.engine = engine;
+    wr_orders_open(engine);
+    return wr_sight_init(&engine->sight, &engine->memory);
+}
+
 static void init_lists(struct weir_engine *engine)
 {
     for (size_t i = 0; i < WR_CALL_STATES; i++) wr_list_init(&engine->calls[i]);
@@ -235,7 +250,6 @@ static void init_lists(struct weir_engine *engine)
     wr_list_init(&engine->retired);
     wr_list_init(&engine->spare_conns);
     wr_heap_init(&engine->timers, &engine->memory);
-    wr_buffer_init(&engine->report, &engine->memory);
     engine->policy_timer.fire = wr_policy_look;
 }
 
@@ -244,9 +258,10 @@ static int start(struct weir_engine *engine, const weir_options *options, char *
     int code = wr_config_copy(&engine->config, options, &engine->memory, why);
     if (code != WEIR_OK) return code;
     wr_rng_seed(&engine->rng, engine->host.seed);
-    engine->plain_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-    if (engine->plain_locale == (locale_t)0) return WEIR_ENOMEM;
-    code = open_area(engine, why);
+    code = wr_log_open(engine, why);
+    if (code == WEIR_OK) code = open_area(engine, why);
+    if (code != WEIR_OK) return code;
+    code = open_sight(engine);
     if (code != WEIR_OK) return code;
     engine->env = (struct wr_driver_env){
         .engine = engine,
@@ -273,18 +288,22 @@ static int start(struct weir_engine *engine, const weir_options *options, char *
     code = wr_engine_reserve_timers(engine, own_timers);
     if (code != WEIR_OK) return code;
     wr_housekeeping_start(engine);
-    wr_policy_watch(engine);
     wr_health_start(engine);
-    wr_engine_event(engine, WR_EVENT_ENGINE, NULL, "engine %s opened with %zu pools", options->name,
-                    engine->pool_count);
+    wr_options_write(engine);
+    wr_card_write(engine);
+    wr_orders_start(engine);
+    wr_engine_event(engine, WR_EVENT_ENGINE, NULL, &(struct wr_event_facts){.id = "engine.opened"},
+                    "engine %s opened with %zu pools", options->name, engine->pool_count);
     return WEIR_OK;
 }
 
 /* Accepts a half-opened engine. Connections and calls are gone before. */
 static void dismantle(struct weir_engine *engine)
 {
+    wr_log_close(engine);
     wr_engine_disarm(engine, &engine->housekeeping);
     wr_engine_disarm(engine, &engine->policy_timer);
+    wr_engine_disarm(engine, &engine->order_timer);
     wr_engine_disarm(engine, &engine->health_timer);
     wr_engine_disarm(engine, &engine->drain_timer);
     for (size_t i = 0; i < engine->pool_count; i++) wr_pool_release(&engine->pools[i]);
@@ -303,9 +322,7 @@ static void dismantle(struct weir_engine *engine)
         wr_call_destroy(WR_CONTAINER(node, struct weir_call, place));
     }
     wr_heap_release(&engine->timers);
-    wr_buffer_release(&engine->report);
-    wr_free(&engine->memory, engine->scratch);
-    if (engine->plain_locale != (locale_t)0) freelocale(engine->plain_locale);
+    wr_sight_release(&engine->sight);
     wr_free(&engine->memory, engine->watches);
     wr_area_close(engine->area);
     wr_config_release(&engine->config, &engine->memory);
@@ -380,11 +397,13 @@ void weir_drain(weir_engine *engine, uint64_t timeout_ns)
     wr_engine_refresh(engine);
     if (engine->state == WR_ENGINE_OPEN) {
         engine->state = WR_ENGINE_DRAINING;
-        wr_engine_event(engine, WR_EVENT_ENGINE, NULL, "draining: %zu calls in flight", engine->in_flight);
+        wr_engine_event(engine, WR_EVENT_ENGINE, NULL, &(struct wr_event_facts){.id = "engine.draining"},
+                        "draining: %zu calls in flight", engine->in_flight);
         wr_health_stop(engine);
         wr_listeners_drain(engine);
         for (size_t i = 0; i < engine->pool_count; i++) wr_pool_close_idle(&engine->pools[i]);
         engine->drain_timer.fire = drain_fired;
+        wr_card_write(engine);
     }
     wr_engine_arm(engine, &engine->drain_timer, wr_after(engine->now, timeout_ns));
     wr_engine_rearm(engine);
@@ -435,7 +454,8 @@ void weir_free(weir_engine *engine)
     for (int round = 0; round < LAST_NOTICES && !wr_list_empty(&engine->notices); round++)
         deliver_notices(engine);
     orphan_calls(engine);
-    wr_engine_event(engine, WR_EVENT_ENGINE, NULL, "engine %s closed", engine->config.options.name);
+    wr_engine_event(engine, WR_EVENT_ENGINE, NULL, &(struct wr_event_facts){.id = "engine.closed"},
+                    "engine %s closed", engine->config.options.name);
     engine->host.arm(engine->host.ctx, -1);
     dismantle(engine);
     if (engine->orphans == 0) free(engine);

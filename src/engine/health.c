@@ -19,12 +19,15 @@ static struct wr_pool *pool_to_ask(struct weir_engine *engine, size_t backend)
         struct wr_pool *pool = pool_of(engine, c, backend);
         if (pool->count[WR_CONN_IDLE] > 0) return pool;
     }
+    for (size_t c = 0; c < engine->config.options.client_count; c++) {
+        if (!wr_pool_is_drained(pool_of(engine, c, backend))) return pool_of(engine, c, backend);
+    }
     return pool_of(engine, 0, backend);
 }
 
 static void start_probe(struct wr_pool *pool)
 {
-    if (pool->probing) return;
+    if (pool->probing || wr_pool_is_drained(pool)) return;
     pool->probing = true;
     pool->probe_sent_at = pool->engine->now;
     if (wr_pool_probe(pool)) {
@@ -135,6 +138,11 @@ void wr_health_probe_fired(struct wr_timer *timer)
     if (!wr_timer_armed(timer)) wr_engine_arm(engine, timer, engine->now + pool->probe_delay_ns);
 }
 
+static weir_log_level level_of(bool ok)
+{
+    return ok ? WEIR_LOG_INFO : WEIR_LOG_WARN;
+}
+
 /* Answers again, or does not: one event per change. */
 static void learn(struct wr_pool *pool, bool ok, uint64_t elapsed_ns, const char *message)
 {
@@ -147,8 +155,11 @@ static void learn(struct wr_pool *pool, bool ok, uint64_t elapsed_ns, const char
     backend->elapsed_ns = elapsed_ns;
     wr_text_copy(backend->message, sizeof backend->message, message);
     if (was_ok == ok) return;
-    wr_engine_event(engine, WR_EVENT_HEALTH, pool, "backend %s %s%s%s", pool->backend->name,
-                    ok ? "answers again" : "does not answer", ok ? "" : ": ", backend->message);
+    wr_card_write(engine);
+    wr_engine_event(engine, WR_EVENT_HEALTH, pool,
+                    &(struct wr_event_facts){"health.backend", level_of(ok), NULL, NULL}, "backend %s %s%s%s",
+                    pool->backend->name, ok ? "answers again" : "does not answer", ok ? "" : ": ",
+                    backend->message);
 }
 
 /* A server that says no (wrong password, no slot left) is there; only silence and "going down" speak against it. */
@@ -191,7 +202,9 @@ void weir_check_settle(weir_engine *engine, size_t index, bool ok, uint64_t elap
     check->at_ns = engine->now;
     wr_text_copy(check->message, sizeof check->message, ok ? "" : message);
     if (was_ok == ok) return;
-    wr_engine_event(engine, WR_EVENT_HEALTH, NULL, "check %s is %s%s%s",
+    wr_card_write(engine);
+    wr_engine_event(engine, WR_EVENT_HEALTH, NULL,
+                    &(struct wr_event_facts){"health.check", level_of(ok), NULL, NULL}, "check %s is %s%s%s",
                     engine->config.options.checks[index].name, ok ? "well again" : "failing", ok ? "" : ": ",
                     check->message);
 }

@@ -1,16 +1,13 @@
 /* The figures as numbers, see weir/metrics.h. Everything comes from the area but what is said to be this worker's. */
 #include "weir/metrics.h"
 
-#include "base/check.h"
-#include "engine/health.h"
 #include "engine/outcome.h"
 #include "engine/pool.h"
+#include "engine/sight.h"
 
 #include <assert.h>
 #include <stddef.h>
 #include <string.h>
-
-#define SECOND UINT64_C(1000000000)
 
 /* ---- histograms -------------------------------------------------------------------------------------------------- */
 
@@ -46,69 +43,81 @@ static void cumulate(weir_histogram *out, const struct wr_histogram_view *view)
     wr_histogram_below(view, edges, out->below, WEIR_HISTOGRAM_EDGES);
 }
 
-static void read_histogram(const struct wr_pool *pool, enum wr_pool_histogram which, weir_histogram *out)
+static void read_histogram(const struct weir_area *sight, uint32_t pool, enum wr_pool_histogram which,
+                           weir_histogram *out)
 {
     struct wr_histogram_view view;
-    wr_meter_histogram(pool->engine->area, pool->index, which, &view);
+    wr_meter_histogram(sight->area, pool, which, &view);
     cumulate(out, &view);
 }
 
 /* ---- the engine and its backends ----------------------------------------------------------------------------------- */
 
-enum { HEARTBEAT_STALE_S = 5 }; /* it is renewed once a second */
-
-static uint32_t workers_alive(const weir_engine *engine)
+/* Of an engine's own the meters begin with it: its host's clock says when, and the area's would not, in a simulation. */
+static uint64_t created(const weir_area *area)
 {
-    const struct wr_area *area = engine->area;
-    uint32_t alive = 1; /* who asks */
-    for (uint32_t worker = 1; worker <= wr_area_shape(area)->workers; worker++) {
-        if (worker == wr_area_worker(area) || wr_area_worker_pid(area, worker) == 0) continue;
-        uint64_t heard = wr_area_worker_heartbeat(area, worker);
-        if (heard != 0 && engine->now < heard + HEARTBEAT_STALE_S * SECOND) alive++;
-    }
-    return alive;
+    bool shared = area->engine == NULL || wr_area_is_shared(area->area);
+    return shared ? wr_area_created_us(area->area) : area->engine->opened_wall_us;
 }
 
-void weir_read_engine(weir_engine *engine, weir_engine_figures *out)
+void weir_read_engine(weir_area *area, weir_engine_figures *out)
 {
-    wr_engine_refresh(engine);
-    const weir_options *o = &engine->config.options;
-    bool shared = wr_area_is_shared(engine->area);
+    const struct wr_household *all = &area->household;
+    wr_sight_look(area);
     *out = (weir_engine_figures){
-        .name = o->name,
-        .created_us = shared ? wr_area_created_us(engine->area) : engine->opened_wall_us,
-        .now_us = engine->host.wall_us(engine->host.ctx),
-        .uptime_ns = engine->now - engine->opened_at,
-        .health = weir_health_now(engine),
-        .draining = engine->state != WR_ENGINE_OPEN,
-        .policy_off = engine->policy_off,
-        .workers = workers_alive(engine),
-        .labels = wr_area_label_count(engine->area),
-        .labels_max = wr_area_shape(engine->area)->labels,
-        .pools = engine->pool_count,
-        .backends = o->backend_count,
+        .name = wr_area_name(area->area),
+        .created_us = created(area),
+        .now_us = area->now_us,
+        .uptime_ns = wr_sight_uptime_ns(area),
+        .health = wr_assess(area),
+        .draining = area->engine != NULL ? area->engine->state != WR_ENGINE_OPEN : all->draining,
+        .policy_off = all->policy_off,
+        .workers = all->workers,
+        .labels = wr_area_label_count(area->area),
+        .labels_max = wr_area_shape(area->area)->labels,
+        .pools = wr_area_pool_count(area->area),
+        .backends = all->backend_count,
     };
-    for (size_t i = 0; i < o->backend_count; i++) {
-        struct wr_backend_view view = wr_health_of_backend(engine, i);
-        if (o->backends[i].critical && view.known && !view.ok) out->critical_down = true;
+    for (uint32_t i = 0; i < all->backend_count; i++) {
+        const struct wr_backend_card *b = &all->backend[i];
+        if (b->critical && b->known && !b->ok) out->critical_down = true;
     }
 }
 
-bool weir_read_backend(weir_engine *engine, size_t index, weir_backend_figures *out)
+bool weir_read_backend(weir_area *area, size_t index, weir_backend_figures *out)
 {
-    if (index >= engine->config.options.backend_count) return false;
-    const weir_backend *backend = &engine->config.options.backends[index];
-    wr_engine_refresh(engine);
-    struct wr_backend_view view = wr_health_of_backend(engine, index);
-    uint64_t wall_us = engine->host.wall_us(engine->host.ctx);
+    if (index == 0) wr_sight_look(area);
+    if (index >= area->household.backend_count) return false;
+    const struct wr_backend_card *seen = &area->household.backend[index];
+    uint64_t age_us = area->now_ns > seen->at_ns ? (area->now_ns - seen->at_ns) / 1000 : 0;
+    bool known = seen->known != 0;
     *out = (weir_backend_figures){
-        .name = backend->name,
-        .critical = backend->critical,
-        .known = view.known,
-        .ok = view.known && view.ok,
-        .elapsed_ns = view.elapsed_ns,
-        .at_us = view.known ? wall_us - (engine->now - view.at_ns) / 1000 : 0,
-        .message = view.known && !view.ok ? engine->backends[index].message : "",
+        .name = seen->name,
+        .critical = seen->critical != 0,
+        .known = known,
+        .ok = known && seen->ok,
+        .elapsed_ns = seen->elapsed_ns,
+        .at_us = known && area->now_us > age_us ? area->now_us - age_us : 0,
+        .message = known && !seen->ok ? seen->message : "",
+    };
+    return true;
+}
+
+bool weir_read_check(weir_area *area, size_t index, weir_check_figures *out)
+{
+    if (index == 0) wr_sight_look(area);
+    if (index >= area->household.check_count) return false;
+    const struct wr_check_card *seen = &area->household.check[index];
+    uint64_t age_us = area->now_ns > seen->at_ns ? (area->now_ns - seen->at_ns) / 1000 : 0;
+    bool known = seen->known != 0;
+    *out = (weir_check_figures){
+        .name = seen->name,
+        .critical = seen->critical != 0,
+        .known = known,
+        .ok = known && seen->ok,
+        .elapsed_ns = seen->elapsed_ns,
+        .at_us = known && area->now_us > age_us ? area->now_us - age_us : 0,
+        .message = known && !seen->ok ? seen->message : "",
     };
     return true;
 }
@@ -173,53 +182,54 @@ const char *weir_reason_name(size_t number)
     return wr_outcome_reason_name(number);
 }
 
-static void read_counters(const struct wr_pool *pool, weir_pool_figures *out)
+static void read_counters(const struct wr_area *area, uint32_t pool, weir_pool_figures *out)
 {
-    wr_meter_reasons(pool->engine->area, pool->index, out->attempts_failed, out->retries_after);
+    wr_meter_reasons(area, pool, out->attempts_failed, out->retries_after);
     for (size_t i = 0; i < sizeof counted / sizeof *counted; i++) {
-        uint64_t sum = wr_meter_counter(pool->engine->area, pool->index, counted[i].counter);
+        uint64_t sum = wr_meter_counter(area, pool, counted[i].counter);
         memcpy((char *)out + counted[i].offset, &sum, sizeof sum);
     }
 }
 
 /* A worker that has just died may leave a gauge that its successors' do not match for a second: never below zero. */
-static int64_t gauge(const struct wr_pool *pool, enum wr_gauge which)
+static int64_t gauge(const struct wr_area *area, uint32_t pool, enum wr_gauge which)
 {
-    int64_t sum = wr_meter_gauge(pool->engine->area, pool->index, which);
+    int64_t sum = wr_meter_gauge(area, pool, which);
     return sum > 0 ? sum : 0;
 }
 
-static void read_gauges(const struct wr_pool *pool, weir_pool_figures *out)
+static void read_gauges(const struct wr_area *area, uint32_t pool, weir_pool_figures *out)
 {
-    out->connections = gauge(pool, WR_G_CONNECTIONS);
-    out->idle = gauge(pool, WR_G_IDLE);
-    out->busy = gauge(pool, WR_G_BUSY);
-    out->connecting = gauge(pool, WR_G_CONNECTING);
-    out->canceling = gauge(pool, WR_G_CANCELING);
-    out->waiting = gauge(pool, WR_G_WAITING);
-    out->in_flight = gauge(pool, WR_G_IN_FLIGHT);
-    out->max = wr_pool_max(pool);
-    out->min = pool->client->min;
-    out->paused = atomic_load_explicit(&pool->record->paused, memory_order_relaxed) != 0;
-    out->budget_level = weir_budget_level(pool->budget, pool->engine->now);
-    out->budget_cap = weir_budget_cap(pool->budget);
+    out->connections = gauge(area, pool, WR_G_CONNECTIONS);
+    out->idle = gauge(area, pool, WR_G_IDLE);
+    out->busy = gauge(area, pool, WR_G_BUSY);
+    out->connecting = gauge(area, pool, WR_G_CONNECTING);
+    out->canceling = gauge(area, pool, WR_G_CANCELING);
+    out->waiting = gauge(area, pool, WR_G_WAITING);
+    out->in_flight = gauge(area, pool, WR_G_IN_FLIGHT);
 }
 
-bool weir_read_pool(weir_engine *engine, size_t index, weir_pool_figures *out)
+bool weir_read_pool(weir_area *area, size_t index, weir_pool_figures *out)
 {
-    if (index >= engine->pool_count) return false;
-    const struct wr_pool *pool = &engine->pools[index];
-    wr_engine_refresh(engine);
+    struct wr_pool_seen pool;
+    wr_sight_look_at_clock(area);
     memset(out, 0, sizeof *out);
-    out->name = pool->name;
-    out->client = pool->client->name;
-    out->backend = pool->backend->name;
-    read_counters(pool, out);
-    read_gauges(pool, out);
-    weir_breaker_snapshot_at(pool->breaker, engine->now, &out->breaker);
-    read_histogram(pool, WR_H_DURATION, &out->duration);
-    read_histogram(pool, WR_H_WAIT, &out->wait);
-    read_histogram(pool, WR_H_CONNECT, &out->connect);
+    if (index >= wr_area_pool_count(area->area) || !wr_sight_pool(area, (uint32_t)index, &pool)) return false;
+    out->name = pool.name;
+    out->client = pool.client;
+    out->backend = pool.backend;
+    read_counters(area->area, pool.index, out);
+    read_gauges(area->area, pool.index, out);
+    out->max = pool.max;
+    out->min = pool.min;
+    out->paused = pool.paused;
+    out->budget_level = weir_budget_level(pool.budget, area->now_ns);
+    out->budget_cap = weir_budget_cap(pool.budget);
+    wr_sight_breaker(area, &pool, &out->breaker);
+    read_histogram(area, pool.index, WR_H_DURATION, &out->duration);
+    read_histogram(area, pool.index, WR_H_WAIT, &out->wait);
+    read_histogram(area, pool.index, WR_H_CONNECT, &out->connect);
+    read_histogram(area, pool.index, WR_H_HOLD, &out->hold);
     return true;
 }
 
@@ -232,25 +242,26 @@ static uint64_t ended_of(const struct wr_series_sum *sum)
 
 /* A worker counts an end first and its duration after, so a reader may come in between: look again. What stays different
  * is the last call of a worker that was killed just there; it has no duration, and counts as longer than every edge. */
-static uint64_t read_series(const struct wr_pool *pool, uint32_t label, struct wr_series_sum *sum)
+static uint64_t read_series(const struct wr_area *area, uint32_t pool, uint32_t label,
+                            struct wr_series_sum *sum)
 {
     enum { LOOKS = 8 };
     uint64_t ended = 0;
     for (int look = 0; look < LOOKS; look++) {
-        wr_meter_series_sum(pool->engine->area, pool->index, label, sum);
+        wr_meter_series_sum(area, pool, label, sum);
         ended = ended_of(sum);
         if (ended == sum->duration.count) break;
     }
     return ended;
 }
 
-bool weir_read_label(weir_engine *engine, size_t pool, uint32_t label, weir_label_figures *out)
+bool weir_read_label(weir_area *area, size_t pool, uint32_t label, weir_label_figures *out)
 {
-    if (pool >= engine->pool_count || label >= wr_area_label_count(engine->area)) return false;
+    if (pool >= wr_area_pool_count(area->area) || label >= wr_area_label_count(area->area)) return false;
     struct wr_series_sum sum;
-    uint64_t ended = read_series(&engine->pools[pool], label, &sum);
+    uint64_t ended = read_series(area->area, (uint32_t)pool, label, &sum);
     if (ended == 0) return false;
-    out->label = wr_area_label_text(engine->area, label);
+    out->label = wr_sight_label(area, label);
     out->ended = (weir_ended){sum.ok, sum.failed, sum.refused, sum.timeout, sum.unknown, sum.cancelled};
     out->retries = sum.retries;
     cumulate(&out->duration, &sum.duration);
@@ -259,20 +270,4 @@ bool weir_read_label(weir_engine *engine, size_t pool, uint32_t label, weir_labe
         if (out->duration.below[i] > ended) out->duration.below[i] = ended;
     }
     return true;
-}
-
-/* ---- room -------------------------------------------------------------------------------------------------------------- */
-
-char *weir_scratch(weir_engine *engine, size_t least, size_t *room)
-{
-    if (least > engine->scratch_room || engine->scratch == NULL) {
-        size_t larger = engine->scratch_room < 4096 ? 4096 : engine->scratch_room;
-        while (larger < least && larger <= SIZE_MAX / 2) larger *= 2;
-        char *moved = larger < least ? NULL : wr_resize(&engine->memory, engine->scratch, larger);
-        if (moved == NULL) return NULL;
-        engine->scratch = moved;
-        engine->scratch_room = larger;
-    }
-    *room = engine->scratch_room;
-    return engine->scratch;
 }

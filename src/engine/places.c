@@ -62,6 +62,13 @@ static int64_t taken(const struct wr_pool *pool)
     return wr_meter_gauge(pool->engine->area, pool->index, WR_G_CONNECTIONS);
 }
 
+bool wr_places_are_short(const struct wr_pool *pool)
+{
+    if (wr_pool_total(pool) > wr_pool_max(pool)) return true;
+    if (atomic_load_explicit(&pool->record->resized, memory_order_relaxed) == 0) return false;
+    return wr_area_is_shared(pool->engine->area) && taken(pool) > (int64_t)wr_pool_max(pool);
+}
+
 bool wr_place_is_free(struct wr_pool *pool, uint64_t *again_ns)
 {
     if (!wr_area_is_shared(pool->engine->area)) return true;

@@ -17,4 +17,7 @@ bool wr_place_is_free(struct wr_pool *pool, uint64_t *again_ns);
 /* A connection that has just come back is to be closed, for another worker has a claim on its place. */
 bool wr_place_is_owed(const struct wr_conn *conn);
 
+/* The pool holds more than it may have: this worker alone, or, since an operator made it smaller, all together. */
+bool wr_places_are_short(const struct wr_pool *pool);
+
 #endif

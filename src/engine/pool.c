@@ -6,6 +6,7 @@
 #include "engine/call.h"
 #include "engine/health.h"
 #include "engine/lane.h"
+#include "engine/places.h"
 #include "engine/queue.h"
 
 #include <string.h>
@@ -36,6 +37,20 @@ weir_breaker *wr_pool_breaker_in(void *record)
     return (weir_breaker *)(void *)((char *)record + round_up(sizeof(struct wr_pool_record)));
 }
 
+weir_budget *wr_pool_budget_in(void *record)
+{
+    return (weir_budget *)(void *)((char *)wr_pool_breaker_in(record) + round_up(weir_breaker_size()));
+}
+
+static void publish_config(const struct wr_pool *pool)
+{
+    struct wr_pool_record *record = pool->record;
+    atomic_store_explicit(&record->max, pool->client->max, memory_order_relaxed);
+    atomic_store_explicit(&record->min, pool->client->min, memory_order_relaxed);
+    atomic_store_explicit(&record->kind, (uint32_t)pool->client->kind, memory_order_relaxed);
+    atomic_store_explicit(&record->multiplex, pool->share, memory_order_relaxed);
+}
+
 /* The first worker that sees a pool makes its guards; a later one brings its own configuration: after a policy reload
  * the newest counts, and state and windows stay. */
 static int init_record(struct wr_pool *pool, bool created, char *why)
@@ -43,7 +58,7 @@ static int init_record(struct wr_pool *pool, bool created, char *why)
     struct weir_engine *engine = pool->engine;
     const weir_options *o = &engine->config.options;
     pool->breaker = wr_pool_breaker_in(pool->record);
-    pool->budget = (weir_budget *)(void *)((char *)pool->breaker + round_up(weir_breaker_size()));
+    pool->budget = wr_pool_budget_in(pool->record);
     if (!created) {
         int code = weir_budget_check(&o->budget, why); /* before anything of a live pool is changed */
         if (code == WEIR_OK) code = weir_breaker_configure(pool->breaker, &o->breaker, engine->now, why);
@@ -92,6 +107,7 @@ int wr_pool_init(struct wr_pool *pool, struct weir_engine *engine, size_t client
     pool->record = record;
     pool->meter = wr_meter_pool(engine->area, pool->index);
     code = init_record(pool, created, why);
+    if (code == WEIR_OK) publish_config(pool);
     if (code == WEIR_OK)
         code = weir_backoff_init(&pool->connect_backoff, WEIR_BACKOFF_FULL, 50 * MS, 2000 * MS, 2, why);
     if (code == WEIR_OK) code = init_target(pool, why);
@@ -108,7 +124,8 @@ void wr_pool_release(struct wr_pool *pool)
 
 uint32_t wr_pool_max(const struct wr_pool *pool)
 {
-    return pool->client->max;
+    uint32_t resized = atomic_load_explicit(&pool->record->resized, memory_order_relaxed);
+    return resized == 0 || resized > WR_POOL_MAX ? pool->client->max : resized;
 }
 
 size_t wr_pool_busy(const struct wr_pool *pool)
@@ -145,7 +162,7 @@ static size_t connections_wanted(struct wr_pool *pool)
 {
     struct weir_engine *engine = pool->engine;
     size_t to_serve = more_than(connections_waited_for(pool), pool->count[WR_CONN_CONNECTING]);
-    size_t to_fill = more_than(pool->client->min, wr_pool_total(pool));
+    size_t to_fill = wr_pool_is_drained(pool) ? 0 : more_than(pool->client->min, wr_pool_total(pool));
     if (to_serve + to_fill > 0 && engine->now < pool->connect_not_before) {
         wr_engine_arm(engine, &pool->grow_timer, pool->connect_not_before);
         return 0;
@@ -201,6 +218,18 @@ void wr_pool_lend(struct wr_pool *pool)
     if (coldest == NULL || atomic_load_explicit(&pool->record->wanted, memory_order_relaxed) == 0) return;
     if (atomic_exchange(&pool->record->wanted, 0) == 0) return;
     wr_conn_close(WR_CONTAINER(coldest, struct wr_conn, link), WR_N_CLOSED_IDLE);
+}
+
+bool wr_pool_is_drained(const struct wr_pool *pool)
+{
+    return atomic_load_explicit(&pool->record->paused, memory_order_relaxed) == WR_POOL_DRAINED;
+}
+
+void wr_pool_shrink(struct wr_pool *pool)
+{
+    struct wr_list *coldest;
+    while (wr_places_are_short(pool) && (coldest = wr_list_last(&pool->conns[WR_CONN_IDLE])) != NULL)
+        wr_conn_close(WR_CONTAINER(coldest, struct wr_conn, link), WR_N_CLOSED_IDLE);
 }
 
 void wr_pool_evict(struct wr_pool *pool)

@@ -37,6 +37,7 @@ struct wr_conn {
     uint64_t alive_at;             /* when the server was last heard of */
     uint64_t opened_at, retire_at; /* retire_at 0: never */
     uint32_t epoch;                /* of the pool when opened; an older one is stale */
+    uint32_t card;                 /* its place in the area + 1; 0: it cannot be seen there */
     bool probe;                    /* opened for the monitor */
     bool turn;                     /* is one of the connects under way that the door counts */
     bool resetting;                /* CLEANING: the reset is under way, the rollback done */
@@ -45,8 +46,13 @@ struct wr_conn {
     struct wr_timer timer; /* idle: retirement; canceling, cleaning: patience */
 };
 
-struct wr_pool_record { /* in the area, shared by all workers; the guards follow it, at fixed offsets */
-    _Atomic uint32_t paused;
+enum { WR_POOL_PAUSED = 1, WR_POOL_DRAINED = 2 };
+
+struct wr_pool_record {       /* in the area, shared by all workers; the guards follow it, at fixed offsets */
+    _Atomic uint32_t paused;  /* 0, or one of the above */
+    _Atomic uint32_t resized; /* connections, as an operator wants it; 0: as configured */
+    _Atomic uint32_t max, min, kind, multiplex; /* as the worker that came last has them configured */
+    _Atomic uint64_t forced_until;              /* when the breaker is no longer forced; 0: for good */
     _Atomic uint32_t wanted;  /* 1: a worker waits for a place that others' idle connections take up */
     _Atomic uint32_t claimed; /* 1: ... and has less than its share: see places.c */
     _Atomic uint64_t claimed_until;
@@ -95,6 +101,7 @@ struct wr_pool {
 
 size_t wr_pool_record_bytes(void);
 weir_breaker *wr_pool_breaker_in(void *record);
+weir_budget *wr_pool_budget_in(void *record);
 
 int wr_pool_init(struct wr_pool *pool, struct weir_engine *engine, size_t client, size_t backend, char *why);
 void wr_pool_release(struct wr_pool *pool); /* all connections closed before */
@@ -105,12 +112,15 @@ size_t wr_pool_total(const struct wr_pool *pool); /* open or opening, canceling 
 
 /* Opens connections for those who wait and for `min`, within the caps. */
 void wr_pool_grow(struct wr_pool *pool);
-void wr_pool_evict(struct wr_pool *pool); /* all present connections are stale */
+bool wr_pool_is_drained(const struct wr_pool *pool); /* by an operator */
+void wr_pool_shrink(struct wr_pool *pool); /* closes idle ones that are too many, over all workers */
+void wr_pool_evict(struct wr_pool *pool);  /* all present connections are stale */
 void wr_pool_close_idle(struct wr_pool *pool);
 /* Closes the coldest idle connection if another worker waits for its place under the common cap. */
 void wr_pool_lend(struct wr_pool *pool);
 void wr_pool_close_all(struct wr_pool *pool);
 
+const char *wr_conn_state_name(uint32_t state); /* "idle", "leased", ...; "?" if out of range */
 /* One more connection on its way, or NULL when the cap over all workers, memory or the driver forbids. */
 struct wr_conn *wr_conn_open(struct wr_pool *pool, bool probe);
 /* Its time is over: too old, of an earlier epoch, one too many, or the engine is draining. */

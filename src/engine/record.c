@@ -51,7 +51,6 @@ void wr_record_over(struct weir_call *call)
     struct weir_engine *engine = call->engine;
     struct wr_recorded_call *r = &call->record;
     uint64_t age_ns = engine->now - call->started;
-    r->id = (uint64_t)wr_area_worker(engine->area) << 40 | ++engine->call_sequence;
     /* Wall time from the opening's: one clock read less per call, and the two clocks drift far less than they are read. */
     r->started_us = engine->opened_wall_us + (call->started - engine->opened_at) / 1000;
     r->duration_ns = age_ns;

@@ -1,36 +1,13 @@
 /* Health, statistics, the flight recorder and the event log as JSON. One truth for every reader: the area. */
 #include "engine/call.h"
-#include "engine/health.h"
 #include "engine/pool.h"
+#include "engine/sight.h"
 #include "weir/metrics.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- shared ------------------------------------------------------------------------------------------------- */
-
-/* `empty` stands in when there was no memory for the report: it is valid JSON of the same kind. */
-/* JSON knows one decimal point, whatever locale the host has set. */
-static struct wr_buffer *begin(weir_engine *engine)
-{
-    engine->hosts_locale = uselocale(engine->plain_locale);
-    wr_engine_refresh(engine);
-    wr_buffer_clear(&engine->report);
-    return &engine->report;
-}
-
-static size_t hand_over(weir_engine *engine, const char *empty, char *out, size_t size)
-{
-    const struct wr_buffer *b = &engine->report;
-    uselocale(engine->hosts_locale);
-    const char *text = b->failed ? empty : b->data;
-    size_t whole = b->failed ? strlen(empty) : b->length;
-    if (size > 0) {
-        size_t length = whole < size - 1 ? whole : size - 1;
-        memcpy(out, text, length);
-        out[length] = '\0';
-    }
-    return whole;
-}
 
 /* From the server or from shared memory: five bytes, whatever they are. */
 static void sqlstate_field(struct wr_buffer *b, const char *sqlstate)
@@ -40,6 +17,11 @@ static void sqlstate_field(struct wr_buffer *b, const char *sqlstate)
     text[5] = '\0';
     wr_buffer_printf(b, ",\"sqlstate\":");
     wr_buffer_json_string(b, text);
+}
+
+void wr_json_number(struct wr_buffer *b, double number, int decimals)
+{
+    wr_buffer_printf(b, "%.*f", decimals, isfinite(number) && fabs(number) < 1e15 ? number : 0.0);
 }
 
 static double milliseconds(uint64_t ns)
@@ -60,15 +42,15 @@ static void quantiles(struct wr_buffer *b, const char *name, const struct wr_his
                      milliseconds(wr_histogram_quantile(view, 0.999)), milliseconds(view->max_ns));
 }
 
-static uint64_t sum_of(const struct wr_pool *pool, enum wr_counter counter)
+static uint64_t sum_of(const struct weir_area *sight, uint32_t pool, enum wr_counter counter)
 {
-    return wr_meter_counter(pool->engine->area, pool->index, counter);
+    return wr_meter_counter(sight->area, pool, counter);
 }
 
-static uint64_t ended(const struct wr_pool *pool)
+static uint64_t ended(const struct weir_area *sight, uint32_t pool)
 {
     uint64_t all = 0;
-    for (int c = WR_N_OK; c <= WR_N_CANCELLED; c++) all += sum_of(pool, (enum wr_counter)c);
+    for (int c = WR_N_OK; c <= WR_N_CANCELLED; c++) all += sum_of(sight, pool, (enum wr_counter)c);
     return all;
 }
 
@@ -79,43 +61,47 @@ static int badness(weir_breaker_state state)
     static const int of[] = {
         [WEIR_CLOSED] = 0,        [WEIR_OPEN] = 6,     [WEIR_HALF_OPEN] = 4,   [WEIR_FORCED_OPEN] = 5,
         [WEIR_FORCED_CLOSED] = 1, [WEIR_DISABLED] = 2, [WEIR_METRICS_ONLY] = 3};
-    return of[state];
+    return (unsigned)state < WEIR_BREAKER_STATES ? of[state] : 6; /* a damaged one admits nothing */
 }
 
-static weir_breaker_state worst_breaker(const weir_engine *engine)
+/* A pool that nobody has any more, after a change of the policy, speaks for nobody. */
+static weir_breaker_state worst_breaker(struct weir_area *sight)
 {
     weir_breaker_state worst = WEIR_CLOSED;
-    for (size_t i = 0; i < engine->pool_count; i++) {
-        weir_breaker_state state = weir_breaker_state_at(engine->pools[i].breaker, engine->now);
+    struct wr_pool_seen pool;
+    for (uint32_t i = 0; i < wr_area_pool_count(sight->area); i++) {
+        if (!wr_pool_is_in_use(sight, i) || !wr_sight_pool(sight, i, &pool)) continue;
+        weir_breaker_state state = weir_breaker_state_at(pool.breaker, sight->now_ns);
         if (badness(state) > badness(worst)) worst = state;
     }
     return worst;
 }
 
-static weir_health assess(const weir_engine *engine)
+weir_health wr_assess(struct weir_area *sight)
 {
-    const weir_options *o = &engine->config.options;
-    size_t answering = 0;
-    bool degraded = engine->policy_off || badness(worst_breaker(engine)) >= badness(WEIR_HALF_OPEN);
-    for (size_t b = 0; b < o->backend_count; b++) {
-        struct wr_backend_view seen = wr_health_of_backend(engine, b);
-        if (seen.ok || !seen.known) answering++;
-        if (seen.known && !seen.ok && o->backends[b].critical) return WEIR_UNHEALTHY;
-        if (seen.known && !seen.ok) degraded = true;
+    const struct wr_household *all = &sight->household;
+    uint32_t answering = 0;
+    bool degraded = all->policy_off || badness(worst_breaker(sight)) >= badness(WEIR_HALF_OPEN);
+    for (uint32_t i = 0; i < all->backend_count; i++) {
+        const struct wr_backend_card *b = &all->backend[i];
+        if (b->ok || !b->known) answering++;
+        if (b->known && !b->ok && b->critical) return WEIR_UNHEALTHY;
+        if (b->known && !b->ok) degraded = true;
     }
-    for (size_t i = 0; i < o->check_count; i++) {
-        if (!engine->checks[i].known || engine->checks[i].ok) continue;
-        if (o->checks[i].critical) return WEIR_UNHEALTHY;
+    for (uint32_t i = 0; i < all->check_count; i++) {
+        const struct wr_check_card *c = &all->check[i];
+        if (!c->known || c->ok) continue;
+        if (c->critical) return WEIR_UNHEALTHY;
         degraded = true;
     }
-    if (answering == 0) return WEIR_UNHEALTHY;
+    if (answering == 0 || all->workers == 0) return WEIR_UNHEALTHY;
     return degraded ? WEIR_DEGRADED : WEIR_HEALTHY;
 }
 
 weir_health weir_health_now(weir_engine *engine)
 {
-    wr_engine_refresh(engine);
-    return assess(engine);
+    wr_sight_look(&engine->sight);
+    return wr_assess(&engine->sight);
 }
 
 static const char *health_name(weir_health health)
@@ -136,33 +122,31 @@ static void check_line(struct wr_buffer *b, const char *name, bool known, bool o
     wr_buffer_printf(b, "}");
 }
 
-static void database_check(struct wr_buffer *b, const weir_engine *engine)
+static void database_check(struct wr_buffer *b, const struct wr_household *all)
 {
-    const weir_options *o = &engine->config.options;
     bool any_known = false, any_ok = false;
     uint64_t elapsed = 0;
     const char *message = "";
-    for (size_t i = 0; i < o->backend_count; i++) {
-        struct wr_backend_view seen = wr_health_of_backend(engine, i);
-        if (seen.known && seen.ok && !any_ok) elapsed = seen.elapsed_ns;
-        if (seen.known && !seen.ok) message = engine->backends[i].message;
-        any_known = any_known || seen.known;
-        any_ok = any_ok || (seen.known && seen.ok);
+    for (uint32_t i = 0; i < all->backend_count; i++) {
+        const struct wr_backend_card *seen = &all->backend[i];
+        if (seen->known && seen->ok && !any_ok) elapsed = seen->elapsed_ns;
+        if (seen->known && !seen->ok) message = seen->message;
+        any_known = any_known || seen->known;
+        any_ok = any_ok || (seen->known && seen->ok);
     }
     check_line(b, "database", any_known, any_ok, elapsed, message);
 }
 
-static void pool_sums(struct wr_buffer *b, const weir_engine *engine)
+static void pool_sums(struct wr_buffer *b, struct weir_area *sight)
 {
     uint64_t started = 0, over = 0, ok = 0, count = 0, sum_ns = 0;
     struct wr_histogram_view view;
-    for (size_t i = 0; i < engine->pool_count; i++) {
-        const struct wr_pool *pool = &engine->pools[i];
-        started += sum_of(pool, WR_N_STARTED);
-        ok += sum_of(pool, WR_N_OK);
-        over += ended(pool);
+    for (uint32_t i = 0; i < wr_area_pool_count(sight->area); i++) {
+        started += sum_of(sight, i, WR_N_STARTED);
+        ok += sum_of(sight, i, WR_N_OK);
+        over += ended(sight, i);
         wr_histogram_view_init(&view, WR_FINE_BITS);
-        wr_meter_histogram(engine->area, pool->index, WR_H_DURATION, &view);
+        wr_meter_histogram(sight->area, i, WR_H_DURATION, &view);
         count += view.count;
         sum_ns += view.sum_ns;
     }
@@ -171,45 +155,51 @@ static void pool_sums(struct wr_buffer *b, const weir_engine *engine)
     wr_buffer_printf(b,
                      "\"pool\":{\"totalRequests\":%llu,\"successRate\":\"%.2f\",\"averageResponseTime\":%.0f,"
                      "\"circuitState\":\"%s\"}",
-                     (unsigned long long)started, rate, mean, weir_breaker_state_name(worst_breaker(engine)));
+                     (unsigned long long)started, rate, mean, weir_breaker_state_name(worst_breaker(sight)));
 }
 
-static void all_checks(struct wr_buffer *b, const weir_engine *engine)
+static void all_checks(struct wr_buffer *b, const struct wr_household *all)
 {
-    const weir_options *o = &engine->config.options;
     wr_buffer_printf(b, "\"checks\":{");
-    database_check(b, engine);
-    for (size_t i = 0; i < o->check_count; i++) {
-        const struct wr_check_state *c = &engine->checks[i];
+    database_check(b, all);
+    for (uint32_t i = 0; i < all->check_count; i++) {
+        const struct wr_check_card *c = &all->check[i];
         wr_buffer_printf(b, ",");
-        check_line(b, o->checks[i].name, c->known, c->ok, c->elapsed_ns, c->message);
+        check_line(b, c->name, c->known, c->ok, c->elapsed_ns, c->message);
     }
     wr_buffer_printf(b, "},");
 }
 
-size_t weir_health_json(weir_engine *engine, char *out, size_t size)
+static void breaker_states(struct wr_buffer *b, struct weir_area *sight)
 {
-    const weir_options *o = &engine->config.options;
-    struct wr_buffer *b = begin(engine);
-    wr_buffer_printf(b, "{\"status\":\"%s\",", health_name(assess(engine)));
-    all_checks(b, engine);
-    pool_sums(b, engine);
+    struct wr_pool_seen pool;
+    bool first = true;
+    for (uint32_t i = 0; i < wr_area_pool_count(sight->area); i++) {
+        if (!wr_sight_pool(sight, i, &pool)) continue;
+        if (!first) wr_buffer_printf(b, ",");
+        first = false;
+        wr_buffer_json_string(b, pool.name);
+        wr_buffer_printf(b, ":\"%s\"",
+                         weir_breaker_state_name(weir_breaker_state_at(pool.breaker, sight->now_ns)));
+    }
+}
+
+void wr_document_health(struct weir_area *sight, struct wr_buffer *b, uint64_t argument)
+{
+    const struct wr_household *all = &sight->household;
+    (void)argument;
+    wr_buffer_printf(b, "{\"status\":\"%s\",", health_name(wr_assess(sight)));
+    all_checks(b, all);
+    pool_sums(b, sight);
     wr_buffer_printf(b, ",\"backends\":{");
-    for (size_t i = 0; i < o->backend_count; i++) {
-        struct wr_backend_view seen = wr_health_of_backend(engine, i);
+    for (uint32_t i = 0; i < all->backend_count; i++) {
+        const struct wr_backend_card *seen = &all->backend[i];
         if (i > 0) wr_buffer_printf(b, ",");
-        check_line(b, o->backends[i].name, seen.known, seen.ok, seen.elapsed_ns, engine->backends[i].message);
+        check_line(b, seen->name, seen->known, seen->ok, seen->elapsed_ns, seen->message);
     }
     wr_buffer_printf(b, "},\"pools\":{");
-    for (size_t i = 0; i < engine->pool_count; i++) {
-        if (i > 0) wr_buffer_printf(b, ",");
-        wr_buffer_json_string(b, engine->pools[i].name);
-        wr_buffer_printf(b, ":\"%s\"",
-                         weir_breaker_state_name(
-                             weir_breaker_state_at(engine->pools[i].breaker, engine->now)));
-    }
-    wr_buffer_printf(b, "},\"uptime\":%.0f}", (double)(engine->now - engine->opened_at) / 1e9);
-    return hand_over(engine, "{}", out, size);
+    breaker_states(b, sight);
+    wr_buffer_printf(b, "},\"uptime\":%.0f}", (double)wr_sight_uptime_ns(sight) / 1e9);
 }
 
 /* ---- statistics -------------------------------------------------------------------------------------------------- */
@@ -219,20 +209,25 @@ struct named_counter {
     enum wr_counter counter;
 };
 
-static void counters(struct wr_buffer *b, const struct wr_pool *pool, const char *group,
+struct at { /* which pool, seen how */
+    struct weir_area *sight;
+    const struct wr_pool_seen *pool;
+};
+
+static void counters(struct wr_buffer *b, const struct at *at, const char *group,
                      const struct named_counter *list, size_t count)
 {
     wr_buffer_printf(b, "\"%s\":{", group);
     for (size_t i = 0; i < count; i++) {
         wr_buffer_printf(b, "%s\"%s\":%llu", i > 0 ? "," : "", list[i].name,
-                         (unsigned long long)sum_of(pool, list[i].counter));
+                         (unsigned long long)sum_of(at->sight, at->pool->index, list[i].counter));
     }
     wr_buffer_printf(b, "},");
 }
 
-#define COUNTERS(b, pool, group, list) counters(b, pool, group, list, sizeof(list) / sizeof *(list))
+#define COUNTERS(b, at, group, list) counters(b, at, group, list, sizeof(list) / sizeof *(list))
 
-static void pool_counters(struct wr_buffer *b, const struct wr_pool *pool)
+static void pool_counters(struct wr_buffer *b, const struct at *at)
 {
     static const struct named_counter calls[] = {
         {"started", WR_N_STARTED},     {"ok", WR_N_OK},
@@ -270,14 +265,14 @@ static void pool_counters(struct wr_buffer *b, const struct wr_pool *pool)
                                                   {"resolved_not", WR_N_RESOLVED_NOT},
                                                   {"policy_calls", WR_N_POLICY_CALLS},
                                                   {"policy_faults", WR_N_POLICY_FAULTS}};
-    COUNTERS(b, pool, "calls", calls);
-    COUNTERS(b, pool, "attempts", attempts);
-    COUNTERS(b, pool, "refused", refused);
-    COUNTERS(b, pool, "closed", closed);
-    COUNTERS(b, pool, "events", others);
+    COUNTERS(b, at, "calls", calls);
+    COUNTERS(b, at, "attempts", attempts);
+    COUNTERS(b, at, "refused", refused);
+    COUNTERS(b, at, "closed", closed);
+    COUNTERS(b, at, "events", others);
 }
 
-static void pool_gauges(struct wr_buffer *b, const struct wr_pool *pool)
+static void pool_gauges(struct wr_buffer *b, const struct at *at)
 {
     static const struct {
         const char *name;
@@ -285,19 +280,19 @@ static void pool_gauges(struct wr_buffer *b, const struct wr_pool *pool)
     } all[] = {{"open", WR_G_CONNECTIONS},      {"idle", WR_G_IDLE},           {"busy", WR_G_BUSY},
                {"connecting", WR_G_CONNECTING}, {"canceling", WR_G_CANCELING}, {"waiting", WR_G_WAITING},
                {"in_flight", WR_G_IN_FLIGHT}};
-    wr_buffer_printf(b, "\"connections\":{\"max\":%u,\"min\":%u", wr_pool_max(pool), pool->client->min);
+    wr_buffer_printf(b, "\"connections\":{\"max\":%u,\"min\":%u", at->pool->max, at->pool->min);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         wr_buffer_printf(b, ",\"%s\":%lld", all[i].name,
-                         (long long)wr_meter_gauge(pool->engine->area, pool->index, all[i].gauge));
+                         (long long)wr_meter_gauge(at->sight->area, at->pool->index, all[i].gauge));
     }
     wr_buffer_printf(b, "},");
 }
 
-static void pool_breaker(struct wr_buffer *b, const struct wr_pool *pool)
+static void pool_breaker(struct wr_buffer *b, const struct at *at)
 {
     weir_breaker_snapshot s;
     char text[WEIR_WHY_MAX] = "";
-    weir_breaker_snapshot_at(pool->breaker, pool->engine->now, &s);
+    wr_sight_breaker(at->sight, at->pool, &s);
     if (s.evidence.rule != WEIR_RULE_NONE) weir_evidence_text(&s.evidence, text, sizeof text);
     wr_buffer_printf(
         b,
@@ -309,13 +304,42 @@ static void pool_breaker(struct wr_buffer *b, const struct wr_pool *pool)
         wr_buffer_printf(b, ",\"failure_rate\":%.4f,\"slow_rate\":%.4f", s.failure_rate, s.slow_rate);
     wr_buffer_printf(b, ",\"evidence\":");
     wr_buffer_json_string(b, text);
-    wr_buffer_printf(b, "},\"budget\":{\"level\":%.1f,\"cap\":%.1f},\"paused\":%s,",
-                     weir_budget_level(pool->budget, pool->engine->now), weir_budget_cap(pool->budget),
-                     atomic_load_explicit(&pool->record->paused, memory_order_relaxed) != 0 ? "true"
-                                                                                            : "false");
+    wr_buffer_printf(b, "},");
 }
 
-static void pool_latency(struct wr_buffer *b, const struct wr_pool *pool)
+static void pool_steering(struct wr_buffer *b, const struct at *at)
+{
+    const struct wr_pool_seen *pool = at->pool;
+    wr_buffer_printf(b, "\"budget\":{\"level\":");
+    wr_json_number(b, weir_budget_level(pool->budget, at->sight->now_ns), 1);
+    wr_buffer_printf(b, ",\"cap\":");
+    wr_json_number(b, weir_budget_cap(pool->budget), 1);
+    wr_buffer_printf(b, "},\"paused\":%s,\"draining\":%s,\"resized\":%s,\"configured_max\":%u,",
+                     pool->paused ? "true" : "false", pool->drained ? "true" : "false",
+                     pool->resized != 0 ? "true" : "false", pool->configured_max);
+    uint64_t left = pool->forced_until_ns > at->sight->now_ns ? pool->forced_until_ns - at->sight->now_ns : 0;
+    wr_buffer_printf(b, "\"forced_for\":%.3f,\"kind\":\"%s\",\"multiplex\":%u,", (double)left / 1e9,
+                     pool->kind == WEIR_ANON ? "anon" : "service", pool->multiplex);
+}
+
+/* How many calls took less than each edge: four edges per octave, which are bucket borders, from 33 us to 34 s. Two readings
+ * differ by what has ended between them. */
+static void pool_histogram(struct wr_buffer *b, const struct wr_histogram_view *view)
+{
+    enum { FIRST_OCTAVE = 15, LAST_OCTAVE = 35, EDGES = (LAST_OCTAVE - FIRST_OCTAVE) * 4 + 1 };
+    uint64_t edges[EDGES], below[EDGES];
+    for (unsigned i = 0; i < EDGES; i++) edges[i] = (uint64_t)(4 + i % 4) << (FIRST_OCTAVE - 2 + i / 4);
+    wr_histogram_below(view, edges, below, EDGES);
+    wr_buffer_printf(b, "\"histogram\":{\"edges_ms\":[");
+    for (unsigned i = 0; i < EDGES; i++)
+        wr_buffer_printf(b, "%s%.6g", i > 0 ? "," : "", milliseconds(edges[i]));
+    wr_buffer_printf(b, "],\"below\":[");
+    for (unsigned i = 0; i < EDGES; i++)
+        wr_buffer_printf(b, "%s%llu", i > 0 ? "," : "", (unsigned long long)below[i]);
+    wr_buffer_printf(b, "],\"count\":%llu},", (unsigned long long)view->count);
+}
+
+static void pool_latency(struct wr_buffer *b, const struct at *at)
 {
     static const struct {
         const char *name;
@@ -324,23 +348,24 @@ static void pool_latency(struct wr_buffer *b, const struct wr_pool *pool)
     struct wr_histogram_view view;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         wr_histogram_view_init(&view, WR_FINE_BITS);
-        wr_meter_histogram(pool->engine->area, pool->index, all[i].which, &view);
+        wr_meter_histogram(at->sight->area, at->pool->index, all[i].which, &view);
         quantiles(b, all[i].name, &view);
         wr_buffer_printf(b, ",");
+        if (all[i].which == WR_H_DURATION) pool_histogram(b, &view);
     }
 }
 
-static void pool_labels(struct wr_buffer *b, const struct wr_pool *pool)
+static void pool_labels(struct wr_buffer *b, const struct at *at)
 {
-    const struct wr_area *area = pool->engine->area;
+    const struct wr_area *area = at->sight->area;
     struct wr_series_sum sum;
     bool first = true;
     wr_buffer_printf(b, "\"labels\":[");
     for (uint32_t l = 0; l < wr_area_label_count(area); l++) {
-        wr_meter_series_sum(area, pool->index, l, &sum);
+        wr_meter_series_sum(area, at->pool->index, l, &sum);
         if (sum.duration.count == 0) continue;
         wr_buffer_printf(b, "%s{\"label\":", first ? "" : ",");
-        wr_buffer_json_string(b, wr_area_label_text(area, l));
+        wr_buffer_json_string(b, wr_sight_label(at->sight, l));
         wr_buffer_printf(b,
                          ",\"ok\":%llu,\"failed\":%llu,\"refused\":%llu,\"timeout\":%llu,\"unknown\":%llu,"
                          "\"cancelled\":%llu,\"retries\":%llu,",
@@ -355,36 +380,67 @@ static void pool_labels(struct wr_buffer *b, const struct wr_pool *pool)
     wr_buffer_printf(b, "]");
 }
 
-size_t weir_stats_json(weir_engine *engine, char *out, size_t size)
+static void one_pool(struct wr_buffer *b, struct weir_area *sight, const struct wr_pool_seen *pool)
 {
-    weir_engine_figures figures;
-    weir_read_engine(engine, &figures);
-    struct wr_buffer *b = begin(engine);
-    wr_buffer_printf(b, "{\"name\":");
-    wr_buffer_json_string(b, engine->config.options.name);
-    wr_buffer_printf(b, ",\"health\":\"%s\",\"workers\":%u,\"draining\":%s", health_name(figures.health),
-                     figures.workers, figures.draining ? "true" : "false");
-    wr_buffer_printf(
-        b, ",\"uptime\":%.3f,\"in_flight\":%zu,\"allocations\":%llu,\"policy\":{\"off\":%s,\"message\":",
-        (double)(engine->now - engine->opened_at) / 1e9, engine->in_flight,
-        (unsigned long long)engine->allocations, engine->policy_off ? "true" : "false");
-    wr_buffer_json_string(b, engine->policy_message);
-    wr_buffer_printf(b, "},");
-    all_checks(b, engine);
+    struct at at = {sight, pool};
+    wr_buffer_printf(b, "{\"pool\":");
+    wr_buffer_json_string(b, pool->name);
+    wr_buffer_printf(b, ",\"client\":");
+    wr_buffer_json_string(b, pool->client);
+    wr_buffer_printf(b, ",\"backend\":");
+    wr_buffer_json_string(b, pool->backend);
+    wr_buffer_printf(b, ",");
+    pool_counters(b, &at);
+    pool_gauges(b, &at);
+    pool_breaker(b, &at);
+    pool_steering(b, &at);
+    pool_latency(b, &at);
+    pool_labels(b, &at);
+    wr_buffer_printf(b, "}");
+}
+
+static void all_pools(struct wr_buffer *b, struct weir_area *sight)
+{
+    struct wr_pool_seen pool;
+    bool first = true;
     wr_buffer_printf(b, "\"pools\":[");
-    for (size_t i = 0; i < engine->pool_count; i++) {
-        const struct wr_pool *pool = &engine->pools[i];
-        wr_buffer_printf(b, "%s{\"pool\":\"%s\",\"client\":\"%s\",\"backend\":\"%s\",", i > 0 ? "," : "",
-                         pool->name, pool->client->name, pool->backend->name);
-        pool_counters(b, pool);
-        pool_gauges(b, pool);
-        pool_breaker(b, pool);
-        pool_latency(b, pool);
-        pool_labels(b, pool);
-        wr_buffer_printf(b, "}");
+    for (uint32_t i = 0; i < wr_area_pool_count(sight->area); i++) {
+        if (!wr_sight_pool(sight, i, &pool)) continue;
+        if (!first) wr_buffer_printf(b, ",");
+        first = false;
+        one_pool(b, sight, &pool);
     }
-    wr_buffer_printf(b, "]}");
-    return hand_over(engine, "{}", out, size);
+    wr_buffer_printf(b, "]");
+}
+
+/* By the gauges, which are of this moment, and not by the cards, which may be a second old. */
+static uint64_t in_flight(const struct weir_area *sight)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < wr_area_pool_count(sight->area); i++)
+        sum += (uint64_t)wr_meter_gauge(sight->area, i, WR_G_IN_FLIGHT);
+    return sum;
+}
+
+void wr_document_stats(struct weir_area *sight, struct wr_buffer *b, uint64_t argument)
+{
+    const struct wr_household *all = &sight->household;
+    const weir_engine *own = sight->engine;
+    bool draining = own != NULL ? own->state != WR_ENGINE_OPEN : all->draining;
+    (void)argument;
+    wr_buffer_printf(b, "{\"name\":");
+    wr_buffer_json_string(b, wr_area_name(sight->area));
+    wr_buffer_printf(b, ",\"health\":\"%s\",\"workers\":%u,\"draining\":%s", health_name(wr_assess(sight)),
+                     all->workers, draining ? "true" : "false");
+    wr_buffer_printf(
+        b, ",\"uptime\":%.3f,\"in_flight\":%llu,\"allocations\":%llu,\"policy\":{\"off\":%s,\"message\":",
+        (double)wr_sight_uptime_ns(sight) / 1e9, (unsigned long long)in_flight(sight),
+        (unsigned long long)all->allocations, all->policy_off ? "true" : "false");
+    wr_buffer_json_string(b, all->policy_message);
+    wr_buffer_printf(b, "},");
+    all_checks(b, all);
+    all_pools(b, sight);
+    wr_buffer_printf(b, "}");
 }
 
 /* ---- recorder and events ------------------------------------------------------------------------------------------- */
@@ -402,16 +458,14 @@ static void attempt_line(struct wr_buffer *b, const struct wr_recorded_attempt *
                      weir_class_name((weir_class)a->class_));
 }
 
-static void call_line(struct wr_buffer *b, const weir_engine *engine, const struct wr_recorded_call *r)
+static void call_line(struct wr_buffer *b, struct weir_area *sight, const struct wr_recorded_call *r)
 {
     wr_buffer_printf(b, "{\"id\":\"%llx\",\"started_us\":%llu,\"duration_ms\":%.3f,\"pool\":",
                      (unsigned long long)r->id, (unsigned long long)r->started_us,
                      milliseconds(r->duration_ns));
-    wr_buffer_json_string(b, r->pool < wr_area_pool_count(engine->area)
-                                 ? wr_area_pool_name(engine->area, r->pool)
-                                 : "?");
+    wr_buffer_json_string(b, wr_sight_pool_name(sight, r->pool, "?"));
     wr_buffer_printf(b, ",\"label\":");
-    wr_buffer_json_string(b, wr_area_label_text(engine->area, r->label));
+    wr_buffer_json_string(b, wr_sight_label(sight, r->label));
     wr_buffer_printf(b, ",\"context\":");
     wr_buffer_json_string(b, r->context);
     wr_buffer_printf(b, ",\"worker\":%u,\"code\":\"%s\",\"outcome\":\"%s\",\"unit\":%s,\"xid\":%llu",
@@ -430,45 +484,40 @@ static void call_line(struct wr_buffer *b, const weir_engine *engine, const stru
     wr_buffer_printf(b, "]}");
 }
 
-size_t weir_calls_json(weir_engine *engine, size_t most, char *out, size_t size)
+void wr_document_calls(struct weir_area *sight, struct wr_buffer *b, uint64_t most)
 {
-    struct wr_buffer *b = begin(engine);
-    if (most > CALLS_MOST) most = CALLS_MOST;
-    struct wr_recorded_call *calls = wr_alloc(&engine->memory, (most + 1) * sizeof *calls);
+    size_t room = most < CALLS_MOST ? (size_t)most : CALLS_MOST;
+    struct wr_recorded_call *calls = wr_alloc(sight->memory, (room + 1) * sizeof *calls);
     wr_buffer_printf(b, "[");
-    size_t count = calls == NULL ? 0 : wr_recorder_read(engine->area, calls, most);
+    size_t count = calls == NULL ? 0 : wr_recorder_read(sight->area, calls, room);
     for (size_t i = 0; i < count; i++) {
         if (i > 0) wr_buffer_printf(b, ",");
-        call_line(b, engine, &calls[i]);
+        call_line(b, sight, &calls[i]);
     }
     wr_buffer_printf(b, "]");
-    wr_free(&engine->memory, calls);
-    return hand_over(engine, "[]", out, size);
+    wr_free(sight->memory, calls);
 }
 
-static void event_line(struct wr_buffer *b, const weir_engine *engine, const struct wr_event *e)
+static void event_line(struct wr_buffer *b, struct weir_area *sight, const struct wr_event *e)
 {
-    bool has_pool = e->pool > 0 && e->pool <= wr_area_pool_count(engine->area);
     wr_buffer_printf(b, "{\"sequence\":%llu,\"at_us\":%llu,\"kind\":\"%s\",\"worker\":%u,\"pool\":",
                      (unsigned long long)e->sequence, (unsigned long long)e->at_us,
                      wr_event_kind_name(e->kind), e->worker);
-    wr_buffer_json_string(b, has_pool ? wr_area_pool_name(engine->area, e->pool - 1) : "");
+    wr_buffer_json_string(b, e->pool > 0 ? wr_sight_pool_name(sight, e->pool - 1, "") : "");
     wr_buffer_printf(b, ",\"text\":");
     wr_buffer_json_string(b, e->text);
     wr_buffer_printf(b, "}");
 }
 
-size_t weir_events_json(weir_engine *engine, uint64_t after, char *out, size_t size)
+void wr_document_events(struct weir_area *sight, struct wr_buffer *b, uint64_t after)
 {
-    struct wr_buffer *b = begin(engine);
-    struct wr_event *events = wr_alloc(&engine->memory, EVENTS_MOST * sizeof *events);
+    struct wr_event *events = wr_alloc(sight->memory, EVENTS_MOST * sizeof *events);
     wr_buffer_printf(b, "[");
-    size_t count = events == NULL ? 0 : wr_event_read(engine->area, after, events, EVENTS_MOST);
+    size_t count = events == NULL ? 0 : wr_event_read(sight->area, after, events, EVENTS_MOST);
     for (size_t i = 0; i < count; i++) {
         if (i > 0) wr_buffer_printf(b, ",");
-        event_line(b, engine, &events[i]);
+        event_line(b, sight, &events[i]);
     }
     wr_buffer_printf(b, "]");
-    wr_free(&engine->memory, events);
-    return hand_over(engine, "[]", out, size);
+    wr_free(sight->memory, events);
 }

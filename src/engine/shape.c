@@ -1,9 +1,12 @@
 /* How an area is laid out: its default, or the largest layout that fits the size that was asked for. It follows from the
  * size alone, so that all workers, under whatever policy, come to the same one. */
-#include "area/area.h"
+#include "area/sharedarea.h"
 #include "engine/config.h"
 #include "engine/door.h"
+#include "engine/order.h"
 #include "engine/pool.h"
+
+#include <string.h>
 
 enum { DEFAULT_SHAPE = 5 };
 
@@ -31,6 +34,8 @@ static struct wr_area_shape shape_of(size_t index)
         .object_bytes = 16384,
         .servers = shapes[index].servers,
         .server_bytes = (uint32_t)wr_door_bytes(),
+        .common_bytes = (uint32_t)wr_order_bytes(),
+        .worker_bytes = (uint32_t)sizeof(struct wr_worker_record),
     };
 }
 
@@ -46,6 +51,15 @@ static size_t least_for(size_t pools, size_t backends)
     size_t index = 0;
     while (index < SHAPES && (shapes[index].pools < pools || shapes[index].servers < backends)) index++;
     return index;
+}
+
+bool wr_engine_makes(const struct wr_area_shape *shape)
+{
+    for (size_t i = 0; i < SHAPES; i++) {
+        struct wr_area_shape ours = shape_of(i);
+        if (memcmp(shape, &ours, sizeof ours) == 0) return true;
+    }
+    return false;
 }
 
 int wr_engine_shape(const weir_options *options, struct wr_area_shape *shape, char *why)

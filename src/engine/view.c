@@ -1,6 +1,5 @@
 /* What a caller may read of his call and of the engine, and the names of things. */
 #include "base/check.h"
-#include "engine/admission.h"
 #include "engine/call.h"
 
 #include <string.h>
@@ -133,7 +132,7 @@ const char *weir_result_notice(const weir_result *result, size_t index)
     return index < weir_result_notice_count(result) ? result->ops->notice(result->handle, index) : "";
 }
 
-/* ---- seeing and steering --------------------------------------------------------------------------------------- */
+/* ---- what is held --------------------------------------------------------------------------------------- */
 
 void weir_held_now(const weir_engine *engine, weir_held *out)
 {
@@ -153,57 +152,6 @@ void weir_held_now(const weir_engine *engine, weir_held *out)
         out->timers +=
             fire == wr_call_deadline_fired || fire == wr_call_wake_fired || fire == wr_call_leak_fired;
     }
-}
-
-static int each_pool(weir_engine *engine, const char *name, char *why,
-                     void (*act)(struct wr_pool *pool, int argument), int argument)
-{
-    if (!wr_engine_is_ours(engine)) {
-        if (why != NULL) wr_text_format(why, WEIR_WHY_MAX, "the engine was opened before a fork");
-        return WEIR_ESTATE;
-    }
-    bool found = false;
-    wr_engine_refresh(engine);
-    for (size_t i = 0; i < engine->pool_count; i++) {
-        if (name != NULL && strcmp(engine->pools[i].name, name) != 0) continue;
-        found = true;
-        act(&engine->pools[i], argument);
-    }
-    wr_engine_rearm(engine);
-    if (found) return WEIR_OK;
-    if (why != NULL) wr_text_format(why, WEIR_WHY_MAX, "there is no pool '%.60s' (client@backend)", name);
-    return WEIR_EINVAL;
-}
-
-static void force_one(struct wr_pool *pool, int state)
-{
-    weir_evidence moved;
-    if (weir_breaker_force(pool->breaker, (weir_breaker_state)state, pool->engine->now, &moved)) {
-        wr_breaker_moved(pool, &moved);
-    }
-}
-
-int weir_force_breaker(weir_engine *engine, const char *pool, weir_breaker_state state, char *why)
-{
-    bool settable = state == WEIR_CLOSED || (state >= WEIR_FORCED_OPEN && state <= WEIR_METRICS_ONLY);
-    if (!settable) {
-        if (why != NULL)
-            wr_text_format(why, WEIR_WHY_MAX, "a breaker cannot be forced to %s",
-                           weir_breaker_state_name(state));
-        return WEIR_EINVAL;
-    }
-    return each_pool(engine, pool, why, force_one, (int)state);
-}
-
-static void pause_one(struct wr_pool *pool, int paused)
-{
-    atomic_store_explicit(&pool->record->paused, (uint32_t)paused, memory_order_relaxed);
-    wr_engine_event(pool->engine, WR_EVENT_OPERATOR, pool, paused ? "paused" : "resumed");
-}
-
-int weir_pause(weir_engine *engine, const char *pool, bool paused, char *why)
-{
-    return each_pool(engine, pool, why, pause_one, paused);
 }
 
 /* ---- one pool, cheaply ------------------------------------------------------------------------------------------ */

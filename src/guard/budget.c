@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/text.h"
+#include "guard/defuse.h"
 #include "guard/moment.h"
 #include "guard/window.h"
 
@@ -188,4 +189,15 @@ double weir_budget_level(const weir_budget *budget, uint64_t now_ns)
 double weir_budget_cap(const weir_budget *budget)
 {
     return budget->cap;
+}
+
+void wr_budget_defuse(weir_budget *copy)
+{
+    unsigned char ratio;
+    memcpy(&ratio, &copy->ratio, sizeof ratio); /* a bool that is neither may be taken for anything */
+    copy->ratio = (ratio & 1) != 0;
+    if (copy->seconds > WR_SLIDE_SECONDS) copy->seconds = WR_SLIDE_SECONDS;
+    if (!is_amount(copy->per_success)) copy->per_success = 0;
+    if (!is_amount(copy->floor)) copy->floor = 0;
+    if (!is_amount(copy->cap)) copy->cap = 0;
 }

@@ -9,29 +9,19 @@
 int weir_lua_open(lua_State *L, const weir_lua_host *host)
 {
     static const luaL_Reg functions[] = {
-        {"open", wl_engine_new},
-        {"check", wl_engine_check},
-        {"breaker", wl_breaker_new},
-        {"backoff", wl_backoff_new},
-        {"budget", wl_budget_new},
-        {"limit", wl_limit_new},
-        {"rate", wl_rate_new},
-        {"sim", wl_sim_new},
-        {"setup", wl_values_setup},
-        {"decode", wl_values_decode},
-        {"load", wl_load_new},
-        {"tally", wl_tally_new},
-        {"numbers", wl_numbers_new},
-        {"dist", wl_dist_mean},
-        {"gate", wl_gate_new},
-        {"heard", wl_listen_heard},
-        {NULL, NULL},
+        {"open", wl_engine_new},      {"check", wl_engine_check}, {"breaker", wl_breaker_new},
+        {"backoff", wl_backoff_new},  {"budget", wl_budget_new},  {"limit", wl_limit_new},
+        {"rate", wl_rate_new},        {"sim", wl_sim_new},        {"setup", wl_values_setup},
+        {"decode", wl_values_decode}, {"load", wl_load_new},      {"tally", wl_tally_new},
+        {"numbers", wl_numbers_new},  {"dist", wl_dist_mean},     {"gate", wl_gate_new},
+        {"heard", wl_listen_heard},   {"attach", wl_area_attach}, {NULL, NULL},
     };
     wl_loop_open(L, host);
     wl_engine_open(L);
     wl_call_open(L);
     wl_listen_open(L);
     wl_gate_open(L);
+    wl_area_open(L);
     wl_breaker_open(L);
     wl_guard_open(L);
     wl_sim_open(L);

@@ -162,6 +162,7 @@ static int start(lua_State *L, struct wl_engine *engine, struct wl_options *opti
     options->engine.check_ctx = engine;
     options->engine.on_policy = wl_policytext_told;
     options->engine.policy_ctx = engine;
+    options->engine.host_name = engine->loop->host.title;
     engine->loop->busy++;
     int code = engine->loop->sim != NULL ? wl_sim_open_engine(engine, options, why)
                                          : open_on_host(L, engine, options, why);
@@ -293,7 +294,7 @@ static int engine_page(lua_State *L)
     struct wl_engine *engine = wl_engine_lookable(L);
     const char *path = luaL_checkstring(L, 2), *accept = luaL_optstring(L, 3, NULL);
     if (engine == NULL) return wl_refuse(L, "the engine is closed");
-    return wl_push_page(L, engine->handle, path, accept);
+    return wl_push_page(L, weir_engine_area(engine->handle), path, accept);
 }
 
 static int engine_held(lua_State *L)
@@ -392,6 +393,33 @@ static int engine_drained(lua_State *L)
     return 1;
 }
 
+/* reopen_log() -> true, or nil and why. Also from within a policy: nothing but a descriptor changes. */
+static int engine_reopen_log(lua_State *L)
+{
+    char why[WEIR_WHY_MAX] = "";
+    const struct wl_engine *engine = check_engine(L, 1);
+    if (engine->handle != NULL && weir_log_reopen(engine->handle, why) != WEIR_OK) return wl_refuse(L, why);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* core.reopen_logs() -> how many engines write a log to a path; and why the first of them that could not be opened anew
+ * goes on with the old file. */
+int wl_engine_reopen_logs(lua_State *L)
+{
+    char why[WEIR_WHY_MAX] = "", first[WEIR_WHY_MAX] = "";
+    unsigned count = 0;
+    for (struct wl_engine *at = wl_loop_of(L)->engines; at != NULL; at = at->next_open) {
+        if (at->handle == NULL || weir_log_path(at->handle) == NULL) continue;
+        count++;
+        if (weir_log_reopen(at->handle, why) != WEIR_OK && first[0] == '\0') memcpy(first, why, sizeof first);
+    }
+    lua_pushinteger(L, (lua_Integer)count);
+    if (first[0] == '\0') return 1;
+    lua_pushstring(L, first);
+    return 2;
+}
+
 /* settle_check(index, ok, seconds, message): the answer of a health check that core.due() had asked for. */
 static int engine_settle_check(lua_State *L)
 {
@@ -419,6 +447,7 @@ void wl_engine_open(lua_State *L)
         {"closed", engine_closed},
         {"handle", engine_handle},
         {"area_replaced", engine_area_replaced},
+        {"area", wl_area_of_engine},
         {"policy_publish", wl_policytext_publish},
         {"policy_read", wl_policytext_read},
         {"policy_applied", wl_policytext_applied},
@@ -434,6 +463,7 @@ void wl_engine_open(lua_State *L)
         {"drain", engine_drain},
         {"drained", engine_drained},
         {"settle_check", engine_settle_check},
+        {"reopen_log", engine_reopen_log},
         {"__gc", engine_collect},
         {NULL, NULL},
     };

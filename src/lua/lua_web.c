@@ -3,10 +3,10 @@
 
 #include "weir/web.h"
 
-int wl_push_page(lua_State *L, weir_engine *engine, const char *path, const char *accept)
+int wl_push_page(lua_State *L, weir_area *area, const char *path, const char *accept)
 {
     weir_page page;
-    if (!weir_page_get(engine, path, accept, &page)) return 0;
+    if (!weir_page_get(area, path, accept, &page)) return 0;
     lua_pushinteger(L, (lua_Integer)page.http);
     lua_pushstring(L, page.type);
     lua_pushlstring(L, page.body, page.length);

@@ -12,6 +12,7 @@
 
 #include "compat.h"
 
+#include "weir/area.h"
 #include "weir/dist.h"
 #include "weir/guard.h"
 #include "weir/luahost.h"
@@ -136,6 +137,7 @@ struct wl_options { /* all that weir_open needs; strings live in the Lua table t
     uint64_t seed;
     uint64_t policy_slice_ns;
     double area_size; /* bytes */
+    int log_format;   /* 1: JSON */
     bool seeded;
     bool null; /* the Lua face's; here only for its type */
 };
@@ -256,6 +258,7 @@ int wl_listen_new(lua_State *L);   /* engine:listen(client, backend, channels, m
 int wl_listen_heard(lua_State *L); /* core.heard() -> the key of a listener that has news, or nil */
 int wl_engine_new(lua_State *L);   /* (options) -> engine | nil, why | nil, nil, failure */
 int wl_engine_check(lua_State *L);
+int wl_engine_reopen_logs(lua_State *L);
 void wl_engine_release(struct wl_engine *engine);
 void wl_engines_shut(struct wl_loop *loop);    /* closes all that are open */
 void wl_engine_drop(struct wl_engine *engine); /* closes, then releases; the loop's, for retired ones */
@@ -282,7 +285,12 @@ int wl_call_submit_many(lua_State *L); /* engine:submit_many(request, context, l
 int wl_call_begin(lua_State *L);       /* engine:begin(request, context) */
 
 /* What GET `path` gives (lua_web.c) -> status, type, body | nothing if there is no such document. */
-int wl_push_page(lua_State *L, weir_engine *engine, const char *path, const char *accept);
+int wl_push_page(lua_State *L, weir_area *area, const char *path, const char *accept);
+
+/* Areas (lua_area.c). */
+void wl_area_open(lua_State *L);     /* registers the metatable; called once */
+int wl_area_attach(lua_State *L);    /* core.attach(path) -> area | nil, why */
+int wl_area_of_engine(lua_State *L); /* engine:area() -> area | nil, why */
 
 /* Fills the scratch from the SQL at `first` and the parameters after it up to `last`, or from a list of such
  * statements at `index`. The pointers live as long as the stack and the list do. NULL or a sentence in why.

@@ -70,6 +70,8 @@ static lua_State *new_thread(void *ctx, lua_State *L)
 static int open_binding(lua_State *L)
 {
     static const weir_lua_host host = {.name = "nginx",
+                                       .logs = true,
+                                       .title = NGINX_VER " (worker)",
                                        .lend = wn_host_lend,
                                        .bind = wn_host_bind,
                                        .take_back = wn_host_take_back,

@@ -126,7 +126,7 @@ static ngx_int_t answer(ngx_http_request_t *r)
     if (!path_of(r, path, sizeof path)) return NGX_HTTP_NOT_FOUND;
     copy_accept(r, accept, sizeof accept);
     if (wn_status_engine != NULL &&
-        !weir_page_get(wn_status_engine, path, accept[0] != '\0' ? accept : NULL, &page))
+        !weir_page_get(weir_engine_area(wn_status_engine), path, accept[0] != '\0' ? accept : NULL, &page))
         return NGX_HTTP_NOT_FOUND;
     return send_page(r, &page);
 }

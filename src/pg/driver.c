@@ -3,6 +3,8 @@
 
 #include "base/text.h"
 
+#include <string.h>
+
 /* ---- what the crew has done ---- */
 
 static void deliver(struct wr_pg *pg, struct wr_errand *errand)
@@ -93,6 +95,21 @@ static uint32_t pid(const struct wr_link *link)
     return (uint32_t)PQbackendPID(link->conn);
 }
 
+/* What tells one server from another; everything else in a conninfo may hold a secret. */
+static void describe(const struct wr_target *to, char *out, size_t size)
+{
+    static const char *const told[] = {"host", "hostaddr", "port", "dbname", "service", "sslmode"};
+    size_t used = 0;
+    out[0] = '\0';
+    for (size_t t = 0; t < sizeof told / sizeof *told; t++) {
+        for (size_t i = 0; i < to->count; i++) {
+            if (strcmp(to->keys[i], told[t]) != 0 || to->values[i] == NULL) continue;
+            used += wr_text_format(out + used, size - used, "%s%s=%s", used == 0 ? "" : " ", told[t],
+                                   to->values[i]);
+        }
+    }
+}
+
 const weir_driver *weir_driver_pg(void)
 {
     static const struct weir_driver driver = {
@@ -109,6 +126,7 @@ const weir_driver *weir_driver_pg(void)
         .peek = wr_link_peek,
         .close = wr_link_close,
         .pid = pid,
+        .describe = describe,
     };
     return &driver;
 }

@@ -12,7 +12,7 @@ static const char plain_type[] = "text/plain; charset=utf-8";
 static const char json_type[] = "application/json";
 
 struct asked {
-    weir_engine *engine;
+    weir_area *area;
     const char *query; /* behind the question mark, "" if there is none */
     const char *accept;
 };
@@ -29,6 +29,17 @@ static uint64_t number_in(const char *query, const char *name, uint64_t otherwis
         return strtoull(digits, NULL, 10);
     }
     return otherwise;
+}
+
+/* Whether one of the query's parts is just that. */
+static bool query_says(const char *query, const char *part)
+{
+    size_t length = strlen(part);
+    for (const char *at = query; at != NULL && *at != '\0'; at = strchr(at, '&')) {
+        if (*at == '&') at++;
+        if (strncmp(at, part, length) == 0 && (at[length] == '\0' || at[length] == '&')) return true;
+    }
+    return false;
 }
 
 static void give(weir_page *out, unsigned http, const char *type, const char *body, size_t length)
@@ -48,9 +59,11 @@ static void give_health(const struct asked *asked, weir_page *out)
     static const char draft_type[] = "application/health+json";
     bool draft = wr_accept_special(asked->accept, (struct wr_form){draft_type, NULL},
                                    (struct wr_form){json_type, NULL});
-    unsigned http = weir_health_now(asked->engine) == WEIR_UNHEALTHY ? 503 : 200;
+    weir_engine_figures engine;
+    weir_read_engine(asked->area, &engine);
+    unsigned http = engine.health == WEIR_UNHEALTHY ? 503 : 200;
     struct wr_writer w;
-    wr_writer_init(&w, asked->engine);
+    wr_writer_init(&w, asked->area);
     wr_healthdoc_write(&w, draft);
     if (!w.failed) give(out, http, draft ? draft_type : json_type, w.data, w.length);
 }
@@ -64,7 +77,7 @@ static void give_live(const struct asked *asked, weir_page *out)
 static void give_ready(const struct asked *asked, weir_page *out)
 {
     weir_engine_figures engine;
-    weir_read_engine(asked->engine, &engine);
+    weir_read_engine(asked->area, &engine);
     if (engine.draining) {
         give_text(out, 503, "draining\n");
     } else if (engine.critical_down) {
@@ -79,10 +92,11 @@ static void give_metrics(const struct asked *asked, weir_page *out)
     static const char open_type[] = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     static const char text_type[] = "text/plain; version=0.0.4; charset=utf-8";
     struct wr_scrape scrape;
-    if (!wr_scrape_read(&scrape, asked->engine)) return;
+    if (!wr_scrape_read(&scrape, asked->area)) return;
     scrape.open_metrics =
         wr_accept_special(asked->accept, (struct wr_form){"application/openmetrics-text", "1.0.0"},
                           (struct wr_form){"text/plain", "0.0.4"});
+    scrape.set = query_says(asked->query, "set=otel") ? &wr_otel_set : &wr_native_set;
     wr_exposition_write(&scrape);
     if (scrape.w.failed) return;
     give(out, 200, scrape.open_metrics ? open_type : text_type, scrape.w.data + scrape.text_at,
@@ -95,30 +109,30 @@ static void give_json(const struct asked *asked, weir_page *out,
                       size_t (*write)(const struct asked *asked, char *text, size_t size))
 {
     size_t room;
-    char *text = weir_scratch(asked->engine, 1, &room);
+    char *text = weir_scratch(asked->area, 1, &room);
     while (text != NULL) {
         size_t length = write(asked, text, room);
         if (length < room) {
             give(out, 200, json_type, text, length);
             return;
         }
-        text = weir_scratch(asked->engine, length + 1, &room);
+        text = weir_scratch(asked->area, length + 1, &room);
     }
 }
 
 static size_t write_stats(const struct asked *asked, char *text, size_t size)
 {
-    return weir_stats_json(asked->engine, text, size);
+    return weir_area_json(asked->area, "stats", 0, text, size);
 }
 
 static size_t write_calls(const struct asked *asked, char *text, size_t size)
 {
-    return weir_calls_json(asked->engine, (size_t)number_in(asked->query, "most", 100), text, size);
+    return weir_area_json(asked->area, "calls", number_in(asked->query, "most", 100), text, size);
 }
 
 static size_t write_events(const struct asked *asked, char *text, size_t size)
 {
-    return weir_events_json(asked->engine, number_in(asked->query, "after", 0), text, size);
+    return weir_area_json(asked->area, "events", number_in(asked->query, "after", 0), text, size);
 }
 
 static void give_stats(const struct asked *asked, weir_page *out)
@@ -154,11 +168,11 @@ static const struct {
     {"/events.json", give_events}, {"/", give_page},
 };
 
-bool weir_page_get(weir_engine *engine, const char *path, const char *accept, weir_page *out)
+bool weir_page_get(weir_area *area, const char *path, const char *accept, weir_page *out)
 {
     const char *mark = strchr(path, '?');
     size_t length = mark == NULL ? strlen(path) : (size_t)(mark - path);
-    struct asked asked = {engine, mark == NULL ? "" : mark + 1, accept};
+    struct asked asked = {area, mark == NULL ? "" : mark + 1, accept};
     for (size_t i = 0; i < sizeof documents / sizeof *documents; i++) {
         if (strlen(documents[i].path) != length || strncmp(path, documents[i].path, length) != 0) continue;
         give_text(out, 500, "out of memory\n"); /* unless the document can be given */

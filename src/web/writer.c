@@ -7,10 +7,10 @@
 
 /* ---- room -------------------------------------------------------------------------------------------------------- */
 
-void wr_writer_init(struct wr_writer *w, weir_engine *engine)
+void wr_writer_init(struct wr_writer *w, weir_area *area)
 {
-    *w = (struct wr_writer){.engine = engine};
-    w->data = weir_scratch(engine, 1, &w->room);
+    *w = (struct wr_writer){.area = area};
+    w->data = weir_scratch(area, 1, &w->room);
     w->failed = w->data == NULL;
 }
 
@@ -18,7 +18,7 @@ bool wr_writer_grow(struct wr_writer *w, size_t more)
 {
     char *data = NULL;
     size_t room = w->room;
-    if (!w->failed && more < SIZE_MAX - w->length) data = weir_scratch(w->engine, w->length + more, &room);
+    if (!w->failed && more < SIZE_MAX - w->length) data = weir_scratch(w->area, w->length + more, &room);
     if (data == NULL) {
         w->failed = true;
         return false;

@@ -8,13 +8,13 @@
 #include <string.h>
 
 struct wr_writer {
-    weir_engine *engine;
+    weir_area *area;
     char *data; /* moves when it grows: keep offsets, not addresses */
     size_t length, room;
     bool failed;
 };
 
-void wr_writer_init(struct wr_writer *w, weir_engine *engine);
+void wr_writer_init(struct wr_writer *w, weir_area *area);
 /* Room for `more` bytes; false and failed if there is none. */
 bool wr_writer_grow(struct wr_writer *w, size_t more);
 

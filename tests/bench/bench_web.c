@@ -92,11 +92,11 @@ static void measure(weir_engine *engine, const char *path, const char *accept, i
     static double took[MOST_LOOKS];
     weir_page page;
     weir_held before, after;
-    for (int i = 0; i < 3; i++) (void)weir_page_get(engine, path, accept, &page);
+    for (int i = 0; i < 3; i++) (void)weir_page_get(weir_engine_area(engine), path, accept, &page);
     weir_held_now(engine, &before);
     for (int i = 0; i < looks; i++) {
         double from = now_ms();
-        if (!weir_page_get(engine, path, accept, &page) || page.http != 200) exit(1);
+        if (!weir_page_get(weir_engine_area(engine), path, accept, &page) || page.http != 200) exit(1);
         took[i] = now_ms() - from;
     }
     weir_held_now(engine, &after);

@@ -72,6 +72,7 @@ local cases = {
         { health = { checks = { redis = { critical = true } } } },
         "health.checks.redis.check must be a function",
     },
+    { { health = { checks = { redis = { check = print, timeout = 0 } } } }, "health.checks.redis.timeout is 0" },
     { { health = { checks = { ["a b"] = print } } }, "health.checks has the key 'a b'" },
     { { backends = {} }, "backends is empty" },
     { { backends = "postgresql://x" }, "backends is a string; it must be a table" },

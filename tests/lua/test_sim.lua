@@ -506,6 +506,43 @@ function TestPolicies.test_health_checks_run_in_virtual_time()
     lu.assertTrue(moments[#moments] <= 45)
 end
 
+function TestPolicies.test_each_check_has_its_own_time_and_is_cancelled_after_it()
+    local sim, cancelled, stubborn, told = weir.sim {}, 0, 0, nil
+    sim:run(function()
+        local db = assert(weir.open(options_of {
+            health = { interval = 10, checks = {
+                patient = { timeout = 3, check = function()
+                    weir.sleep(2)
+                    return true
+                end },
+                hasty = { timeout = 1, check = function()
+                    local ok, err = pcall(weir.sleep, 2)
+                    if not ok and err.code == "cancelled" then cancelled = cancelled + 1 end
+                    return true
+                end },
+                stubborn = { timeout = 1, check = function()
+                    stubborn = stubborn + 1
+                    for _ = 1, 8 do pcall(weir.sleep, 3) end
+                end },
+                silent = function() weir.sleep(9) end,
+            } },
+        }))
+        weir.sleep(1.5)
+        told = db:health().checks
+        weir.sleep(7)
+        told.silent = db:health().checks.silent
+        weir.sleep(3.5)
+        told.patient = db:health().checks.patient
+        db:close()
+    end)
+    lu.assertEquals(told.hasty.status, "unhealthy")
+    lu.assertEquals(told.hasty.message, "the check has not answered within 1 s")
+    lu.assertEquals(told.silent.message, "the check has not answered within 5 s")
+    lu.assertEquals(told.patient.status, "healthy")
+    lu.assertEquals(cancelled, 2)
+    lu.assertEquals(stubborn, 1)
+end
+
 function TestPolicies.test_the_engine_refuses_what_a_policy_must_not_do()
     local told
     in_sim(function(db, sim)

@@ -287,10 +287,21 @@ static uint32_t driver_pid(const struct wr_link *of)
 
 const weir_driver *fake_driver(struct fake *fake)
 {
-    static const weir_driver driver = {
-        "fake",        driver_start, driver_stop,     driver_target, driver_target_free, driver_connect,
-        driver_forget, driver_send,  driver_has_room, driver_cancel, driver_peek,        driver_close,
-        driver_pid,    NULL};
+    static const weir_driver driver = {"fake",
+                                       driver_start,
+                                       driver_stop,
+                                       driver_target,
+                                       driver_target_free,
+                                       driver_connect,
+                                       driver_forget,
+                                       driver_send,
+                                       driver_has_room,
+                                       driver_cancel,
+                                       driver_peek,
+                                       driver_close,
+                                       driver_pid,
+                                       NULL,
+                                       NULL};
     current = fake;
     return &driver;
 }
@@ -515,7 +526,12 @@ void fake_init(struct fake *fake)
     fake->cancel_ns = FAKE_MS(3);
     fake->system_id = 42;
     fake->timeline = 1;
-    fake->host = (weir_host){fake, host_now, host_wall, host_watch, host_arm, NULL, 7, NULL};
+    fake->host = (weir_host){.ctx = fake,
+                             .now_ns = host_now,
+                             .wall_us = host_wall,
+                             .watch = host_watch,
+                             .arm = host_arm,
+                             .seed = 7};
 }
 
 void fake_options(weir_options *options)

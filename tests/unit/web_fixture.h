@@ -67,7 +67,7 @@ static inline int web_tear_down(void **state)
 /* The body of what GET gives; the test fails if there is no such document. */
 static inline const char *web_get(struct web *w, const char *path, const char *accept)
 {
-    bool known = weir_page_get(w->fake.engine, path, accept, &w->page);
+    bool known = weir_page_get(weir_engine_area(w->fake.engine), path, accept, &w->page);
     if (!known) print_error("no document %s\n", path);
     assert_true(known);
     free(w->body);

@@ -2,7 +2,7 @@
  * or a mapped file that several workers and their observers share. Offsets only, no pointers inside.
  *
  * Layout: header | worker slots | directories with records: pools, servers, named objects | labels | event ring | policy
- * text | a part per worker (meters with gauges, recorder ring, label series), sparse until used; see layout.h. Sizes follow from the
+ * text | a record for all | a part per worker (meters with gauges, its record, recorder ring, label series), sparse until used; see layout.h. Sizes follow from the
  * shape, which the header repeats, so that a process with another shape or layout version never misreads it: it
  * replaces the file (new inode), says why, and carries over what it held where only the shape differs.
  *
@@ -10,8 +10,8 @@
  * a user and a pid namespace: a file of another pid namespace or an earlier boot is replaced, as its pids and
  * monotonic times mean nothing here. A file's owner is trusted as far as its size goes: truncating a mapped file,
  * or filling its disk, ends whoever touches the missing part (SIGBUS). */
-#ifndef WR_AREA_H
-#define WR_AREA_H
+#ifndef WR_SHAREDAREA_H
+#define WR_SHAREDAREA_H
 
 #include "base/memory.h"
 
@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 enum {
-    WR_AREA_LAYOUT = 7,          /* bumped whenever any struct in the area changes */
+    WR_AREA_LAYOUT = 9,          /* bumped whenever any struct in the area changes */
     WR_AREA_PATH_MAX = 4096 - 4, /* with NUL; its draft has `.new` behind it */
     WR_NAME_MAX = 64,            /* pools, objects, areas, with NUL */
     WR_LABEL_MAX = 96            /* labels, with NUL */
@@ -39,6 +39,8 @@ struct wr_area_shape {
     uint32_t object_bytes; /* bytes of each */
     uint32_t servers;      /* directory entries for backends by name, 0 .. 64 */
     uint32_t server_bytes; /* one server's shared record (the engine's: who may connect now) */
+    uint32_t common_bytes; /* one record for all (the engine's: orders) */
+    uint32_t worker_bytes; /* one worker's own record (the engine's: what it says of itself) */
 };
 
 /* How many bytes an area of this shape takes; most of them untouched, so that a file of them is sparse. */
@@ -73,6 +75,15 @@ int wr_area_open_carrying(struct wr_area **out, const char *path, const char *na
 /* WEIR_EINVAL, and `why`, if the file at `path` is an area that wr_area_open would refuse because an engine of another name
  * made it; WEIR_OK for everything else, which only opening tells. Nothing is mapped or changed. */
 int wr_area_check_name(const char *path, const char *name, char *why);
+/* The area at `path`, made by whatever engine of this library, to look at it from outside: no slot is taken. It can be
+ * written to where the file may be, and else is mapped for reading. Whatever becomes of the file, and whatever it holds,
+ * looking at it is safe: a missing part reads as zeros (attach.c). Waits a bounded time for an area that is being made.
+ * WEIR_OK; WEIR_ENOMEM; WEIR_ESYS: there is none, or it is not one that this library can read; why says so. */
+int wr_area_attach(struct wr_area **out, const char *path, char *why);
+bool wr_area_is_writable(const struct wr_area *area);
+enum wr_sight { WR_SIGHT_LIVE = 0, WR_SIGHT_DESERTED, WR_SIGHT_REPLACED, WR_SIGHT_GONE, WR_SIGHT_DAMAGED };
+bool wr_area_is_worked_on(const struct wr_area *area); /* some worker lives */
+enum wr_sight wr_area_sight(const struct wr_area *area, char *why);
 
 /* Gives the slot back (its gauges go to zero, its meters stay) and unmaps. Accepts NULL. */
 void wr_area_close(struct wr_area *area);
@@ -80,7 +91,9 @@ void wr_area_close(struct wr_area *area);
 bool wr_area_is_shared(const struct wr_area *area);
 /* False if the file that we have mapped is surely no longer the one at its path: removed, or another is there. */
 bool wr_area_is_at_path(const struct wr_area *area);
-uint32_t wr_area_worker(const struct wr_area *area);     /* own slot, >= 1 */
+uint32_t wr_area_worker(const struct wr_area *area);     /* own slot, >= 1; 0: attached */
+const char *wr_area_path(const struct wr_area *area);    /* NULL: private */
+const char *wr_area_name(const struct wr_area *area);    /* of the engine that made it */
 uint64_t wr_area_created_us(const struct wr_area *area); /* wall clock: since when its meters count */
 const struct wr_area_shape *wr_area_shape(const struct wr_area *area);
 
@@ -94,6 +107,10 @@ void wr_area_pool_ready(struct wr_area *area, uint32_t index);
 uint32_t wr_area_pool_count(const struct wr_area *area);
 const char *wr_area_pool_name(const struct wr_area *area, uint32_t index);
 
+/* Copies of a name and of a label that end, whatever a file that somebody has spoilt says. */
+void wr_area_pool_name_copy(const struct wr_area *area, uint32_t index, char out[WR_NAME_MAX]);
+void wr_area_label_copy(const struct wr_area *area, uint32_t index, char out[WR_LABEL_MAX]);
+
 /* The same for a server by the name of its backend. */
 int wr_area_server(struct wr_area *area, const char *name, void **record, bool *created);
 void wr_area_server_ready(struct wr_area *area, void *record);
@@ -106,6 +123,11 @@ void *wr_area_server_record(const struct wr_area *area, uint32_t index);
 /* The same for a guard by name; `kind` keeps names of different kinds apart. */
 int wr_area_object(struct wr_area *area, uint32_t kind, const char *name, void **record, bool *created);
 void wr_area_object_ready(struct wr_area *area, void *record);
+
+/* The record for all, and the own record of worker 1 .. workers: zeroed at first, and never wiped. NULL if the shape has
+ * none, or there is no such worker. */
+void *wr_area_common(const struct wr_area *area);
+void *wr_area_worker_record(const struct wr_area *area, uint32_t worker);
 
 /* Index of a label, added on first sight; 0 ("other") when the table is full or the label empty. Lock-free; cut to
  * WR_LABEL_MAX. A few indexes below the count may have no label yet, or, lost with a killed process, never: their
@@ -123,6 +145,9 @@ void wr_area_heartbeat(struct wr_area *area, uint64_t now_ns);
  * the number again. Costs four short system calls. */
 uint32_t wr_area_reap(struct wr_area *area);
 bool wr_area_worker_alive(const struct wr_area *area, uint32_t worker);
+uint64_t wr_area_worker_process(const struct wr_area *area, uint32_t worker); /* pid and start; 0 nobody */
+uint64_t wr_area_self(const struct wr_area *area);         /* the same of the own process */
+uint32_t wr_area_workers_used(const struct wr_area *area); /* slots that ever had an owner are 1 .. this */
 uint64_t wr_area_worker_pid(const struct wr_area *area, uint32_t worker);
 uint64_t wr_area_worker_heartbeat(const struct wr_area *area, uint32_t worker); /* as last given; 0 never */
 
