@@ -41,6 +41,20 @@ local server = [[
     } }
 ]]
 
+-- Put before the server of the tests; the handshake asks the database whether it may go on.
+local handshake = [[
+    server {
+        listen unix:@FOLDER@/tls ssl;
+        ssl_certificate @FOLDER@/certificate.pem;
+        ssl_certificate_key @FOLDER@/key.pem;
+        ssl_certificate_by_lua_block {
+            local rows, err = weir.db():service():query("a handshake", "select pg_sleep(0.2), 3 as x")
+            if not rows then ngx.log(ngx.ERR, "handshake: ", tostring(err)) return ngx.exit(ngx.ERROR) end
+        }
+        location / { content_by_lua_block { ngx.say(weir.db():service():query(nil, "select 42 as x")[1].x) } }
+    }
+]]
+
 TestHostile = {}
 
 function TestHostile:setUp()
@@ -62,6 +76,26 @@ function TestHostile:test_an_engine_opened_in_init_worker_serves_and_one_opened_
     self.nginx:signal "HUP"
     lu.assertTrue(fixture.eventually(function() return self.nginx:children() == 1 end))
     for _ = 1, 10 do lu.assertEquals(select(2, self.nginx:get "/own"), "5\n") end
+end
+
+local function start_with_handshake()
+    local nginx = fixture.prepare { workers = 1, server = server,
+        http = "lua_check_client_abort on; init_by_lua_block { weir = require 'resty.weir' }" .. handshake }
+    fixture.sh("cd %s && openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out certificate.pem -days 2 -subj /CN=test",
+        nginx.folder)
+    return nginx
+end
+
+function TestHostile:test_a_handshake_may_ask_and_one_that_is_broken_off_ends_its_call()
+    fixture.stop_all()
+    self.nginx = fixture.run(start_with_handshake(), 1)
+    local url = ("curl -sk --unix-socket %s/tls https://test/"):format(self.nginx.folder)
+    lu.assertEquals((fixture.sh(url)), "42\n")
+    for _ = 1, 10 do fixture.sh("timeout 0.1 " .. url) end
+    lu.assertTrue(fixture.eventually(function()
+        return self.nginx:metric "weir_calls_in_flight" == 0 and fixture.sessions "and state <> 'idle'" == 0
+    end, 3))
+    lu.assertEquals((fixture.sh(url)), "42\n")
 end
 
 function TestHostile:test_methods_that_clients_make_up_do_not_use_up_the_labels()
