@@ -506,7 +506,7 @@ function loop.apart(fn, ...)
     local outside = exchange()
     local came_from = loop.enter_virtual()
     turn_max = APART_TURN_MAX
-    local results = compat.pack(pcall(fn, ...))
+    local results = compat.pack((came_from and came_from.apart or pcall)(fn, ...))
     turn_max = TURN_MAX
     loop.leave_virtual(came_from)
     exchange(outside)

@@ -263,9 +263,17 @@ static int start(struct weir_engine *engine, const weir_options *options, char *
     if (code != WEIR_OK) return code;
     code = open_sight(engine);
     if (code != WEIR_OK) return code;
-    engine->env = (struct wr_driver_env){engine,       &engine->memory,     env_now,
-                                         env_watch,    wr_conn_connected,   wr_conn_settled,
-                                         wr_conn_lost, wr_listener_notified};
+    engine->env = (struct wr_driver_env){
+        .engine = engine,
+        .memory = &engine->memory,
+        .now_ns = env_now,
+        .watch = env_watch,
+        .scarce = engine->host.scarce != NULL ? engine->host.scarce : "descriptors",
+        .connected = wr_conn_connected,
+        .settled = wr_conn_settled,
+        .lost = wr_conn_lost,
+        .notified = wr_listener_notified,
+    };
     code =
         engine->driver->start(engine->driver, &engine->instance, &engine->env, options->connect_at_once, why);
     if (code != WEIR_OK) {

@@ -176,6 +176,7 @@ void wr_health_probed(struct wr_pool *pool, const struct wr_fault *fault)
 {
     struct weir_engine *engine = pool->engine;
     pool->probing = false;
+    if (fault != NULL && fault->ours) return; /* the server was not asked */
     learn(pool, fault == NULL, engine->now - pool->probe_sent_at, fault == NULL ? "" : fault->message);
     if (fault != NULL) {
         wr_count(&pool->meter->counter[WR_N_PROBES_FAILED], 1);

@@ -103,6 +103,25 @@ bool weir_read_backend(weir_area *area, size_t index, weir_backend_figures *out)
     return true;
 }
 
+bool weir_read_check(weir_area *area, size_t index, weir_check_figures *out)
+{
+    if (index == 0) wr_sight_look(area);
+    if (index >= area->household.check_count) return false;
+    const struct wr_check_card *seen = &area->household.check[index];
+    uint64_t age_us = area->now_ns > seen->at_ns ? (area->now_ns - seen->at_ns) / 1000 : 0;
+    bool known = seen->known != 0;
+    *out = (weir_check_figures){
+        .name = seen->name,
+        .critical = seen->critical != 0,
+        .known = known,
+        .ok = known && seen->ok,
+        .elapsed_ns = seen->elapsed_ns,
+        .at_us = known && area->now_us > age_us ? area->now_us - age_us : 0,
+        .message = known && !seen->ok ? seen->message : "",
+    };
+    return true;
+}
+
 /* ---- pools ----------------------------------------------------------------------------------------------------------- */
 
 struct counted {

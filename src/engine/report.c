@@ -413,6 +413,15 @@ static void all_pools(struct wr_buffer *b, struct weir_area *sight)
     wr_buffer_printf(b, "]");
 }
 
+/* By the gauges, which are of this moment, and not by the cards, which may be a second old. */
+static uint64_t in_flight(const struct weir_area *sight)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < wr_area_pool_count(sight->area); i++)
+        sum += (uint64_t)wr_meter_gauge(sight->area, i, WR_G_IN_FLIGHT);
+    return sum;
+}
+
 void wr_document_stats(struct weir_area *sight, struct wr_buffer *b, uint64_t argument)
 {
     const struct wr_household *all = &sight->household;
@@ -425,7 +434,7 @@ void wr_document_stats(struct weir_area *sight, struct wr_buffer *b, uint64_t ar
                      all->workers, draining ? "true" : "false");
     wr_buffer_printf(
         b, ",\"uptime\":%.3f,\"in_flight\":%llu,\"allocations\":%llu,\"policy\":{\"off\":%s,\"message\":",
-        (double)wr_sight_uptime_ns(sight) / 1e9, (unsigned long long)all->in_flight,
+        (double)wr_sight_uptime_ns(sight) / 1e9, (unsigned long long)in_flight(sight),
         (unsigned long long)all->allocations, all->policy_off ? "true" : "false");
     wr_buffer_json_string(b, all->policy_message);
     wr_buffer_printf(b, "},");

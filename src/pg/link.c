@@ -242,9 +242,11 @@ static void take_arrival(struct wr_link *link, struct wr_arrival *arrival)
     *arrival = (struct wr_arrival){.conn = NULL};
 }
 
-struct wr_link *wr_link_make(struct wr_pg *pg, struct wr_errand *errand)
+struct wr_link *wr_link_make(struct wr_pg *pg, struct wr_errand *errand, struct wr_fault *fault)
 {
     struct wr_link *link = wr_alloc(pg->env->memory, sizeof *link);
+    wr_pgfault_say(fault, "out of memory or descriptors");
+    fault->lost = fault->ours = true;
     if (link == NULL) return NULL;
     link->cancel = calloc(1, sizeof *link->cancel);
     link->fd = link->cancel == NULL ? -1 : fcntl(PQsocket(errand->arrival.conn), F_DUPFD_CLOEXEC, 3);
@@ -269,6 +271,8 @@ struct wr_link *wr_link_make(struct wr_pg *pg, struct wr_errand *errand)
     note_baseline(link);
     PQsetNoticeReceiver(link->conn, on_notice, link);
     if (want(link, WEIR_READ)) return link;
+    wr_pgfault_say(fault, "the connection cannot be used: this process has no %s left", pg->env->scarce);
+    fault->lost = fault->ours = true;
     wr_link_close(link);
     return NULL;
 }

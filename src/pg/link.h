@@ -127,8 +127,8 @@ static inline struct wr_flight *wr_link_oldest(struct wr_link *link)
 }
 
 /* link.c */
-/* Takes the arrival; NULL: no memory. */
-struct wr_link *wr_link_make(struct wr_pg *pg, struct wr_errand *errand);
+/* Takes the arrival; NULL, and the fault: this process has run out of something. */
+struct wr_link *wr_link_make(struct wr_pg *pg, struct wr_errand *errand, struct wr_fault *fault);
 void wr_link_close(struct wr_link *link);
 void wr_link_ready(void *link, unsigned events);
 void wr_link_cancel(struct wr_link *link);

@@ -121,6 +121,8 @@ static const struct wr_family native[] = {
     GAUGE("weir_calls_in_flight", WR_OF_POOL_I64, in_flight, "Calls that have started and not ended."),
     COUNTER("weir_calls_started", started, "Calls taken in."),
     COUNTER("weir_cancels", cancels, "Requests to the server to give up a statement."),
+    BY_HAND("weir_check_up", NULL, WR_GAUGE, WR_CHECK_UP,
+            "Whether a health check of the program's own is well; absent until it has answered."),
     SPREAD("weir_connect_duration_seconds", connect, "Connects that went well."),
     COUNTER("weir_connect_failures", connect_failed, "Connects that failed."),
     {"weir_connections", NULL, "Connections over all workers, by what they do.", WR_GAUGE, WR_OF_POOL_I64, 0,

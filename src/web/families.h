@@ -26,6 +26,7 @@ enum wr_by_hand {
     WR_BREAKER_STATE,
     WR_BUDGET_RATIO,
     WR_BUILD_INFO,
+    WR_CHECK_UP,
     WR_HEALTH,
     WR_LABELS,
     WR_LABELS_MAX,

@@ -93,10 +93,11 @@ local login = [[
         rolcreaterole as createrole, rolreplication as replication, rolconnlimit as connections
     from pg_catalog.pg_roles where rolname = session_user]]
 
+-- Since 16 being a member does not mean that one may SET ROLE.
 local role = [[
     select quote_ident($1) as ident, exists (select from pg_catalog.pg_roles where rolname = $1) as there,
-        (select pg_has_role(session_user, r.oid, 'MEMBER') from pg_catalog.pg_roles r where r.rolname = $1) as
-        member]]
+        (select pg_has_role(session_user, r.oid, case when current_setting('server_version_num')::int >= 160000
+            then 'SET' else 'MEMBER' end) from pg_catalog.pg_roles r where r.rolname = $1) as member]]
 
 -- Edges from the login outwards. Before 16 every membership lets SET ROLE; since then it says so itself.
 local members = [[

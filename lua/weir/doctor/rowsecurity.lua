@@ -264,10 +264,8 @@ function rowsecurity.policies(facts, add)
         bad = bad or bare or strict
     end
     if bad then return end
-    add("ok", "policy.expressions", {
-        found = ("%d polic%s for it, none that breaks without claims"):format(#rows, #rows == 1 and "y" or
-            "ies"),
-    })
+    local count = ("%d %s"):format(#rows, #rows == 1 and "policy" or "policies")
+    add("ok", "policy.expressions", { found = count .. " for it, none that breaks without claims" })
 end
 
 rowsecurity.checks = {
