@@ -222,15 +222,36 @@ function TestLog:test_what_cannot_be_is_refused_by_name()
     lu.assertStrContains(tostring(err), "cannot open the log /no/such/folder/log: No such file or directory")
 end
 
-function TestLog:test_slow_calls_need_a_log_and_nginx_has_one()
+function TestLog:test_nginxs_log_is_known_by_its_name_where_there_is_one()
+    local refused = refusal { log = { to = "nginx" } }
     if IN_NGINX then
-        lu.assertNil(refusal { slow_log = 0.1 })
-        lu.assertNil(refusal { log = { to = "nginx" } })
+        lu.assertNil(refused)
     else
-        lu.assertStrContains(refusal { slow_log = 0.1 }, "slow_log is 0.100 s, but there is no log")
-        lu.assertStrContains(refusal { log = { to = "nginx" } }, "log.to is 'nginx'")
+        lu.assertStrContains(refused, "log.to is 'nginx'")
     end
-    lu.assertNil(refusal { slow_log = 0.1, log = false })
+end
+
+-- What the command writes to standard error while a script opens an engine with these options and closes it.
+local function stderr_of(options)
+    local script, output = os.tmpname(), os.tmpname()
+    local file = assert(io.open(script, "wb"))
+    file:write(([[
+        assert(require "weir".open { backends = { primary = "host=/nowhere" }, health = { interval = 0 },
+            clients = { service = { bypass_rls = true } }, %s }):close()
+    ]]):format(options))
+    file:close()
+    os.execute(("'%s' run %s 2>%s"):format(os.getenv "WEIR_BIN", script, output))
+    local text = read(output)
+    os.remove(script)
+    os.remove(output)
+    return text
+end
+
+function TestLog:test_slow_calls_alone_ask_for_a_log_on_standard_error()
+    lu.assertStrContains(stderr_of "slow_log = 0.1", "event=engine.opened")
+    lu.assertStrContains(stderr_of "log = {}", "event=engine.opened")
+    lu.assertEquals(stderr_of "slow_log = 0.1, log = false", "")
+    lu.assertEquals(stderr_of "slow_log = 0, log = nil", "")
 end
 
 -- ---- traces -----------------------------------------------------------------------------------------------
