@@ -21,6 +21,7 @@ typedef struct weir_lua_host {
     const char *
         title; /* what workers are called in their area, see weir_options.host_name; NULL: the program's name */
     void *ctx;
+    bool logs; /* the hooks lent have `log`: options can name it by the name above, and it is the default */
     /* Pushes a new Lua thread for policies to run on, which must not be tied to what L works for. NULL: lua_newthread. */
     struct lua_State *(*thread)(void *ctx, struct lua_State *L);
 

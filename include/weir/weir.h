@@ -26,6 +26,13 @@ typedef struct weir_result weir_result;
 
 enum { WEIR_READ = 1, WEIR_WRITE = 2 };
 
+typedef enum weir_log_level { /* of a line: the first three; least that is logged: also OFF */
+                              WEIR_LOG_INFO = 0,
+                              WEIR_LOG_WARN,
+                              WEIR_LOG_ERROR,
+                              WEIR_LOG_OFF
+} weir_log_level;
+
 typedef struct weir_host {
     void *ctx;
     uint64_t (*now_ns)(void *ctx);  /* monotonic */
@@ -37,6 +44,14 @@ typedef struct weir_host {
                                                           * from inside this call */
     void *(*resize)(void *ctx, void *old, size_t size); /* realloc; size 0 frees. NULL: libc's */
     uint64_t seed;                                      /* of all jitter; the same seed, the same delays */
+    const char *
+        scarce; /* what each watched descriptor takes one of, for the message when watch() has none left, such as
+                         * "worker_connections of nginx"; NULL: "descriptors". Outlives the engine */
+    /* Where the log goes if weir_options.log_to names nothing: a line at a time, without a line feed, of less than 2 KiB,
+     * ended by a NUL that is not counted. False: the line is lost, which the log tells later on. It must not call the
+     * engine. NULL: no log. Weir's own host leaves both alone: copy its hooks and set them. */
+    bool (*log)(void *log_ctx, weir_log_level level, const char *line, size_t length);
+    void *log_ctx;
 } weir_host;
 
 /* The loop reports here. All completions run inside these two and nowhere else; they must not be called from a
@@ -125,13 +140,15 @@ typedef struct weir_request {
     const char
         *context;       /* required: what this call is for; becomes application_name and the label's source */
     const char *claims; /* JSON object; required for ANON clients */
-    const char *backend;     /* NULL: the route policy decides */
-    const char *isolation;   /* units: NULL, "read committed", "repeatable read", "serializable" */
-    const char *traceparent; /* kept in the flight recorder; NULL none */
-    bool readonly;           /* declared: has no effect to lose; units run READ ONLY */
-    bool idempotent;         /* declared: repeating it is harmless even if it was committed */
-    bool by_hand;            /* units: never run again once READY: its results have been shown */
-    uint64_t timeout_ns;     /* 0: the engine's */
+    const char *backend;   /* NULL: the route policy decides */
+    const char *isolation; /* units: NULL, "read committed", "repeatable read", "serializable" */
+    /* W3C trace context: kept in the flight recorder and, by weir_options.trace, sent to the server; what is none by its
+     * form is only kept. NULL: none. */
+    const char *traceparent;
+    bool readonly;       /* declared: has no effect to lose; units run READ ONLY */
+    bool idempotent;     /* declared: repeating it is harmless even if it was committed */
+    bool by_hand;        /* units: never run again once READY: its results have been shown */
+    uint64_t timeout_ns; /* 0: the engine's */
     void (*notify)(void *user,
                    weir_call *call); /* status became READY, REPLIED or ENDED; from the loop only */
     void *user;
@@ -191,6 +208,7 @@ typedef struct weir_client {
 } weir_client;
 
 typedef enum weir_queue { WEIR_QUEUE_ADAPTIVE = 0, WEIR_QUEUE_FIFO, WEIR_QUEUE_CODEL } weir_queue;
+typedef enum weir_trace { WEIR_TRACE_OFF = 0, WEIR_TRACE_COMMENT } weir_trace;
 typedef enum weir_reset { WEIR_RESET_AUTO = 0, WEIR_RESET_ALWAYS, WEIR_RESET_NEVER } weir_reset;
 
 typedef struct weir_check { /* a health check of the program's own */
@@ -243,6 +261,19 @@ typedef struct weir_options {
     void (*on_policy)(void *ctx, uint64_t generation);
     void *policy_ctx;
 
+    /* COMMENT: a call's traceparent goes to the server as a comment behind each of its statements that has none of its own
+     * (sqlcommenter). A text that is another one in every call gets no prepared statement: it is parsed each time. */
+    weir_trace trace;
+
+    /* The structured log: what this engine puts in the event log, and slow calls, one line each. Never SQL, parameters,
+     * claims or passwords. Of one sort at most so many lines a second; what is suppressed is counted in a line. */
+    const char
+        *log_to; /* "stderr", or a path with a '/' in it; NULL: weir_host.log, or nowhere if there is none */
+    bool log_json; /* one JSON object per line; false: logfmt */
+    weir_log_level log_level;
+    uint64_t
+        slow_log_ns; /* a call that took longer is logged (WARN) with its timeline; 0: none. Needs a log */
+
     const char
         *host_name; /* what runs this engine, for whoever looks at the area; NULL: the program's name */
     const char *area_path; /* NULL: private memory */
@@ -260,8 +291,8 @@ const weir_driver *weir_driver_pg(void);
 int weir_open(weir_engine **out, const weir_options *options, const weir_host *host,
               const weir_driver *driver, char *why);
 
-/* What weir_open would refuse, as far as the options alone tell: nothing is opened. driver: may be NULL; else it reads
- * the conninfos. WEIR_OK, WEIR_EINVAL, WEIR_ENOMEM. */
+/* What weir_open would refuse, as far as the options alone tell, and whose area the file at area_path is: nothing is
+ * opened. driver: may be NULL; else it reads the conninfos. WEIR_OK, WEIR_EINVAL, WEIR_ENOMEM. */
 int weir_options_check(const weir_options *options, const weir_driver *driver, char *why);
 
 /* Why the area found at area_path was replaced by another when this engine opened: damaged, of another layout, size or
@@ -343,7 +374,9 @@ typedef enum weir_health { WEIR_HEALTHY = 0, WEIR_DEGRADED, WEIR_UNHEALTHY } wei
 
 weir_health weir_health_now(weir_engine *engine);
 /* JSON as the health endpoint gives it / all figures per pool, recorder and events. Writes at most size bytes with NUL and
- * returns the length of the whole text without NUL, like snprintf. */
+ * returns the length of the whole text without NUL, like snprintf.
+ * In stats, a pool's "histogram" tells how many of its calls took less than each edge ("edges_ms", four per octave from
+ * 0.033 ms to 34 s: "below"): what took how long between two readings is their difference. */
 size_t weir_health_json(weir_engine *engine, char *out, size_t size);
 size_t weir_stats_json(weir_engine *engine, char *out, size_t size);
 size_t weir_calls_json(weir_engine *engine, size_t most, char *out,
@@ -368,6 +401,12 @@ int weir_policy_publish(weir_engine *engine, const char *text, size_t length, ui
                         char *why);
 size_t weir_policy_read(weir_engine *engine, char *out, size_t size, uint64_t *generation);
 void weir_policy_applied(weir_engine *engine, uint64_t generation, const char *why);
+
+/* Opens the file of log_to anew, after a rotation has moved it. WEIR_OK, also where there is no file; WEIR_ESYS and why:
+ * it goes on with the one it had. From anywhere in the engine's thread, a completion or a policy too. */
+int weir_log_reopen(weir_engine *engine, char *why);
+/* The path that the log is written to; NULL: to none. Lives as long as the engine. */
+const char *weir_log_path(const weir_engine *engine);
 
 /* One pool at this moment, cheap enough to be asked after every call. Pools are numbered from 0, client by client and
  * within a client backend by backend, in the order of the options. */

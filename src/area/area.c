@@ -290,6 +290,23 @@ static enum finding join_open_file(struct opening *opening, int fd)
     return claim(opening, fd);
 }
 
+int wr_area_check_name(const char *path, const char *name, char *why)
+{
+    struct wr_header header = {0};
+    struct stat found;
+    char owner[WEIR_WHY_MAX];
+    int code = WEIR_OK;
+    int fd = wr_file_open(path, O_RDONLY);
+    if (fd < 0) return WEIR_OK;
+    if (kind_fault(fd, &found) == NULL && wr_header_read(fd, &header) &&
+        wr_header_is_anothers(&header, (uint64_t)found.st_size, name, owner)) {
+        wr_text_format(why, WEIR_WHY_MAX, "area %s: %s", path, owner);
+        code = WEIR_EINVAL;
+    }
+    (void)close(fd);
+    return code;
+}
+
 static enum finding join(struct opening *opening)
 {
     int fd = wr_file_open(opening->path, O_RDWR);

@@ -72,6 +72,9 @@ int wr_area_open_carrying(struct wr_area **out, const char *path, const char *na
                           const struct wr_area_shape *shape, bool group_read,
                           const struct wr_carrier *carrier, char *replaced, char *why);
 
+/* WEIR_EINVAL, and `why`, if the file at `path` is an area that wr_area_open would refuse because an engine of another name
+ * made it; WEIR_OK for everything else, which only opening tells. Nothing is mapped or changed. */
+int wr_area_check_name(const char *path, const char *name, char *why);
 /* The area at `path`, made by whatever engine of this library, to look at it from outside: no slot is taken. It can be
  * written to where the file may be, and else is mapped for reading. Whatever becomes of the file, and whatever it holds,
  * looking at it is safe: a missing part reads as zeros (attach.c). Waits a bounded time for an area that is being made.

@@ -13,6 +13,7 @@ struct scan {
     const char *at;
     char word[WORD_SIZE];
     bool disguised; /* a U&"..." identifier: it can spell any name, so none can be ruled out */
+    bool commented; /* a comment has been passed over */
 };
 
 /* ---- the text ---- */
@@ -68,14 +69,17 @@ static const char *past_quoted(const char *at, bool backslashes)
 }
 
 /* E'...' goes on, backslashes and all, in a literal that follows on a later line. */
-static const char *past_escaped(const char *at)
+static const char *past_escaped(const char *at, bool *commented)
 {
     for (;;) {
         at = past_quoted(at, true);
         const char *next = at;
         bool new_line = false;
         while (is_space(*next) || (next[0] == '-' && next[1] == '-')) {
-            if (*next == '-') next = past_line(next);
+            if (*next == '-') {
+                next = past_line(next);
+                *commented = true;
+            }
             if (*next == '\n' || *next == '\r') new_line = true;
             if (*next != '\0') next++;
         }
@@ -114,7 +118,8 @@ static bool take_word(struct scan *scan)
     while (in_word(*scan->at)) scan->at++;
     bool single = scan->at - from == 1;
     if (single && *scan->at == '\'') {
-        scan->at = *from == 'e' || *from == 'E' ? past_escaped(scan->at) : past_quoted(scan->at, false);
+        scan->at = *from == 'e' || *from == 'E' ? past_escaped(scan->at, &scan->commented)
+                                                : past_quoted(scan->at, false);
         return false;
     }
     if (single && (*from == 'u' || *from == 'U') && scan->at[0] == '&' && scan->at[1] == '"')
@@ -137,8 +142,10 @@ static bool next_word(struct scan *scan)
         const char *at = scan->at;
         if (at[0] == '-' && at[1] == '-') {
             scan->at = past_line(at);
+            scan->commented = true;
         } else if (at[0] == '/' && at[1] == '*') {
             scan->at = past_block(at);
+            scan->commented = true;
         } else if (*at == '\'') {
             scan->at = past_quoted(at, false);
         } else if (*at == '"') {
@@ -501,4 +508,18 @@ bool wr_sql_may_dirty(const char *sql)
         memcpy(before, scan.word, sizeof before);
     } while (next_word(&scan));
     return false;
+}
+
+/* ---- comments ---- */
+
+bool wr_sql_comment_place(const char *sql, size_t *place)
+{
+    struct scan scan = {.at = sql};
+    while (next_word(&scan)) {
+        if (scan.commented) return false;
+    }
+    const char *end = scan.at;
+    while (end > sql && (is_space(end[-1]) || end[-1] == ';')) end--;
+    *place = (size_t)(end - sql);
+    return !scan.commented;
 }

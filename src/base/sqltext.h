@@ -5,6 +5,7 @@
 #define WR_SQLTEXT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 enum wr_sql_kind {
     WR_SQL_PLAIN = 0,
@@ -25,5 +26,9 @@ bool wr_sql_may_dirty(const char *sql);
 /* Is of a sort that the server may refuse inside a transaction block (VACUUM, CREATE INDEX CONCURRENTLY,
  * ...), told by its first word alone. Errs on the side of true. */
 bool wr_sql_stands_alone(const char *sql);
+
+/* Where a comment of ours can stand behind the statement: ahead of the semicolons and the space that end it. False if the
+ * statement holds a comment already: that may mean something to those who read it, and is to stay as it is. */
+bool wr_sql_comment_place(const char *sql, size_t *place);
 
 #endif

@@ -19,8 +19,10 @@ static const char help[] =
     "  FILE.lua     the script; - reads it from standard input\n"
     "  ARGUMENTS    reach the script as ... and in the table arg\n\n"
     "Exit codes: 0 well, 1 the script failed (why is on stderr), 2 wrong usage, 130 after Ctrl-C, 143 after\n"
-    "SIGTERM, 141 if the reader of its output went away, or what the script hands to os.exit.\n"
-    "A second Ctrl-C ends it at once.\n\n"
+    "SIGTERM, 129 after SIGHUP, 141 if the reader of its output went away, or what the script hands to "
+    "os.exit.\n"
+    "A second Ctrl-C ends it at once. If a log is written to a file, SIGHUP opens that anew and ends "
+    "nothing.\n\n"
     "WEIR_LUA_PATH names a folder that is searched first for Lua modules.\n";
 
 /* ---- reading the script -------------------------------------------------------------------------------- */
@@ -82,6 +84,7 @@ static int failure_code(lua_State *L, int index)
 
     if (signal == SIGINT) fputs("weir: interrupted\n", stderr);
     if (signal == SIGTERM) fputs("weir: terminated\n", stderr);
+    if (signal == SIGHUP) fputs("weir: hung up\n", stderr);
     if (signal != 0) return 128 + signal;
     if (lua_isnil(L, index)) { /* the loop has told about each task */
         fputs("weir: the script failed\n", stderr);

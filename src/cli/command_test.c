@@ -62,6 +62,7 @@ static int code_after_signal(int number)
 {
     if (number == SIGINT) fputs("weir test: interrupted\n", stderr);
     if (number == SIGTERM) fputs("weir test: terminated\n", stderr);
+    if (number == SIGHUP) fputs("weir test: hung up\n", stderr);
     return 128 + number;
 }
 

@@ -9,7 +9,13 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct cli_command *const commands[] = {&cli_command_run, &cli_command_serve, &cli_command_test};
+static const struct cli_command *const commands[] = {
+    &cli_command_run,    /* scripts */
+    &cli_command_repl,   /* by hand */
+    &cli_command_serve,  /* for monitoring */
+    &cli_command_doctor, /* before and after */
+    &cli_command_test,
+};
 
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 

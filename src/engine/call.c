@@ -233,6 +233,8 @@ static struct wr_segment segment_of(const struct weir_call *call, enum wr_segmen
         segment.statements = call->statements;
         segment.count = call->statement_count;
         segment.want_xid = kind != WR_SEGMENT_SINGLE && !call->readonly && call->xid == 0;
+        if (call->traced && call->engine->config.options.trace == WEIR_TRACE_COMMENT)
+            segment.traceparent = call->traceparent;
         segment.timeout_ms = (left + 999999) / 1000000 + (left == 0);
     }
     if (kind == WR_SEGMENT_SINGLE || kind == WR_SEGMENT_BEGIN) {
@@ -580,10 +582,12 @@ void wr_call_over(struct weir_call *call, weir_code code)
     count_series(call, counter, duration);
     if (counter == WR_N_UNKNOWN) {
         wr_engine_event(engine, WR_EVENT_UNKNOWN, call->pool,
+                        &(struct wr_event_facts){"call.unknown", WEIR_LOG_ERROR, call, e->sqlstate},
                         "outcome of '%.80s' is unknown after %u attempts: %.120s", call->context,
                         call->attempt, e->message);
     }
     wr_record_over(call);
+    wr_log_over(call);
     wr_engine_disarm(engine, &call->deadline_timer);
     wr_engine_disarm(engine, &call->leak_timer);
     wr_call_enter(call, WR_CALL_OVER);

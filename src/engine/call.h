@@ -40,6 +40,7 @@ struct weir_call {
     bool dirty;       /* unit: session state may have been changed */
     bool failed;      /* `error` is of this attempt or final */
     bool permit_held;
+    bool traced; /* its traceparent is sound */
     enum wr_segment_kind sending;
 
     /* the request; strings live in `head`, statements in `body` */

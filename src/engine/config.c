@@ -83,6 +83,7 @@ static int check_durations(const weir_options *o, char *why)
         {"cancel_wait", o->cancel_wait_ns, false},
         {"queue.target", o->queue_target_ns, false},
         {"queue.interval", o->queue_interval_ns, false},
+        {"slow_log", o->slow_log_ns, true},
         {"health.interval", o->health_interval_ns, true},
         {"health.probe_interval", o->probe_interval_ns, false},
     };
@@ -197,6 +198,15 @@ static int check_area(const weir_options *o, char *why)
     return WEIR_EINVAL;
 }
 
+static int check_log(const weir_options *o, char *why)
+{
+    int code = check_count("log.level", o->log_level, WEIR_LOG_INFO, WEIR_LOG_OFF, why);
+    if (code != WEIR_OK || o->log_to == NULL || strcmp(o->log_to, "stderr") == 0) return code;
+    if (strchr(o->log_to, '/') != NULL && strlen(o->log_to) < WR_AREA_PATH_MAX) return WEIR_OK;
+    wr_text_format(why, WEIR_WHY_MAX, "log.to is '%.60s': stderr, or a path with a '/' in it", o->log_to);
+    return WEIR_EINVAL;
+}
+
 static int check_retries(const weir_options *o, char *why)
 {
     weir_backoff backoff;
@@ -214,6 +224,7 @@ static int check_retries(const weir_options *o, char *why)
     }
     if (code == WEIR_OK) code = check_count("prepared", o->prepared_max, 0, 10000, why);
     if (code == WEIR_OK) code = check_count("queue", o->queue, WEIR_QUEUE_ADAPTIVE, WEIR_QUEUE_CODEL, why);
+    if (code == WEIR_OK) code = check_count("trace", o->trace, WEIR_TRACE_OFF, WEIR_TRACE_COMMENT, why);
     if (code == WEIR_OK) code = check_count("reset", o->reset, WEIR_RESET_AUTO, WEIR_RESET_NEVER, why);
     if (code == WEIR_OK) code = check_count("policy_faults", o->policy_faults_max, 1, 1000000, why);
     return code;
@@ -239,6 +250,7 @@ static void copy_strings(struct wr_config *config, const weir_options *from, str
     weir_options *o = &config->options;
     o->name = copy_string(copier, from->name);
     o->area_path = copy_string(copier, from->area_path);
+    o->log_to = copy_string(copier, from->log_to);
     o->host_name = copy_string(copier, from->host_name);
     for (size_t i = 0; i < from->backend_count; i++) {
         config->backends[i] = from->backends[i];
@@ -271,6 +283,7 @@ int wr_config_copy(struct wr_config *config, const weir_options *from, const str
     if (code == WEIR_OK) code = check_members(from, why);
     if (code == WEIR_OK) code = check_logins(from, why);
     if (code == WEIR_OK) code = check_area(from, why);
+    if (code == WEIR_OK) code = check_log(from, why);
     if (code == WEIR_OK) code = check_retries(from, why);
     if (code != WEIR_OK) return code;
 
@@ -337,5 +350,7 @@ int weir_options_check(const weir_options *options, const weir_driver *driver, c
     int code = wr_config_copy(&config, options, wr_memory_libc(), why);
     wr_config_release(&config, wr_memory_libc());
     if (code == WEIR_OK) code = wr_engine_shape(options, &shape, why);
+    if (code == WEIR_OK && options->area_path != NULL)
+        code = wr_area_check_name(options->area_path, options->name, why);
     return code != WEIR_OK || driver == NULL ? code : check_logins_of(options, driver, why);
 }

@@ -279,7 +279,9 @@ static uint64_t jittered_lifetime(struct weir_engine *engine)
 static void connect_ended(struct wr_pool *pool, const struct wr_fault *fault)
 {
     if (fault == NULL) {
-        if (pool->connect_failing) wr_engine_event(pool->engine, WR_EVENT_CONNECT, pool, "connects again");
+        static const struct wr_event_facts again = {.id = "connect.restored", .level = WEIR_LOG_INFO};
+        if (pool->connect_failing)
+            wr_engine_event(pool->engine, WR_EVENT_CONNECT, pool, &again, "connects again");
         pool->connect_failing = false;
         weir_backoff_reset(&pool->connect_backoff);
         pool->connect_not_before = pool->fill_not_before = 0;
@@ -290,7 +292,12 @@ static void connect_ended(struct wr_pool *pool, const struct wr_fault *fault)
     wr_count(&pool->meter->unconnected[wr_outcome_reason(judged.reason)], 1);
     pool->last_fault = *fault;
     if (!pool->connect_failing) {
-        wr_engine_event(pool->engine, fault->identity ? WR_EVENT_IDENTITY : WR_EVENT_CONNECT, pool,
+        struct wr_event_facts facts = {.id = "connect.failing",
+                                       .level = WEIR_LOG_WARN,
+                                       .sqlstate = fault->sqlstate};
+        if (fault->identity) facts.id = "identity.refused";
+        if (fault->identity) facts.level = WEIR_LOG_ERROR;
+        wr_engine_event(pool->engine, fault->identity ? WR_EVENT_IDENTITY : WR_EVENT_CONNECT, pool, &facts,
                         "cannot connect: %s%s%s", fault->sqlstate, fault->sqlstate[0] != '\0' ? " " : "",
                         fault->message);
     }

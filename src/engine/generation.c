@@ -49,7 +49,9 @@ size_t weir_policy_read(weir_engine *engine, char *out, size_t size, uint64_t *g
 void weir_policy_applied(weir_engine *engine, uint64_t generation, const char *why)
 {
     if (!wr_engine_is_ours(engine)) return;
-    wr_engine_event(engine, WR_EVENT_OPERATOR, NULL, "policy %llu %s in process %ld%s%s",
+    struct wr_event_facts facts = {.id = why == NULL ? "policy.applied" : "policy.refused",
+                                   .level = why == NULL ? WEIR_LOG_INFO : WEIR_LOG_WARN};
+    wr_engine_event(engine, WR_EVENT_OPERATOR, NULL, &facts, "policy %llu %s in process %ld%s%s",
                     (unsigned long long)generation, why == NULL ? "is in force" : "was refused",
                     (long)getpid(), why == NULL ? "" : ": ", why == NULL ? "" : why);
     wr_orders_policy(engine, generation, why);

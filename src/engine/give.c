@@ -73,6 +73,18 @@ static void sign(struct giving *g)
     wr_text_format(g->who, sizeof g->who, "by %s (uid %u, process %u)", put->user, put->uid, put->pid);
 }
 
+/* Given through a worker's own handle: it stands in its log. Who is attached has none; then those who obey tell it. */
+static void log_event(struct weir_engine *engine, enum wr_event_kind kind, uint32_t pool, uint64_t at_us,
+                      const char *text)
+{
+    const struct wr_pool *concerned = NULL;
+    struct wr_event_facts facts = {.id = kind == WR_EVENT_BREAKER ? "breaker.moved" : "operator.order"};
+    for (size_t i = 0; i < engine->pool_count; i++) {
+        if (engine->pools[i].index + 1 == pool) concerned = &engine->pools[i];
+    }
+    wr_log_event(engine, kind, concerned, &facts, at_us, text);
+}
+
 /* `pool`: index + 1, 0 none. */
 static void event(const struct giving *g, enum wr_event_kind kind, uint32_t pool, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
@@ -85,6 +97,7 @@ static void event(const struct giving *g, enum wr_event_kind kind, uint32_t pool
     va_end(arguments);
     wr_text_copy(whole, sizeof whole, text); /* cut between characters */
     wr_event_add(g->sight->area, kind, pool, g->sight->now_us, whole);
+    if (g->sight->engine != NULL) log_event(g->sight->engine, kind, pool, g->sight->now_us, whole);
 }
 
 /* "paused by root (uid 0, process 42): maintenance" */
@@ -259,6 +272,7 @@ int wr_order_give(weir_area *area, const weir_order *order, struct wr_order *giv
     wr_order_put(area->area, &g.put);
     *given = g.put;
     if (area->engine == NULL) return WEIR_OK;
+    area->engine->order_given = g.put.ticket;
     wr_orders_look(area->engine);
     wr_engine_rearm(area->engine);
     return WEIR_OK;

@@ -140,8 +140,39 @@ void wr_orders_policy(struct weir_engine *engine, uint64_t generation, const cha
 
 /* ---- looking --------------------------------------------------------------------------------------------------- */
 
+/* Who is attached and gives an order has no log, so each worker that carries it out says who wanted it. */
+static void log_order(struct weir_engine *engine, const struct wr_order *order)
+{
+    static const char *const words[] = {
+        [WEIR_ORDER_PAUSE] = "pause",         [WEIR_ORDER_DRAIN] = "drain",
+        [WEIR_ORDER_RESUME] = "resume",       [WEIR_ORDER_RESIZE] = "resize",
+        [WEIR_ORDER_RECONNECT] = "reconnect", [WEIR_ORDER_FORCE] = "force breaker",
+        [WEIR_ORDER_RESET] = "reset breaker", [WEIR_ORDER_KILL] = "kill call",
+        [WEIR_ORDER_POLICY] = "policy"};
+    static const struct wr_event_facts facts = {.id = "operator.order"};
+    const struct wr_pool *concerned = NULL;
+    char text[WR_EVENT_TEXT], number[24] = "";
+    bool known = order->kind < sizeof words / sizeof *words && words[order->kind] != NULL;
+    if (order->ticket == engine->order_given || !known) return;
+    for (size_t i = 0; i < engine->pool_count; i++) {
+        if (engine->pools[i].index + 1 == order->pool) concerned = &engine->pools[i];
+    }
+    if (order->kind == WEIR_ORDER_RESIZE || order->kind == WEIR_ORDER_POLICY)
+        wr_text_format(number, sizeof number, " %llu", (unsigned long long)order->number);
+    if (order->kind == WEIR_ORDER_KILL)
+        wr_text_format(number, sizeof number, " %llx", (unsigned long long)order->number);
+    if (order->kind == WEIR_ORDER_FORCE)
+        wr_text_format(number, sizeof number, " %s",
+                       weir_breaker_state_name((weir_breaker_state)order->number));
+    wr_text_format(text, sizeof text, "%s%s ordered by %s (uid %u, process %u)%s%s", words[order->kind],
+                   number, order->user, order->uid, order->pid, order->reason[0] != '\0' ? ": " : "",
+                   order->reason);
+    wr_log_event(engine, WR_EVENT_OPERATOR, concerned, &facts, engine->host.wall_us(engine->host.ctx), text);
+}
+
 static void obey(struct weir_engine *engine, const struct wr_order *order)
 {
+    log_order(engine, order);
     if (order->kind == WEIR_ORDER_KILL) {
         kill_call(engine, order);
     } else if (order->kind == WEIR_ORDER_POLICY) {
@@ -184,7 +215,8 @@ static void end_forcing(struct wr_pool *pool)
     if (until == 0 || engine->now < until) return;
     if (!atomic_compare_exchange_strong(&pool->record->forced_until, &until, 0)) return;
     if (weir_breaker_state_at(pool->breaker, engine->now) < WEIR_FORCED_OPEN) return;
-    wr_engine_event(engine, WR_EVENT_OPERATOR, pool, "the time is over for which the breaker was forced");
+    wr_engine_event(engine, WR_EVENT_OPERATOR, pool, &(struct wr_event_facts){.id = "breaker.released"},
+                    "the time is over for which the breaker was forced");
     if (weir_breaker_force(pool->breaker, WEIR_CLOSED, engine->now, &moved)) wr_breaker_moved(pool, &moved);
     wr_pool_serve(pool);
 }

@@ -322,6 +322,23 @@ static void pool_steering(struct wr_buffer *b, const struct at *at)
                      pool->kind == WEIR_ANON ? "anon" : "service", pool->multiplex);
 }
 
+/* How many calls took less than each edge: four edges per octave, which are bucket borders, from 33 us to 34 s. Two readings
+ * differ by what has ended between them. */
+static void pool_histogram(struct wr_buffer *b, const struct wr_histogram_view *view)
+{
+    enum { FIRST_OCTAVE = 15, LAST_OCTAVE = 35, EDGES = (LAST_OCTAVE - FIRST_OCTAVE) * 4 + 1 };
+    uint64_t edges[EDGES], below[EDGES];
+    for (unsigned i = 0; i < EDGES; i++) edges[i] = (uint64_t)(4 + i % 4) << (FIRST_OCTAVE - 2 + i / 4);
+    wr_histogram_below(view, edges, below, EDGES);
+    wr_buffer_printf(b, "\"histogram\":{\"edges_ms\":[");
+    for (unsigned i = 0; i < EDGES; i++)
+        wr_buffer_printf(b, "%s%.6g", i > 0 ? "," : "", milliseconds(edges[i]));
+    wr_buffer_printf(b, "],\"below\":[");
+    for (unsigned i = 0; i < EDGES; i++)
+        wr_buffer_printf(b, "%s%llu", i > 0 ? "," : "", (unsigned long long)below[i]);
+    wr_buffer_printf(b, "],\"count\":%llu},", (unsigned long long)view->count);
+}
+
 static void pool_latency(struct wr_buffer *b, const struct at *at)
 {
     static const struct {
@@ -334,6 +351,7 @@ static void pool_latency(struct wr_buffer *b, const struct at *at)
         wr_meter_histogram(at->sight->area, at->pool->index, all[i].which, &view);
         quantiles(b, all[i].name, &view);
         wr_buffer_printf(b, ",");
+        if (all[i].which == WR_H_DURATION) pool_histogram(b, &view);
     }
 }
 
@@ -395,6 +413,15 @@ static void all_pools(struct wr_buffer *b, struct weir_area *sight)
     wr_buffer_printf(b, "]");
 }
 
+/* By the gauges, which are of this moment, and not by the cards, which may be a second old. */
+static uint64_t in_flight(const struct weir_area *sight)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < wr_area_pool_count(sight->area); i++)
+        sum += (uint64_t)wr_meter_gauge(sight->area, i, WR_G_IN_FLIGHT);
+    return sum;
+}
+
 void wr_document_stats(struct weir_area *sight, struct wr_buffer *b, uint64_t argument)
 {
     const struct wr_household *all = &sight->household;
@@ -407,7 +434,7 @@ void wr_document_stats(struct weir_area *sight, struct wr_buffer *b, uint64_t ar
                      all->workers, draining ? "true" : "false");
     wr_buffer_printf(
         b, ",\"uptime\":%.3f,\"in_flight\":%llu,\"allocations\":%llu,\"policy\":{\"off\":%s,\"message\":",
-        (double)wr_sight_uptime_ns(sight) / 1e9, (unsigned long long)all->in_flight,
+        (double)wr_sight_uptime_ns(sight) / 1e9, (unsigned long long)in_flight(sight),
         (unsigned long long)all->allocations, all->policy_off ? "true" : "false");
     wr_buffer_json_string(b, all->policy_message);
     wr_buffer_printf(b, "},");

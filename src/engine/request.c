@@ -3,6 +3,7 @@
 #include "engine/call.h"
 
 #include "base/sqltext.h"
+#include "base/traceparent.h"
 #include "engine/policy.h"
 
 #include <string.h>
@@ -196,6 +197,7 @@ int wr_call_keep_request(struct weir_call *call, const weir_request *r, char *wh
     call->backend = put_text(&cursor, r->backend);
     call->isolation = put_text(&cursor, r->isolation);
     call->traceparent = put_text(&cursor, r->traceparent);
+    call->traced = wr_traceparent_sound(call->traceparent);
     const weir_options *o = &engine->config.options;
     call->client_index = 0;
     while (strcmp(o->clients[call->client_index].name, r->client) != 0) call->client_index++;

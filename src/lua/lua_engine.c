@@ -390,6 +390,33 @@ static int engine_drained(lua_State *L)
     return 1;
 }
 
+/* reopen_log() -> true, or nil and why. Also from within a policy: nothing but a descriptor changes. */
+static int engine_reopen_log(lua_State *L)
+{
+    char why[WEIR_WHY_MAX] = "";
+    const struct wl_engine *engine = check_engine(L, 1);
+    if (engine->handle != NULL && weir_log_reopen(engine->handle, why) != WEIR_OK) return wl_refuse(L, why);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* core.reopen_logs() -> how many engines write a log to a path; and why the first of them that could not be opened anew
+ * goes on with the old file. */
+int wl_engine_reopen_logs(lua_State *L)
+{
+    char why[WEIR_WHY_MAX] = "", first[WEIR_WHY_MAX] = "";
+    unsigned count = 0;
+    for (struct wl_engine *at = wl_loop_of(L)->engines; at != NULL; at = at->next_open) {
+        if (at->handle == NULL || weir_log_path(at->handle) == NULL) continue;
+        count++;
+        if (weir_log_reopen(at->handle, why) != WEIR_OK && first[0] == '\0') memcpy(first, why, sizeof first);
+    }
+    lua_pushinteger(L, (lua_Integer)count);
+    if (first[0] == '\0') return 1;
+    lua_pushstring(L, first);
+    return 2;
+}
+
 /* settle_check(index, ok, seconds, message): the answer of a health check that core.due() had asked for. */
 static int engine_settle_check(lua_State *L)
 {
@@ -433,6 +460,7 @@ void wl_engine_open(lua_State *L)
         {"drain", engine_drain},
         {"drained", engine_drained},
         {"settle_check", engine_settle_check},
+        {"reopen_log", engine_reopen_log},
         {"__gc", engine_collect},
         {NULL, NULL},
     };

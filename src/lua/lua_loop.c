@@ -186,7 +186,8 @@ const luaL_Reg *wl_loop_functions(void)
 {
     static const luaL_Reg functions[] = {
         {"now", loop_now}, {"turn", loop_turn},         {"ready", loop_ready},
-        {"due", loop_due}, {"arrivals", loop_arrivals}, {NULL, NULL},
+        {"due", loop_due}, {"arrivals", loop_arrivals}, {"reopen_logs", wl_engine_reopen_logs},
+        {NULL, NULL},
     };
     return functions;
 }

@@ -10,6 +10,9 @@
 static const double uint32_most = 4294967295.0;
 
 static const char *const reset_names[] = {"auto", "always", "never", NULL};
+static const char *const trace_names[] = {"off", "comment", NULL};
+static const char *const format_names[] = {"logfmt", "json", NULL};
+static const char *const level_names[] = {"info", "warn", "error", "off", NULL};
 static const char *const queue_names[] = {"adaptive", "fifo", "codel", NULL};
 static const char *const backoff_names[] = {"full", "equal", "decorrelated", "exponential", "constant", NULL};
 static const char *const budget_names[] = {"tokens", "ratio", NULL};
@@ -363,6 +366,11 @@ static const struct wl_field queue_fields[] = {
     {"target", WL_DURATION, AT(queue_target_ns), 0, 0, NULL},
     {"interval", WL_DURATION, AT(queue_interval_ns), 0, 0, NULL},
 };
+static const struct wl_field log_fields[] = {
+    {"to", WL_STRING, AT(log_to), 0, 0, NULL},
+    {"format", WL_CHOICE, offsetof(struct wl_options, log_format), 0, 0, format_names},
+    {"level", WL_CHOICE, AT(log_level), 0, 0, level_names},
+};
 static const struct wl_field queue_field = {"queue", WL_CHOICE, 0, 0, 0, queue_names};
 static const struct wl_field top_fields[] = {
     {"name", WL_STRING, AT(name), 0, 0, NULL},
@@ -392,6 +400,9 @@ static const struct wl_field top_fields[] = {
     {"area", WL_STRING, AT(area_path), 0, 0, NULL},
     {"area_size", WL_NUMBER, offsetof(struct wl_options, area_size), 0, 1e13, NULL},
     {"area_group_read", WL_BOOL, AT(area_group_read), 0, 0, NULL},
+    {"log", WL_NESTED, 0, 0, 0, NULL},
+    {"slow_log", WL_SECONDS, AT(slow_log_ns), 0, 0, NULL},
+    {"trace", WL_CHOICE, AT(trace), 0, 0, trace_names},
     {"policy_faults", WL_WHOLE, AT(policy_faults_max), 1, 1000000, NULL},
     {"policy_slice", WL_DURATION, offsetof(struct wl_options, policy_slice_ns), 0, 0, NULL},
     {"seed", WL_NESTED, 0, 0, 0, NULL},
@@ -474,6 +485,29 @@ static bool read_health(struct wl_reader *reader, int index, struct wl_options *
     return good;
 }
 
+/* The surrounding program's own log is named after it, and the default where there is one. */
+static bool read_log(struct wl_reader *reader, int index, struct wl_options *out)
+{
+    const weir_lua_host *host = &wl_loop_of(reader->L)->host;
+    weir_options *engine = &out->engine;
+    if (type_of(reader->L, index, "log") == LUA_TBOOLEAN) {
+        lua_pushliteral(reader->L, "log");
+        lua_rawget(reader->L, index);
+        bool on = lua_toboolean(reader->L, -1) != 0;
+        lua_pop(reader->L, 1);
+        engine->log_level = WEIR_LOG_OFF;
+        return !on || wl_complain(reader, "log", "is true; it must be a table, or false");
+    }
+    if (!wl_enter_table(reader, index, "log")) return reader->why[0] == '\0';
+    bool good = wl_read_fields(reader, -1, log_fields, COUNT(log_fields), out);
+    wl_leave_table(reader);
+    engine->log_json = out->log_format == 1;
+    if (engine->log_to == NULL && !host->logs) engine->log_to = "stderr";
+    if (engine->log_to != NULL && host->logs && strcmp(engine->log_to, host->name) == 0)
+        engine->log_to = NULL;
+    return good;
+}
+
 /* Some keys make sense only where a guard stands alone; silently ignoring one would be a lie. */
 static bool refuse_key(struct wl_reader *reader, const char *name, const char *why)
 {
@@ -543,5 +577,5 @@ bool wl_options_read(struct wl_reader *reader, int index, struct wl_options *out
     return read && read_policies(reader, index, out) && read_backends(reader, index, routed, out) &&
            read_clients(reader, index, out) && read_queue(reader, index, out) &&
            read_guards(reader, index, out) && read_health(reader, index, out) &&
-           read_seed(reader, index, &out->seed, &out->seeded);
+           read_log(reader, index, out) && read_seed(reader, index, &out->seed, &out->seeded);
 }

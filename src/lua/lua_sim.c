@@ -211,6 +211,8 @@ int wl_sim_open_engine(struct wl_engine *engine, struct wl_options *options, cha
     wl_sim_retain(sim);
     weir_host hooks = *weir_sim_hooks(engine->sim_host);
     if (options->seeded) hooks.seed = options->seed;
+    options->engine.log_to = NULL; /* what never happened is no news for the real world's log */
+    options->engine.slow_log_ns = 0;
     code = weir_open(&engine->handle, &options->engine, &hooks, weir_sim_driver(sim->handle), why);
     if (code == WEIR_OK) weir_sim_bind(engine->sim_host, engine->handle);
     return code;

@@ -137,6 +137,7 @@ struct wl_options { /* all that weir_open needs; strings live in the Lua table t
     uint64_t seed;
     uint64_t policy_slice_ns;
     double area_size; /* bytes */
+    int log_format;   /* 1: JSON */
     bool seeded;
     bool null; /* the Lua face's; here only for its type */
 };
@@ -257,6 +258,7 @@ int wl_listen_new(lua_State *L);   /* engine:listen(client, backend, channels, m
 int wl_listen_heard(lua_State *L); /* core.heard() -> the key of a listener that has news, or nil */
 int wl_engine_new(lua_State *L);   /* (options) -> engine | nil, why | nil, nil, failure */
 int wl_engine_check(lua_State *L);
+int wl_engine_reopen_logs(lua_State *L);
 void wl_engine_release(struct wl_engine *engine);
 void wl_engines_shut(struct wl_loop *loop);    /* closes all that are open */
 void wl_engine_drop(struct wl_engine *engine); /* closes, then releases; the loop's, for retired ones */

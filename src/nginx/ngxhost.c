@@ -198,6 +198,16 @@ static void on_timer(ngx_event_t *event)
     if (loan->engine != NULL) (void)weir_on_timer(loan->engine);
 }
 
+/* nginx puts its own time and process in front, and a line feed behind. A level that error_log does not let through costs
+ * nothing here; nor does nginx tell whether it could write. */
+static bool loan_log(void *ctx, weir_log_level level, const char *line, size_t length)
+{
+    static const ngx_uint_t levels[] = {NGX_LOG_NOTICE, NGX_LOG_WARN, NGX_LOG_ERR};
+    (void)ctx;
+    ngx_log_error(levels[level], host.log, 0, "weir: %*s", length, line);
+    return true;
+}
+
 /* nginx counts milliseconds from the moment the loop last woke, so a timer may fire early by what has passed since; the
  * engine then arms it again. An armed timer is taken out first: nginx leaves one alone that moves by less than 300 ms. */
 static void loan_arm(void *ctx, int64_t delay_ns)
@@ -236,7 +246,9 @@ int wn_host_lend(void *ctx, uint64_t seed, weir_host *hooks, void **out)
                          .wall_us = loan_wall_us,
                          .watch = loan_watch,
                          .arm = loan_arm,
-                         .seed = seed};
+                         .log = loan_log,
+                         .seed = seed,
+                         .scarce = "worker_connections of nginx"};
     *out = loan;
     return WEIR_OK;
 }

@@ -9,6 +9,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+enum { TEXT_KEPT_MAX = 1 << 16 };
+
 /* ---- flights and steps ---- */
 
 /* One place per statement, made before anything is sent, so that no answer can be dropped for want of it. */
@@ -137,15 +139,38 @@ static bool send_housekeeping(struct wr_link *link)
 
 /* ---- the caller's statements ---- */
 
+/* The statement with its call's traceparent as a comment, in the form of sqlcommenter: keys in order, values URL-encoded
+ * and quoted. There is one key, and a sound value has nothing to encode or to quote. NULL: to be sent as it is. The text
+ * lives until the next one is put together. */
+static const char *commented(struct wr_link *link, const char *sql, const char *traceparent)
+{
+    size_t place = 0;
+    if (traceparent == NULL || !wr_sql_comment_place(sql, &place)) return NULL;
+    wr_buffer_clear(&link->text);
+    wr_buffer_add(&link->text, sql, place);
+    wr_buffer_printf(&link->text, " /*traceparent='%s'*/", traceparent);
+    wr_buffer_add(&link->text, sql + place, strlen(sql + place));
+    return link->text.failed ? NULL : link->text.data;
+}
+
+/* libpq has copied it. */
+static void drop_great_text(struct wr_link *link)
+{
+    if (link->text.room > TEXT_KEPT_MAX) wr_buffer_release(&link->text);
+}
+
 /* One that stands alone gets no name: making room for it would put a DEALLOCATE into its transaction. Neither does one
- * with declared types: the book knows texts only, and the same text with other types is another statement. */
-static bool send_statement(struct wr_link *link, const weir_statement *given, bool alone)
+ * with declared types: the book knows texts only, and the same text with other types is another statement. Nor one with a
+ * comment of ours: with its trace's id in it each is a text that never comes again. */
+static bool send_statement(struct wr_link *link, const weir_statement *given, const char *traceparent,
+                           bool alone)
 {
     struct wr_statement *evicted = NULL, *named = NULL;
-    if (!alone && given->types == NULL)
+    const char *traced = commented(link, given->sql, traceparent);
+    if (!alone && given->types == NULL && traced == NULL)
         named = wr_statements_want(&link->statements, given->sql, link->segment, &evicted);
     struct wr_command command = {.kind = WR_STEP_STATEMENT,
-                                 .sql = given->sql,
+                                 .sql = traced != NULL ? traced : given->sql,
                                  .count = given->count,
                                  .values = given->values,
                                  .lengths = given->lengths,
@@ -153,13 +178,15 @@ static bool send_statement(struct wr_link *link, const weir_statement *given, bo
                                  .types = given->types};
     if (evicted != NULL && !send_deallocate(link, evicted)) return false;
     if (named != NULL ? named->may_dirty : wr_sql_may_dirty(given->sql)) link->writing->reply.dirty = true;
-    return named != NULL ? send_named(link, &command, named) : wr_link_send_unnamed(link, &command);
+    bool sent = named != NULL ? send_named(link, &command, named) : wr_link_send_unnamed(link, &command);
+    drop_great_text(link);
+    return sent;
 }
 
 static bool send_statements(struct wr_link *link, const struct wr_segment *segment, bool alone)
 {
     for (size_t i = 0; i < segment->count; i++) {
-        if (!send_statement(link, &segment->statements[i], alone)) return false;
+        if (!send_statement(link, &segment->statements[i], segment->traceparent, alone)) return false;
     }
     return true;
 }
@@ -357,12 +384,14 @@ static bool could_escape(const struct wr_segment *segment)
 }
 
 /* What is not yet sent waits in libpq's memory, without a bound: the next one waits for the socket. Nor does a cancel
- * under way tell whom it will hit. */
+ * under way tell whom it will hit. What libpq took in while it wrote is looked at first: where the server has hung up,
+ * another write would make libpq drop it, and with it answers to calls that ended well. */
 bool wr_link_has_room(const struct wr_link *link)
 {
     if (link->state == WR_LINK_IDLE) return true;
     return link->state == WR_LINK_RUNNING && link->writing->shared && !link->canceling &&
-           (link->watched & WEIR_WRITE) == 0 && wr_list_empty(&link->doomed);
+           (link->watched & WEIR_WRITE) == 0 && wr_list_empty(&link->doomed) &&
+           wr_list_empty(&link->unread) && !link->catching_up;
 }
 
 /* Where the segment would find itself. Behind others the state of the transaction is not known, nor need it be: none of

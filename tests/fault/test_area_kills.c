@@ -175,11 +175,9 @@ static void what_one_held_is_free_within_two_seconds(void **state)
     while (crowd_figure(&f->crowd, "connections", "in_flight") < (long)f->crowd.board->each) {
         harness_turn(&f->crowd.h, 1);
     }
-    while (crowd_sessions(&f->crowd) < (long)f->crowd.board->each) harness_turn(&f->crowd.h, 1);
+    wait_for_holders(f);
     crowd_kill(&f->crowd, 1);
-    server_exec(server,
-                "select pg_terminate_backend(pid) from pg_stat_activity"
-                " where usename = 'app_service' and query like '%pg_sleep(60)%'"); /* deaf to the death */
+    end_holders(f);
     assert_true(look_until(f, all_is_accounted_for, f, 2000));
     assert_int_equal(f->seen.abandoned, f->crowd.board->each);
     crowd_close(&f->crowd);

@@ -201,6 +201,27 @@ function TestPolicy:test_a_policy_with_a_mistake_is_refused_and_changes_nothing(
     nginx:stop()
 end
 
+function TestPolicy:test_another_name_needs_another_area_and_a_reload_says_so_before_any_worker_is_without()
+    local nginx = start()
+    local renamed = fixture.policy():gsub('name = "test"', 'name = "other"')
+    local _, said = nginx:request("POST", "/reload", {}, renamed)
+    lu.assertStrContains(said, "belongs to engine 'test', and this one is 'other'")
+    fixture.write(nginx.folder .. "/policy.lua", renamed)
+    local told, good = nginx:test()
+    lu.assertFalse(good)
+    lu.assertStrContains(told, "belongs to engine 'test', and this one is 'other'")
+    nginx:signal "HUP"
+    lu.assertTrue(fixture.eventually(function() return nginx:log():find "belongs to engine" ~= nil end))
+    for _ = 1, 10 do lu.assertEquals((nginx:get "/read"), 200) end
+    local path = nginx.folder .. "/nginx.conf"
+    fixture.write(path, (fixture.read(path):gsub("/area 16m", "/other 16m")))
+    nginx:signal "HUP"
+    lu.assertTrue(fixture.eventually(function() return nginx:children() == 2 and nginx:document "stats.json".name == "other" end))
+    for _ = 1, 10 do lu.assertEquals((nginx:get "/read"), 200) end
+    lu.assertEquals(nginx:alerts "belongs to engine", "")
+    nginx:stop()
+end
+
 function TestPolicy:test_a_worker_that_is_started_anew_follows_the_newest_policy()
     local nginx = start()
     local in_force = ("^policy %d is in force"):format(give(nginx, "timeout = 3,"))

@@ -526,7 +526,12 @@ void fake_init(struct fake *fake)
     fake->cancel_ns = FAKE_MS(3);
     fake->system_id = 42;
     fake->timeline = 1;
-    fake->host = (weir_host){fake, host_now, host_wall, host_watch, host_arm, NULL, 7};
+    fake->host = (weir_host){.ctx = fake,
+                             .now_ns = host_now,
+                             .wall_us = host_wall,
+                             .watch = host_watch,
+                             .arm = host_arm,
+                             .seed = 7};
 }
 
 void fake_options(weir_options *options)

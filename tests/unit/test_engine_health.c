@@ -2,6 +2,7 @@
 #include "support/fake_server.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -247,6 +248,47 @@ static void a_report_says_how_long_it_is_and_never_writes_past_its_end(void **st
     fake_close(&f->fake);
 }
 
+/* The number at place `index` of the list that follows `name`. */
+static double in_list(const char *name, int index)
+{
+    const char *at = strstr(report, name);
+    assert_non_null(at);
+    for (at += strlen(name); index > 0; index--, at++) {
+        at = strpbrk(at, ",]");
+        assert_int_equal(*at, ',');
+    }
+    return strtod(at, NULL);
+}
+
+/* How many calls took less than the edge at `index`, of the pool told of first; the edge must be near `edge_ms`. */
+static int below(struct fixture *f, int index, double edge_ms)
+{
+    weir_stats_json(f->fake.engine, report, sizeof report);
+    assert_true(fabs(in_list("\"edges_ms\":[", index) - edge_ms) < edge_ms / 1000);
+    return (int)in_list("\"below\":[", index);
+}
+
+static void two_readings_of_the_histogram_tell_how_long_calls_took_between_them(void **state)
+{
+    struct fixture *f = *state;
+    fake_open(&f->fake, &f->options);
+    one_call(f, "primary"); /* 3 ms: it had to connect */
+    assert_int_equal(below(f, 24, 2.097152), 0);
+    assert_int_equal(below(f, 28, 4.194304), 1);
+    one_call(f, "primary"); /* 1 ms */
+    f->fake.service_ns = FAKE_MS(15);
+    one_call(f, "primary");
+    assert_int_equal(below(f, 0, 0.032768), 0);
+    assert_int_equal(below(f, 19, 0.917504), 0);
+    assert_int_equal(below(f, 20, 1.048576), 1);
+    assert_int_equal(below(f, 28, 4.194304), 2);
+    assert_int_equal(below(f, 35, 14.680064), 2);
+    assert_int_equal(below(f, 36, 16.777216), 3);
+    assert_int_equal(below(f, 80, 34359.738), 3);
+    assert_non_null(strstr(report, "],\"count\":3}"));
+    fake_close(&f->fake);
+}
+
 static void without_memory_the_reports_are_empty_but_valid(void **state)
 {
     struct fixture *f = *state;
@@ -350,6 +392,7 @@ int main(void)
         cmocka_unit_test_setup(draining_is_reported_like_any_other_time, set_up),
         cmocka_unit_test_setup(what_a_hostile_server_sends_does_not_break_the_reports, set_up),
         cmocka_unit_test_setup(a_report_says_how_long_it_is_and_never_writes_past_its_end, set_up),
+        cmocka_unit_test_setup(two_readings_of_the_histogram_tell_how_long_calls_took_between_them, set_up),
         cmocka_unit_test_setup(without_memory_the_reports_are_empty_but_valid, set_up),
         cmocka_unit_test_setup(the_programs_own_checks_are_asked_for_and_told, set_up),
         cmocka_unit_test_setup(a_check_that_does_not_answer_is_not_asked_again_and_counts_as_failed, set_up),

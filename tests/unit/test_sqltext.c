@@ -189,6 +189,48 @@ static void some_statements_stand_alone(void **state)
         assert_false(wr_sql_stands_alone(company[i]));
 }
 
+static void a_comment_goes_ahead_of_the_end_and_only_where_there_is_none(void **state)
+{
+    static const struct {
+        const char *sql, *behind; /* NULL: nowhere */
+    } table[] = {
+        {"select 1", "select 1"},
+        {"select 1;", "select 1"},
+        {"select 1 ; \n", "select 1"},
+        {"select 1 ;; ", "select 1"},
+        {"select ';'", "select ';'"},
+        {"select \"a;\"", "select \"a;\""},
+        {"select $$;$$;", "select $$;$$"},
+        {"select '--'", "select '--'"},
+        {"select '/* x */'", "select '/* x */'"},
+        {"select \"--\"", "select \"--\""},
+        {"select $a$ -- $a$", "select $a$ -- $a$"},
+        {"select E'\\'--'", "select E'\\'--'"},
+        {"select E'a'\n'--'", "select E'a'\n'--'"},
+        {"select 4 - - 2", "select 4 - - 2"},
+        {"select 4 / 2 * 3", "select 4 / 2 * 3"},
+        {"select 1 -- x", NULL},
+        {"select 1 --", NULL},
+        {"select 1 -- x\n", NULL},
+        {"select 1; -- x", NULL},
+        {"-- x\nselect 1", NULL},
+        {"/*+ SeqScan(t) */ select 1", NULL},
+        {"select /**/ 1", NULL},
+        {"select 1 /* x */;", NULL},
+        {"select 1/*", NULL},
+        {"select E'a' -- x\n'b'", NULL},
+        {"select 'a' /* x */", NULL},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        size_t place = 0;
+        bool found = wr_sql_comment_place(table[i].sql, &place);
+        size_t wanted = table[i].behind == NULL ? 0 : strlen(table[i].behind);
+        if (found != (table[i].behind != NULL) || (found && place != wanted))
+            fail_msg("%s: %s, %zu", table[i].sql, found ? "there" : "nowhere", place);
+    }
+}
+
 /* Every prefix of every text, so that each way of being cut short is tried; a sanitizer watches. */
 static void no_text_however_cut_is_read_past_its_end(void **state)
 {
@@ -202,6 +244,8 @@ static void no_text_however_cut_is_read_past_its_end(void **state)
             wr_sql_classify(copy);
             wr_sql_may_dirty(copy);
             wr_sql_stands_alone(copy);
+            size_t place = 0;
+            if (wr_sql_comment_place(copy, &place)) assert_true(place <= length);
         }
     }
 }
@@ -213,6 +257,7 @@ int main(void)
         cmocka_unit_test(what_stays_in_the_session_is_suspected),
         cmocka_unit_test(what_ends_with_its_transaction_is_not),
         cmocka_unit_test(some_statements_stand_alone),
+        cmocka_unit_test(a_comment_goes_ahead_of_the_end_and_only_where_there_is_none),
         cmocka_unit_test(no_text_however_cut_is_read_past_its_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -45,7 +45,7 @@ local function evaluated(plan)
 end
 
 --- The policy for one run, a fresh copy: backends for the servers if it names none, clients if it has none.
--- It keeps no area: what a scenario does is nobody else's business.
+-- It keeps neither area nor log: what a scenario does is nobody else's business.
 function engines.policy(plan)
     local policy = copy(evaluated(plan))
     policy.backends = backends_of(policy.backends, plan)
@@ -53,7 +53,7 @@ function engines.policy(plan)
         service = { bypass_rls = true, max = 10 },
         anon = { role = "web_anon", max = 10 },
     }
-    policy.area = nil
+    policy.area, policy.log, policy.slow_log = nil, nil, nil
     return policy
 end
 
