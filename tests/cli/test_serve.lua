@@ -206,6 +206,19 @@ function TestSignals.test_sighup_takes_a_new_policy_and_counters_go_on()
     lu.assertStrContains(server:said(), "policy 1 is in force")
 end
 
+function TestSignals.test_all_processes_on_an_area_follow_a_new_policy()
+    local folder = serving.folder()
+    local other = serving.serve(policy(), "--area " .. folder .. "/shared.area")
+    serve(policy(), "--area " .. folder .. "/shared.area")
+    serving.write(server.policy, policy "health = { checks = { new = function() return true end } }")
+    server:signal "HUP"
+    serving.wait(function() return select(3, other:get "/health"):find('"new":', 1, true) end, "the new check")
+    serving.wait(function() return other:said():find "policy 1 is in force" end, "that it is told")
+    other:stop()
+    stop()
+    os.execute("rm -rf " .. serving.quote(folder))
+end
+
 function TestSignals.test_a_mistake_is_told_and_the_old_policy_stays()
     serve(policy "health = { checks = { old = function() return true end } }")
     for text, sentence in pairs {
