@@ -53,6 +53,23 @@ function TestDocuments.test_accept_chooses_the_form()
     lu.assertEquals(headers["content-type"], "application/health+json")
 end
 
+function TestDocuments.test_metrics_tell_of_the_process_too_and_promtool_has_nothing_to_say()
+    serve(policy())
+    local _, _, body = server:get "/metrics"
+    lu.assertTrue(tonumber(body:match "\nprocess_resident_memory_bytes (%d+)\n") > 1000000)
+    lu.assertTrue(tonumber(body:match "\nprocess_open_fds (%d+)\n") > 5)
+    lu.assertAlmostEquals(tonumber(body:match "\nprocess_start_time_seconds (%S+)\n"), os.time(), 60)
+    local path = serving.write(os.tmpname(), body)
+    local pipe = io.popen("promtool check metrics <" .. path .. " 2>&1; echo $?")
+    lu.assertEquals(pipe:read "a", "0\n")
+    pipe:close()
+    os.remove(path)
+    _, _, body = server:get("/metrics", { Accept = "application/openmetrics-text" })
+    lu.assertStrContains(body, "# UNIT process_cpu_seconds seconds\nprocess_cpu_seconds_total ")
+    lu.assertEquals(body:sub(-6), "# EOF\n")
+    lu.assertEquals(select(2, body:gsub("# EOF", "")), 1)
+end
+
 function TestDocuments.test_a_dead_database_is_unhealthy_and_ready()
     serve(policy())
     serving.wait(function() return server:get "/health" == 503 end, "an unhealthy engine")
