@@ -62,6 +62,7 @@ local homes = { -- whose header it is, where it may be included, and where one l
     { header = "microhttpd%.h", home = { "src/cli/" }, scope = { "" } },
     { header = "luaj?i?t?%.h", home = { "src/lua/", "src/cli/", "src/nginx/ngxlua" }, scope = { "src", "include" } },
     { header = "ngx_[%w_]+%.h", home = { "src/nginx/" }, scope = { "" } },
+    { header = "curses%.h", home = { "src/cli/screen" }, scope = { "src", "include" } },
     { header = "lauxlib%.h", home = { "src/lua/", "src/cli/", "src/nginx/ngxlua" }, scope = { "src", "include" } },
     { header = "lualib%.h", home = { "src/lua/", "src/cli/", "src/nginx/ngxlua" }, scope = { "src", "include" } },
 }

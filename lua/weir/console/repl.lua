@@ -3,7 +3,7 @@
 local db = require "weir.db"
 local errors = require "weir.errors"
 local policyfile = require "weir.policyfile"
-local session = require "weir.console.session"
+local session = require "weir.console.dialogue"
 local view = require "weir.view"
 
 local repl = {}
