@@ -59,20 +59,13 @@ static uint64_t uptime(const weir_area *area)
     return area->now_ns > opened && opened != 0 ? area->now_ns - opened : 0;
 }
 
-/* Of an engine's own the meters begin with it: its host's clock says when, and the area's would not, in a simulation. */
-static uint64_t created(const weir_area *area)
-{
-    bool shared = area->engine == NULL || wr_area_is_shared(area->area);
-    return shared ? wr_area_created_us(area->area) : area->engine->opened_wall_us;
-}
-
 void weir_read_engine(weir_area *area, weir_engine_figures *out)
 {
     const struct wr_household *all = &area->household;
     wr_sight_look(area);
     *out = (weir_engine_figures){
         .name = wr_area_name(area->area),
-        .created_us = created(area),
+        .created_us = wr_sight_created_us(area),
         .now_us = area->now_us,
         .uptime_ns = uptime(area),
         .health = wr_assess(area),
