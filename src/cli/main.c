@@ -11,6 +11,7 @@
 
 static const struct cli_command *const commands[] = {
     &cli_command_run,    /* scripts */
+    &cli_command_repl,   /* by hand */
     &cli_command_serve,  /* for monitoring */
     &cli_command_doctor, /* before and after */
     &cli_command_test,
