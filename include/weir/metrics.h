@@ -59,6 +59,18 @@ typedef struct weir_backend_figures {
 /* False: out of range. Index 0 looks anew, the others belong to that look. */
 bool weir_read_backend(weir_area *area, size_t index, weir_backend_figures *out);
 
+typedef struct weir_check_figures { /* a health check of the program's own */
+    const char *name;
+    bool critical;
+    bool known, ok;      /* known: it has answered, or not in time */
+    uint64_t elapsed_ns; /* that the last answer took */
+    uint64_t at_us;      /* wall clock, of the last answer; 0 if not known */
+    const char *message; /* why it is not ok, "" otherwise; as long as a backend's */
+} weir_check_figures;
+
+/* As weir_read_backend. */
+bool weir_read_check(weir_area *area, size_t index, weir_check_figures *out);
+
 /* ---- pools and labels ------------------------------------------------------------------------------------------ */
 
 /* Why an attempt failed, by number: "serialization", "connection", "constraint", "timeout", ...; "?" out of range. */
@@ -96,7 +108,8 @@ typedef struct weir_pool_figures {
     double budget_level, budget_cap;
     weir_breaker_snapshot breaker;
 
-    weir_histogram duration, wait, connect; /* whole calls, waiting for a connection, connecting */
+    /* whole calls; waiting for a connection; connecting; having one, from its lease until it is given back */
+    weir_histogram duration, wait, connect, hold;
 } weir_pool_figures;
 
 bool weir_read_pool(weir_area *area, size_t index,
@@ -111,6 +124,19 @@ typedef struct weir_label_figures { /* one label in one pool */
 
 /* label: 0 .. weir_engine_figures.labels - 1. False: out of range, or no call of that label has ended in that pool. */
 bool weir_read_label(weir_area *area, size_t pool, uint32_t label, weir_label_figures *out);
+
+/* ---- calls that somebody traces ---------------------------------------------------------------------------------- */
+
+typedef struct weir_traced_call {
+    uint32_t pool, label; /* by number, as above */
+    uint64_t duration_ns;
+    uint64_t ended_us; /* wall clock */
+    char trace_id[33]; /* 32 hexadecimal digits, out of the call's traceparent */
+} weir_traced_call;
+
+/* Of the last 128 calls that the flight recorder holds, those with a sound traceparent: newest first, at most `most`. Returns
+ * how many. */
+size_t weir_read_traced(weir_area *area, weir_traced_call *out, size_t most);
 
 /* ---- room ------------------------------------------------------------------------------------------------------ */
 

@@ -23,7 +23,8 @@ typedef struct weir_page {
  *                  that draft, and `status` then says pass, warn or fail
  *   /livez         200 as long as somebody answers
  *   /readyz        200; 503 while draining, or when a backend marked critical does not answer
- *   /metrics       Prometheus text 0.0.4; OpenMetrics 1.0.0 if Accept prefers application/openmetrics-text
+ *   /metrics       Prometheus text 0.0.4; OpenMetrics 1.0.0 if Accept prefers application/openmetrics-text;
+ *                  with ?set=otel under the names of OpenTelemetry's conventions
  *   /stats.json, /calls.json?most=N (100), /events.json?after=N (0)   as weir_stats_json and its sisters give them
  *   /              the page, which asks for the three above by relative URL once a second, unless
  *                  there is a stream of events at /events (as `weir serve` has)

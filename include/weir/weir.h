@@ -44,10 +44,14 @@ typedef struct weir_host {
                                                           * from inside this call */
     void *(*resize)(void *ctx, void *old, size_t size); /* realloc; size 0 frees. NULL: libc's */
     uint64_t seed;                                      /* of all jitter; the same seed, the same delays */
-    /* Where the log goes if weir_options.log_to names nothing: one line at a time, without a line feed, of less than 2 KiB,
-     * ended by a NUL that is not counted. False: the line is lost, which the log itself will tell later on. It must not
-     * call the engine. NULL: no log. */
-    bool (*log)(void *ctx, weir_log_level level, const char *line, size_t length);
+    const char *
+        scarce; /* what each watched descriptor takes one of, for the message when watch() has none left, such as
+                         * "worker_connections of nginx"; NULL: "descriptors". Outlives the engine */
+    /* Where the log goes if weir_options.log_to names nothing: a line at a time, without a line feed, of less than 2 KiB,
+     * ended by a NUL that is not counted. False: the line is lost, which the log tells later on. It must not call the
+     * engine. NULL: no log. Weir's own host leaves both alone: copy its hooks and set them. */
+    bool (*log)(void *log_ctx, weir_log_level level, const char *line, size_t length);
+    void *log_ctx;
 } weir_host;
 
 /* The loop reports here. All completions run inside these two and nowhere else; they must not be called from a

@@ -79,6 +79,18 @@ function db.is(value)
     return getmetatable(value) == Db
 end
 
+--- The open engine of this program, if there is just one.
+function db.only()
+    local found
+    for _, engine in pairs(open) do
+        if not engine.core:closed() then
+            if found then return nil end
+            found = engine
+        end
+    end
+    return found
+end
+
 --- Puts the engine of `other` into `self`, and the other way round, with all that belongs to an engine.
 -- Handles are of a table and not of an engine, so those of `self` go on with what `other` had.
 function db.exchange(self, other)
@@ -162,6 +174,14 @@ function Db:with_service(context, fn, options)
 end
 
 -- ---- seeing -----------------------------------------------------------------------------------------------
+
+--- What an operator sees and steers of this engine; see weir.attach.
+function Db:view()
+    require "weir.hindsight"
+    require "weir.orders"
+    require "weir.pgbouncer"
+    return require("weir.view").of(self.core)
+end
 
 local function document(text, why)
     if not text then errors.misuse(why) end

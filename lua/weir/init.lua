@@ -47,6 +47,15 @@ return {
     rate = guard.rate,
     guard = guard.guard,
     sim = sim,
+    attach = function(path)
+        require "weir.hindsight"
+        require "weir.orders"
+        require "weir.pgbouncer"
+        return require("weir.view").attach(path)
+    end,
+    repl = function(options)
+        return require("weir.console.repl").open(options)
+    end,
     explain = late "weir.explain",
     lint = late "weir.lint",
 

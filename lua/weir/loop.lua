@@ -95,6 +95,9 @@ local function turn_until(done, subject)
     if not ok then error(err, 0) end
 end
 
+--- Turns the loop until done(subject), for whoever is no task: tasks must wait instead.
+loop.turn_until = turn_until
+
 local function has_answer(call)
     return not call:waiting()
 end
@@ -503,7 +506,7 @@ function loop.apart(fn, ...)
     local outside = exchange()
     local came_from = loop.enter_virtual()
     turn_max = APART_TURN_MAX
-    local results = compat.pack(pcall(fn, ...))
+    local results = compat.pack((came_from and came_from.apart or pcall)(fn, ...))
     turn_max = TURN_MAX
     loop.leave_virtual(came_from)
     exchange(outside)

@@ -220,6 +220,9 @@ end
 
 nginx.Task = Task
 
+--- pcall for what must not let nginx's loop turn meanwhile, such as a simulation.
+nginx.apart = ngx_core.apart
+
 -- ---- running a whole program ------------------------------------------------------------------------------
 
 local function with_traceback(err)
@@ -258,8 +261,9 @@ local function run_due(premature, key, index)
 end
 
 local function serve_checks(premature)
-    if premature then return end
+    if premature or daemon.serving then return end
     daemon.gate = new_gate()
+    daemon.serving = true
     while not ngx_core.exiting() do
         local due = daemon.due
         daemon.due = {}
@@ -270,14 +274,18 @@ local function serve_checks(premature)
         if #daemon.due == 0 then daemon.gate:pass(FOREVER) end
     end
     daemon.gate:drop()
-    daemon.gate = nil
+    daemon.gate, daemon.serving = nil, nil
 end
 
---- Called where a timer can be made; does nothing from the second time on.
+local ASK_AGAIN = 1 -- seconds: nginx drops a timer that falls due while it has no connections left
+
+--- Called where a timer can be made; does nothing once the handler runs.
 function nginx.start_daemon()
-    if daemon.started or not ngx_core.lasting() then return end
+    if daemon.serving or not ngx_core.lasting() then return end
+    local now = core.now()
+    if daemon.asked and now - daemon.asked < ASK_AGAIN then return end
     local ok, started = pcall(ngx.timer.at, 0, serve_checks)
-    daemon.started = ok and started and true or nil
+    daemon.asked = ok and started and now or nil
 end
 
 --- Fetches all the news there is; runs outside of requests, whenever C says so.

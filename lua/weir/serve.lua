@@ -130,6 +130,7 @@ end
 
 -- Reads the file again. All processes on the area are told of it.
 function Serving:reload()
+    if self.attached then return end
     if self.scripted then
         return complain("%s opens its engine itself and is not read again; restart instead", self.name)
     end
@@ -155,7 +156,9 @@ end
 
 -- ---- serving ----------------------------------------------------------------------------------------------
 
-function Serving:engine_handle()
+-- What is shown, and what is wrong with it.
+function Serving:shown()
+    if self.attached then return self.attached, self.trouble end
     local engine = self.db and self.db.core
     if engine and not engine:closed() then return engine:handle() end
     return nil, self.db and "the engine is closed" or "starting"
@@ -164,9 +167,24 @@ end
 function Serving:turn()
     local server = self.server
     while self.server do
-        local wait = server:run(self:engine_handle())
+        local wait = server:run(self:shown())
         if self.db and not self.ending then self:follow() end
         poll.poll(server, "r", math.min(wait or 1, 1))
+    end
+end
+
+-- Looks once a second what is at the path, and tells when that changes.
+function Serving:look()
+    local trouble = self.attached:look()
+    if self.ending then trouble = "draining" end
+    if trouble ~= self.trouble then complain("%s", trouble or "all is well at " .. self.options.area) end
+    self.trouble = trouble
+end
+
+function Serving:keep_looking()
+    while true do
+        loop.sleep(1)
+        self:look()
     end
 end
 
@@ -186,6 +204,11 @@ end
 function Serving:drain()
     local till = loop.now() + self.options.linger
     self.ending = true
+    if self.attached then
+        self:look()
+        while loop.now() < till do loop.sleep(0.02) end
+        return
+    end
     if not self.db.core:closed() then self.db.core:drain(self.options.drain) end
     while loop.now() < till or not (self.db.core:closed() or self.db.core:drained()) do loop.sleep(0.02) end
 end
@@ -195,21 +218,38 @@ function Serving:finish()
     local till = loop.now() + 1
     self.server:quiesce()
     while self.server:connections() > 0 and loop.now() < till do
-        self.server:run(self:engine_handle())
+        self.server:run(self:shown())
         loop.sleep(0.02)
     end
 end
 
-function Serving:run()
-    local fd = self.host.signals()
+-- Without a policy: what others keep in their area.
+function Serving:attach()
+    self.attached = self.host.attach(self.options.area)
+    self:look()
+    loop.spawn_daemon(self.keep_looking, self)
+    say(("area %s on %s"):format(self.options.area, (self.server:address())))
+end
+
+function Serving:open()
     local ok, why = self:start()
     if not ok then
         complain("%s", why)
+        return false
+    end
+    local area = self.area and ", area " .. self.area or ""
+    say(("%s on %s%s"):format(self.db:stats().name, (self.server:address()), area))
+    return true
+end
+
+function Serving:run()
+    local fd = self.host.signals()
+    if not self.options.policy then
+        self:attach()
+    elseif not self:open() then
         return 1
     end
     loop.spawn_daemon(self.turn, self)
-    local area = self.area and ", area " .. self.area or ""
-    say(("%s on %s%s"):format(self.db:stats().name, (self.server:address()), area))
     self:heed_signals(fd)
     self:drain()
     self:finish()
@@ -220,11 +260,12 @@ function Serving:close()
     local server = self.server
     self.server = nil
     server:close()
+    if self.attached then self.attached:close() end
     if self.db then self.db:close() end
     os.remove(self.private_area)
 end
 
--- ---- the command --------------------------------------------------------------------------------------------
+-- ---- the command ------------------------------------------------------------------------------------------
 
 local function serve_with(host, options)
     local token, why = read_token(options.token_file)

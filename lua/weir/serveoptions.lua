@@ -36,7 +36,7 @@ end
 
 local function judge(options)
     if not options.listen then return nil, "--listen ADDRESS is missing" end
-    if not options.policy then return nil, "POLICY.lua is missing" end
+    if not options.policy and not options.area then return nil, "POLICY.lua is missing, or --area PATH" end
     return options
 end
 

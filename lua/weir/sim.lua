@@ -178,10 +178,16 @@ local function run_inside(self, fn, ...)
     end, ...))
 end
 
+-- Inside nginx a simulation runs in a coroutine that belongs to no request: ngx.sleep and its like then say so.
+local function explained(err)
+    if core.host ~= "nginx" or type(err) ~= "string" then return err end
+    return (err:gsub("no request found", "%0: a simulation belongs to none, and may not wait for nginx", 1))
+end
+
 local function conclude(results)
     if not results[1] then
         if results[2] == nil then error("weir.sim: a task failed and nobody joined it; see above", 0) end
-        error(results[2], 0)
+        error(explained(results[2]), 0)
     end
     return compat.unpack(results, 2, results.n)
 end

@@ -127,7 +127,7 @@ int wr_area_attach(struct wr_area **out, const char *path, char *why)
 
 /* ---- how it stands --------------------------------------------------------------------------------------------- */
 
-static bool anybody_lives(const struct wr_area *area)
+bool wr_area_is_worked_on(const struct wr_area *area)
 {
     for (uint32_t worker = 1; worker <= wr_slots_used(area); worker++) {
         if (wr_area_worker_alive(area, worker)) return true;
@@ -170,7 +170,7 @@ enum wr_sight wr_area_sight(const struct wr_area *area, char *why)
     if (there && !same)
         return say(WR_SIGHT_REPLACED, why, area,
                    "has been replaced by another one: attach again to see that");
-    if (area->attached && !anybody_lives(area))
+    if (area->attached && !wr_area_is_worked_on(area))
         return say(WR_SIGHT_DESERTED, why, area, "has no worker that lives: what it shows is what they left");
     return say(WR_SIGHT_LIVE, why, area, "");
 }

@@ -80,11 +80,13 @@ static void carry_counters(struct wr_pool_meter *meter, const struct wr_area *fr
 static void carry_pool_meter(struct wr_area *to, const struct wr_area *from, uint32_t pool)
 {
     struct wr_pool_meter *meter = wr_meter_pool(to, pool);
-    struct wr_histogram_fine *histograms[] = {
-        [WR_H_DURATION] = &meter->duration, [WR_H_WAIT] = &meter->wait, [WR_H_CONNECT] = &meter->connect};
+    struct wr_histogram_fine *histograms[] = {[WR_H_DURATION] = &meter->duration,
+                                              [WR_H_WAIT] = &meter->wait,
+                                              [WR_H_CONNECT] = &meter->connect,
+                                              [WR_H_HOLD] = &meter->hold};
     struct wr_histogram_view *view = malloc(sizeof *view);
     carry_counters(meter, from, pool);
-    for (int i = 0; i < 3 && view != NULL; i++) {
+    for (int i = 0; i < WR_POOL_HISTOGRAMS && view != NULL; i++) {
         wr_meter_histogram(from, pool, (enum wr_pool_histogram)i, view);
         carry_fine(histograms[i], view);
     }

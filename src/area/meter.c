@@ -115,7 +115,9 @@ static const struct wr_histogram_fine *histogram_of(const struct wr_pool_meter *
         return &meter->wait;
     case WR_H_CONNECT:
         return &meter->connect;
-    case WR_H_DURATION:
+    case WR_H_HOLD:
+        return &meter->hold;
+    default: /* WR_H_DURATION */
         break;
     }
     return &meter->duration;

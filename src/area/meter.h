@@ -70,7 +70,7 @@ struct wr_pool_meter {
     _Atomic uint64_t failed[WR_REASONS],
         repeated[WR_REASONS]; /* attempts; those of them that another one followed */
     _Atomic int64_t gauge[WR_GAUGES];
-    struct wr_histogram_fine duration, wait, connect;
+    struct wr_histogram_fine duration, wait, connect, hold;
 };
 
 struct wr_series_meter { /* per pool and label */
@@ -104,7 +104,7 @@ void wr_meter_reasons(const struct wr_area *area, uint32_t pool, uint64_t failed
                       uint64_t repeated[WR_REASONS]);
 int64_t wr_meter_gauge(const struct wr_area *area, uint32_t pool,
                        enum wr_gauge gauge); /* live workers only */
-enum wr_pool_histogram { WR_H_DURATION, WR_H_WAIT, WR_H_CONNECT };
+enum wr_pool_histogram { WR_H_DURATION, WR_H_WAIT, WR_H_CONNECT, WR_H_HOLD, WR_POOL_HISTOGRAMS };
 void wr_meter_histogram(const struct wr_area *area, uint32_t pool, enum wr_pool_histogram which,
                         struct wr_histogram_view *view);
 struct wr_series_sum {

@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 enum {
-    WR_AREA_LAYOUT = 8,          /* bumped whenever any struct in the area changes */
+    WR_AREA_LAYOUT = 9,          /* bumped whenever any struct in the area changes */
     WR_AREA_PATH_MAX = 4096 - 4, /* with NUL; its draft has `.new` behind it */
     WR_NAME_MAX = 64,            /* pools, objects, areas, with NUL */
     WR_LABEL_MAX = 96            /* labels, with NUL */
@@ -82,6 +82,7 @@ int wr_area_check_name(const char *path, const char *name, char *why);
 int wr_area_attach(struct wr_area **out, const char *path, char *why);
 bool wr_area_is_writable(const struct wr_area *area);
 enum wr_sight { WR_SIGHT_LIVE = 0, WR_SIGHT_DESERTED, WR_SIGHT_REPLACED, WR_SIGHT_GONE, WR_SIGHT_DAMAGED };
+bool wr_area_is_worked_on(const struct wr_area *area); /* some worker lives */
 enum wr_sight wr_area_sight(const struct wr_area *area, char *why);
 
 /* Gives the slot back (its gauges go to zero, its meters stay) and unmaps. Accepts NULL. */

@@ -18,6 +18,7 @@ struct cli_command {
 };
 
 extern const struct cli_command cli_command_run;
+extern const struct cli_command cli_command_repl;
 extern const struct cli_command cli_command_serve;
 extern const struct cli_command cli_command_test;
 extern const struct cli_command cli_command_doctor;
@@ -60,6 +61,15 @@ void cli_interrupt_install(lua_State *L);
 /* The signal that came, 0 if none. SIGPIPE: standard output was closed by its reader. */
 int cli_interrupt_signal(void);
 
+/* While the console is on, SIGINT is for what it evaluates: `L` turns the loop, and is never interrupted. */
+void cli_interrupt_console(lua_State *L, bool on);
+
+/* The coroutine that SIGINT is to end, with all that it calls; NULL: none. */
+void cli_interrupt_evaluating(lua_State *co);
+
+/* True once for a SIGINT that came while something else ran, or nothing did: who waits is to be cancelled. */
+bool cli_interrupt_take(void);
+
 /* Standard output has no reader any more: does not return. The first time it raises "interrupted", so that
  * the script ends in order; if the script goes on writing all the same, the process ends at once. */
 _Noreturn void cli_interrupt_no_reader(lua_State *L);
@@ -75,6 +85,11 @@ bool cli_interrupt_in_lua_thread(int number);
 
 /* From a handler: the Lua code that runs comes to on_hook at its next instruction. */
 void cli_interrupt_hook_running(void);
+
+/* ---- the line editor (terminal.c) ------------------------------------------------------------------------- */
+
+/* For Lua: the module weir.terminal. */
+int cli_terminal_open(lua_State *L);
 
 /* ---- a limit of real time (watchdog.c) ----------------------------------------------------------------- */
 

@@ -2,6 +2,7 @@
  * is what it needs of the system: signals that can be waited for, and the server as an object. */
 #include "cli.h"
 #include "httpd.h"
+#include "servedarea.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,9 +16,11 @@
 #include <lauxlib.h>
 
 static const char help[] =
-    "usage: weir serve POLICY.lua --listen ADDRESS [OPTIONS]\n\n"
+    "usage: weir serve POLICY.lua --listen ADDRESS [OPTIONS]\n"
+    "       weir serve --area PATH --listen ADDRESS [OPTIONS]\n\n"
     "Opens the engine of POLICY.lua and serves its health, metrics and a live page over HTTP; health checks\n"
-    "run meanwhile. Nothing that is served changes anything.\n\n"
+    "run meanwhile. Without POLICY.lua it serves what other processes keep in the area at PATH, and follows\n"
+    "it when it is replaced. Nothing that is served changes anything.\n\n"
     "  POLICY.lua          Lua 5.4 that returns the options of weir.open, or an engine that it has opened:\n"
     "                      then what it has started with weir.spawn runs, too\n"
     "  --listen ADDRESS    PORT or :PORT (on the loopback), HOST:PORT, [IPv6]:PORT, or unix:PATH; with port\n"
@@ -135,12 +138,18 @@ static int server_getfd(lua_State *L)
     return 1;
 }
 
-/* server:run(engine's handle or nil, reason) -> within how many seconds again; nil: when the descriptor is readable */
+/* What is shown: of an engine's handle, or an area that is attached. */
+static weir_area *area_at(lua_State *L, int index)
+{
+    if (lua_islightuserdata(L, index)) return weir_engine_area(lua_touserdata(L, index));
+    return cli_served_area(L, index);
+}
+
+/* server:run(what, trouble or nil) -> within how many seconds again; nil: when the descriptor is readable */
 static int server_run(lua_State *L)
 {
     struct server *server = check_server(L);
-    double seconds =
-        cli_httpd_run(server->httpd, lua_touserdata(L, 2), luaL_optstring(L, 3, "nothing to show"));
+    double seconds = cli_httpd_run(server->httpd, area_at(L, 2), luaL_optstring(L, 3, NULL));
     if (seconds < 0) return 0;
     lua_pushnumber(L, seconds);
     return 1;
@@ -199,11 +208,8 @@ static int process_number(lua_State *L)
 static int call_main(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"listen", server_listen},
-        {"signals", watch_signals},
-        {"signal", next_signal},
-        {"process", process_number},
-        {NULL, NULL},
+        {"listen", server_listen},   {"signals", watch_signals},    {"signal", next_signal},
+        {"process", process_number}, {"attach", cli_served_attach}, {NULL, NULL},
     };
     int argc = (int)lua_tointeger(L, 1);
     char **argv = lua_touserdata(L, 2);

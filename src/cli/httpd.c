@@ -3,7 +3,7 @@
  * are used up, and who may ask for what. */
 #include "httpinside.h"
 
-#include "weir/area.h"
+#include "weir/metrics.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -160,16 +160,10 @@ static const char *header_of(const struct http_client *client, const char *name)
     return MHD_lookup_connection_value(client->connection, MHD_HEADER_KIND, name);
 }
 
-static bool path_is(const char *target, const char *path)
-{
-    size_t length = strlen(path);
-    return strncmp(target, path, length) == 0 && (target[length] == '\0' || target[length] == '?');
-}
-
 static bool may_ask(const struct http_client *client)
 {
     if (client->httpd->token == NULL) return true;
-    if (path_is(client->target, "/livez") || path_is(client->target, "/readyz")) return true;
+    if (http_path_is(client->target, "/livez") || http_path_is(client->target, "/readyz")) return true;
     return cli_token_fits(client->httpd->token, header_of(client, MHD_HTTP_HEADER_AUTHORIZATION));
 }
 
@@ -178,7 +172,7 @@ static enum MHD_Result answer(struct http_client *client)
     if (client->target[0] == '\0')
         return http_answer_text(client, MHD_HTTP_URI_TOO_LONG, "the address is too long\n");
     if (!may_ask(client)) return http_answer_text(client, MHD_HTTP_UNAUTHORIZED, "a token is needed\n");
-    if (path_is(client->target, "/events"))
+    if (http_path_is(client->target, "/events"))
         return http_stream_open(client, header_of(client, "Last-Event-ID"));
     const char *accept = header_of(client, MHD_HTTP_HEADER_ACCEPT);
     return http_answer_document(client, accept != NULL && strlen(accept) < HTTP_ACCEPT_MAX ? accept : NULL);
@@ -205,31 +199,6 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     return MHD_YES;
 }
 
-/* ---- what is shown ------------------------------------------------------------------------------------------------- */
-
-static bool give_reason(const struct cli_httpd *httpd, const char *path, weir_page *page)
-{
-    static char body[CLI_WHY_MAX + 64];
-    bool live = path_is(path, "/livez"), health = path_is(path, "/health");
-    if (live) (void)snprintf(body, sizeof body, "alive\n");
-    /* The sentence is ours and has nothing in it that JSON would escape. */
-    else if (health)
-        (void)snprintf(body, sizeof body, "{\"status\":\"unhealthy\",\"reason\":\"%s\"}", httpd->reason);
-    else
-        (void)snprintf(body, sizeof body, "%s\n", httpd->reason);
-    *page = (weir_page){.http = live ? 200 : 503,
-                        .type = health ? "application/json" : "text/plain; charset=utf-8",
-                        .body = body,
-                        .length = strlen(body)};
-    return true;
-}
-
-bool http_page(struct cli_httpd *httpd, const char *path, const char *accept, weir_page *page)
-{
-    if (httpd->engine == NULL) return give_reason(httpd, path, page);
-    return weir_page_get(weir_engine_area(httpd->engine), path, accept, page);
-}
-
 /* ---- the daemon ------------------------------------------------------------------------------------------------------ */
 
 static void say_nothing(void *cls, const char *format, va_list arguments)
@@ -251,7 +220,6 @@ struct cli_httpd *cli_httpd_start(const struct cli_address *address, const char 
     TAILQ_INIT(&httpd->clients);
     LIST_INIT(&httpd->streams);
     httpd->answers.filled_ns = httpd->ticked_ns = cli_now_ns();
-    httpd->reason = "starting";
     httpd->daemon =
         MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
                          on_request, httpd, MHD_OPTION_EXTERNAL_LOGGER, say_nothing, NULL,
@@ -293,10 +261,30 @@ static double patience(const struct cli_httpd *httpd)
     return wait;
 }
 
-double cli_httpd_run(struct cli_httpd *httpd, weir_engine *engine, const char *reason)
+/* Since when an area counts tells whether it is another one: a policy that is read again opens a new engine on the old area,
+ * and its log goes on. */
+static void change(struct cli_httpd *httpd, weir_area *area)
 {
-    httpd->engine = engine;
-    httpd->reason = reason;
+    weir_engine_figures figures;
+    httpd->shown = area;
+    if (area == NULL) return;
+    weir_read_engine(area, &figures);
+    if (figures.created_us != httpd->created_us) httpd->told = 0;
+    httpd->created_us = figures.created_us;
+}
+
+static void show(struct cli_httpd *httpd, weir_area *area, const char *trouble)
+{
+    bool same = area == httpd->shown && (trouble != NULL) == (httpd->trouble != NULL);
+    if (!same) http_answers_forget(httpd);
+    if (area != httpd->shown) change(httpd, area);
+    httpd->area = area;
+    httpd->trouble = trouble;
+}
+
+double cli_httpd_run(struct cli_httpd *httpd, weir_area *area, const char *trouble)
+{
+    show(httpd, area, trouble);
     (void)MHD_run(httpd->daemon);
     uint64_t now = cli_now_ns();
     if (now - httpd->ticked_ns >= TICK_NS) {
@@ -305,7 +293,7 @@ double cli_httpd_run(struct cli_httpd *httpd, weir_engine *engine, const char *r
         http_streams_tick(httpd, now);
         (void)MHD_run(httpd->daemon);
     }
-    httpd->engine = NULL;
+    httpd->area = NULL;
     return patience(httpd);
 }
 

@@ -45,9 +45,10 @@ void cli_httpd_stop(struct cli_httpd *httpd); /* accepts NULL */
 /* Readable when cli_httpd_run has something to do. */
 int cli_httpd_fd(const struct cli_httpd *httpd);
 
-/* Does what there is to do and returns within how many seconds it wants to be called again; < 0: no hurry. `engine` is
- * what is shown, until this returns; NULL: nothing, and every document but /livez is 503 with the sentence `reason`. */
-double cli_httpd_run(struct cli_httpd *httpd, weir_engine *engine, const char *reason);
+/* Does what there is to do and returns within how many seconds it wants to be called again; < 0: no hurry. `area` is what is
+ * shown, until this returns; NULL: nothing, and every document but /livez is 503. trouble: a sentence that /health and
+ * /readyz tell, with 503; NULL: none. */
+double cli_httpd_run(struct cli_httpd *httpd, weir_area *area, const char *trouble);
 
 /* No new connections from now on; streams end. */
 void cli_httpd_quiesce(struct cli_httpd *httpd);

@@ -90,9 +90,11 @@ void http_streams_wake(struct cli_httpd *httpd);
 struct cli_httpd {
     struct MHD_Daemon *daemon;
     int fd;
-    char *token;         /* NULL: anybody may ask */
-    weir_engine *engine; /* what is shown; NULL outside of cli_httpd_run, or if there is none */
-    const char *reason;
+    char *token;            /* NULL: anybody may ask */
+    weir_area *area;        /* what is shown; NULL outside of cli_httpd_run, or if there is none */
+    const char *trouble;    /* what /health has to tell; NULL: nothing */
+    const weir_area *shown; /* what was shown last, to be compared only */
+    uint64_t created_us;    /* since when what was shown last counts */
     struct http_clients clients;
     size_t client_count;
     struct http_answers answers;
@@ -103,6 +105,10 @@ struct cli_httpd {
     bool closing;
 };
 
+/* ---- what is shown (httppage.c) -------------------------------------------------------------------------------------- */
+
+const char *http_trouble(const struct cli_httpd *httpd); /* a sentence, whether there is trouble or not */
+bool http_path_is(const char *target, const char *path); /* whatever query the target has */
 /* The document of that path, as weir_page_get gives it. False: there is none. */
 bool http_page(struct cli_httpd *httpd, const char *path, const char *accept, weir_page *page);
 

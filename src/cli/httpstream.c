@@ -76,7 +76,7 @@ static struct cli_text *make_state(struct cli_httpd *httpd)
     uint64_t began = cli_now_ns();
     (void)snprintf(calls, sizeof calls, "/calls.json?most=%d", CALLS);
     add_words(&build, "data: {\"stats\":");
-    bool good = httpd->engine != NULL && add_document(&build, httpd, "/stats.json");
+    bool good = httpd->area != NULL && add_document(&build, httpd, "/stats.json");
     add_words(&build, ",\"calls\":");
     good = good && add_document(&build, httpd, calls);
     add_words(&build, "}\n\n");
@@ -84,7 +84,7 @@ static struct cli_text *make_state(struct cli_httpd *httpd)
     if (!good) { /* the stream goes on, and tells why there is nothing in it */
         build.length = 0;
         add_words(&build, ": ");
-        add_words(&build, httpd->engine == NULL ? httpd->reason : "out of memory");
+        add_words(&build, httpd->area == NULL ? http_trouble(httpd) : "out of memory");
         add_words(&build, "\n\n");
     }
     return finish(&build);
@@ -123,7 +123,7 @@ static struct cli_text *make_log(struct cli_httpd *httpd, uint64_t *after, uint6
     char path[64];
     weir_page page;
     (void)snprintf(path, sizeof path, "/events.json?after=%llu", (unsigned long long)*after);
-    if (httpd->engine == NULL || !http_page(httpd, path, NULL, &page) || page.http != 200) return NULL;
+    if (httpd->area == NULL || !http_page(httpd, path, NULL, &page) || page.http != 200) return NULL;
     const char *to = page.body + page.length;
     for (const char *at = page.body; (at = memchr(at, '{', (size_t)(to - at))) != NULL;) {
         const char *end = object_end(at, to);

@@ -21,6 +21,16 @@ static volatile sig_atomic_t pending; /* it has not yet reached the main corouti
 static void (*volatile before_exit)(void);
 static volatile sig_atomic_t hung_up; /* SIGHUP came, and nothing has been done about it yet */
 
+/* While the console is there, Ctrl-C ends what it evaluates and nothing else: never the scheduler, which would lose track of
+ * its tasks, nor a task that had nothing to do with it. */
+static struct {
+    lua_State *volatile scheduler;  /* who turns the loop; NULL: no console */
+    lua_State *volatile evaluating; /* the task that evaluates, NULL: none does */
+    lua_State *volatile resumed;    /* the task that the scheduler has resumed */
+    volatile sig_atomic_t pending, asked;
+    volatile sig_atomic_t pressed, insists; /* Ctrl-C came again: a pcall inside what runs does not save it */
+} console;
+
 /* ---- SIGHUP -------------------------------------------------------------------------------------------- */
 
 /* Opens the files of all logs anew. Returns how many there are. */
@@ -55,13 +65,16 @@ static void obey_hangup(lua_State *L)
 static void on_hook(lua_State *L, lua_Debug *debug)
 {
     if (hung_up) obey_hangup(L);
-    bool interrupted = pending, raises = interrupted || cli_watchdog_raises(L);
+    if (console.pending && L == console.scheduler) console.pending = 0;
+    bool interrupted = pending || console.pending, raises = interrupted || cli_watchdog_raises(L);
 
     (void)debug;
-    if (!cli_watchdog_stays()) lua_sethook(L, NULL, 0, 0);
+    bool insists = console.pending && console.insists;
+    if (!cli_watchdog_stays() && !insists) lua_sethook(L, NULL, 0, 0);
     if (!raises) return;
     if (interrupted) {
         if (L == main_state) pending = 0;
+        if (!insists) console.pending = 0;
         lua_pushliteral(L, "interrupted");
     }
     lua_error(L);
@@ -86,6 +99,20 @@ bool cli_interrupt_in_lua_thread(int number)
     return false;
 }
 
+/* What runs is the evaluation: it is ended here. Else the console is asked to cancel it where it waits; if nobody has taken
+ * that up when Ctrl-C comes again, whatever runs and lets nobody else run is ended. */
+static void interrupt_evaluation(void)
+{
+    bool runs = console.resumed != NULL && console.resumed == console.evaluating;
+    if ((runs || console.asked) && running != console.scheduler) {
+        if (console.pressed) console.insists = 1;
+        console.pending = 1;
+        raise_soon_in(running);
+    }
+    console.pressed = 1;
+    if (!runs) console.asked = 1;
+}
+
 static void on_signal(int number)
 {
     int kept = errno;
@@ -94,7 +121,9 @@ static void on_signal(int number)
         errno = kept;
         return;
     }
-    if (number == SIGHUP && !hung_up && caught == 0) {
+    if (number == SIGINT && console.scheduler != NULL) {
+        interrupt_evaluation();
+    } else if (number == SIGHUP && !hung_up && caught == 0) {
         hung_up = 1;
         raise_soon_in(running);
     } else if (caught != 0) {
@@ -111,6 +140,27 @@ static void on_signal(int number)
 int cli_interrupt_signal(void)
 {
     return caught;
+}
+
+void cli_interrupt_console(lua_State *L, bool on)
+{
+    console.scheduler = on ? L : NULL;
+    console.evaluating = NULL;
+    console.pending = console.asked = 0;
+}
+
+void cli_interrupt_evaluating(lua_State *co)
+{
+    console.evaluating = co;
+    console.pressed = console.insists = 0;
+    if (co == NULL) console.pending = 0;
+}
+
+bool cli_interrupt_take(void)
+{
+    bool asked = console.asked != 0;
+    console.asked = 0;
+    return asked;
 }
 
 void cli_interrupt_before_exit(void (*act)(void))
@@ -139,10 +189,15 @@ static int call_tracked(lua_State *L, lua_State *co, int arguments)
     int status;
 
     if (co != NULL) running = co;
+    if (L == console.scheduler) console.resumed = co;
     if (co != NULL && cli_watchdog_stays()) raise_soon_in(co);
     status = lua_pcall(L, arguments, LUA_MULTRET, 0);
     running = L;
-    if (pending || hung_up || cli_watchdog_goes_on()) raise_soon_in(L);
+    if (L == console.scheduler) {
+        console.resumed = NULL;
+        console.pending = 0;
+    }
+    if (pending || console.pending || hung_up || cli_watchdog_goes_on()) raise_soon_in(L);
     return status;
 }
 

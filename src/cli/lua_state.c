@@ -146,6 +146,8 @@ static int set_up(lua_State *L)
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
     lua_pushcfunction(L, luaopen_weir_core);
     lua_setfield(L, -2, "weir.core");
+    lua_pushcfunction(L, cli_terminal_open);
+    lua_setfield(L, -2, "weir.terminal");
     set_search_path(L);
     check_output(L);
     close_at_exit(L);

@@ -35,16 +35,16 @@ void wr_breaker_moved(struct wr_pool *pool, const weir_evidence *evidence)
     char text[WEIR_WHY_MAX];
     weir_evidence_text(evidence, text, sizeof text);
     if (evidence->from == evidence->to) {
-        wr_engine_tell(pool->engine, WR_EVENT_BREAKER, pool,
-                       &(struct wr_event_facts){.id = "breaker.exceeded", .level = WEIR_LOG_WARN},
-                       "threshold exceeded, breaker only watches: %s", text);
+        wr_engine_event(pool->engine, WR_EVENT_BREAKER, pool,
+                        &(struct wr_event_facts){.id = "breaker.exceeded", .level = WEIR_LOG_WARN},
+                        "threshold exceeded, breaker only watches: %s", text);
         return;
     }
     bool opened = evidence->to == WEIR_OPEN || evidence->to == WEIR_FORCED_OPEN;
     weir_log_level level = opened ? WEIR_LOG_WARN : WEIR_LOG_INFO;
-    wr_engine_tell(pool->engine, WR_EVENT_BREAKER, pool,
-                   &(struct wr_event_facts){"breaker.moved", level, NULL, NULL}, "%s -> %s: %s",
-                   weir_breaker_state_name(evidence->from), weir_breaker_state_name(evidence->to), text);
+    wr_engine_event(pool->engine, WR_EVENT_BREAKER, pool,
+                    &(struct wr_event_facts){"breaker.moved", level, NULL, NULL}, "%s -> %s: %s",
+                    weir_breaker_state_name(evidence->from), weir_breaker_state_name(evidence->to), text);
     if (opened) wr_queue_flush(pool, evidence);
     wr_health_watch(pool);
 }

@@ -301,8 +301,8 @@ bool wr_call_leased(struct weir_call *call, struct wr_conn *conn)
         wr_resolve_leased(call, conn);
         return true;
     }
-    if (!call->unit && !wr_call_send(call, WR_SEGMENT_SINGLE)) return false;
     call->leased_at = engine->now;
+    if (!call->unit && !wr_call_send(call, WR_SEGMENT_SINGLE)) return false;
     wr_histogram_record_fine(&call->pool->meter->wait, engine->now - call->queued_from);
     wr_record_leased(call, conn);
     if (call->unit) {
@@ -355,6 +355,9 @@ struct wr_conn *wr_call_detach(struct weir_call *call)
     struct wr_conn *conn = call->conn;
     call->conn = NULL;
     wr_engine_disarm(call->engine, &call->leak_timer);
+    if (call->leased_at != 0) /* looking a lost COMMIT up is not the call's own use */
+        wr_histogram_record_fine(&call->pool->meter->hold, call->engine->now - call->leased_at);
+    call->leased_at = 0;
     return conn;
 }
 
@@ -578,10 +581,10 @@ void wr_call_over(struct weir_call *call, weir_code code)
     wr_histogram_record_fine(&call->pool->meter->duration, duration);
     count_series(call, counter, duration);
     if (counter == WR_N_UNKNOWN) {
-        wr_engine_tell(engine, WR_EVENT_UNKNOWN, call->pool,
-                       &(struct wr_event_facts){"call.unknown", WEIR_LOG_ERROR, call, e->sqlstate},
-                       "outcome of '%.80s' is unknown after %u attempts: %.120s", call->context,
-                       call->attempt, e->message);
+        wr_engine_event(engine, WR_EVENT_UNKNOWN, call->pool,
+                        &(struct wr_event_facts){"call.unknown", WEIR_LOG_ERROR, call, e->sqlstate},
+                        "outcome of '%.80s' is unknown after %u attempts: %.120s", call->context,
+                        call->attempt, e->message);
     }
     wr_record_over(call);
     wr_log_over(call);

@@ -104,6 +104,7 @@ bool wr_card_read(const struct wr_area *area, uint32_t worker, bool gone, struct
 /* What all live workers say together, or, if none lives, what the last of the others said. */
 struct wr_household {
     uint32_t workers;              /* that live */
+    uint32_t told;                 /* whose cards are in here */
     uint64_t opened_ns, opened_us; /* of the oldest */
     uint64_t in_flight, allocations, pools;
     bool draining;   /* all of them */

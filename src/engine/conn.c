@@ -280,7 +280,7 @@ static void connect_ended(struct wr_pool *pool, const struct wr_fault *fault)
     if (fault == NULL) {
         static const struct wr_event_facts again = {.id = "connect.restored", .level = WEIR_LOG_INFO};
         if (pool->connect_failing)
-            wr_engine_tell(pool->engine, WR_EVENT_CONNECT, pool, &again, "connects again");
+            wr_engine_event(pool->engine, WR_EVENT_CONNECT, pool, &again, "connects again");
         pool->connect_failing = false;
         weir_backoff_reset(&pool->connect_backoff);
         pool->connect_not_before = pool->fill_not_before = 0;
@@ -294,9 +294,9 @@ static void connect_ended(struct wr_pool *pool, const struct wr_fault *fault)
                                        .sqlstate = fault->sqlstate};
         if (fault->identity) facts.id = "identity.refused";
         if (fault->identity) facts.level = WEIR_LOG_ERROR;
-        wr_engine_tell(pool->engine, fault->identity ? WR_EVENT_IDENTITY : WR_EVENT_CONNECT, pool, &facts,
-                       "cannot connect: %s%s%s", fault->sqlstate, fault->sqlstate[0] != '\0' ? " " : "",
-                       fault->message);
+        wr_engine_event(pool->engine, fault->identity ? WR_EVENT_IDENTITY : WR_EVENT_CONNECT, pool, &facts,
+                        "cannot connect: %s%s%s", fault->sqlstate, fault->sqlstate[0] != '\0' ? " " : "",
+                        fault->message);
     }
     pool->connect_failing = true;
 }

@@ -35,6 +35,7 @@ struct wr_fault {
     bool lost;        /* the link is of no more use: close it */
     bool identity;    /* connect: the login is refused by our own rules (message says which) */
     bool unreachable; /* connect: nobody answered (refused, timeout, DNS), as opposed to a server's no */
+    bool ours; /* connect: what lacked was this process's (descriptors, memory): no word on the server */
 };
 
 struct wr_greeting {
@@ -108,6 +109,7 @@ struct wr_driver_env {
     uint64_t (*now_ns)(void *engine);
     /* Full interest in fd, 0 forgets (required before the descriptor is closed). 0 on success. */
     int (*watch)(void *engine, int fd, unsigned events, void (*ready)(void *arg, unsigned events), void *arg);
+    const char *scarce; /* the host's: what watch() takes one of for each descriptor */
     /* A connect has ended: link and greeting, or NULL and the fault. owner as given to connect. */
     void (*connected)(void *owner, struct wr_link *link, const struct wr_greeting *greeting,
                       const struct wr_fault *fault);

@@ -56,33 +56,18 @@ uint64_t wr_engine_refresh(struct weir_engine *engine)
     return engine->now;
 }
 
-static void tell(struct weir_engine *engine, enum wr_event_kind kind, const struct wr_pool *pool,
-                 const struct wr_event_facts *facts, const char *format, va_list arguments)
+void wr_engine_event(struct weir_engine *engine, enum wr_event_kind kind, const struct wr_pool *pool,
+                     const struct wr_event_facts *facts, const char *format, ...)
 {
     char text[WR_EVENT_TEXT], whole[WR_EVENT_TEXT];
     uint64_t at_us = engine->host.wall_us(engine->host.ctx);
+    va_list arguments;
+    va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
     wr_text_copy(whole, sizeof whole, text); /* cut between characters */
     wr_event_add(engine->area, kind, pool == NULL ? 0 : pool->index + 1, at_us, whole);
     wr_log_event(engine, kind, pool, facts, at_us, whole);
-}
-
-void wr_engine_event(struct weir_engine *engine, enum wr_event_kind kind, const struct wr_pool *pool,
-                     const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    tell(engine, kind, pool, NULL, format, arguments);
-    va_end(arguments);
-}
-
-void wr_engine_tell(struct weir_engine *engine, enum wr_event_kind kind, const struct wr_pool *pool,
-                    const struct wr_event_facts *facts, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    tell(engine, kind, pool, facts, format, arguments);
-    va_end(arguments);
 }
 
 /* ---- timers ------------------------------------------------------------------------------------------------ */
@@ -223,8 +208,8 @@ static int open_area(struct weir_engine *engine, char *why)
                                  engine->replaced, why);
     if (code == WEIR_OK && engine->replaced[0] != '\0') {
         static const struct wr_event_facts facts = {.id = "area.replaced", .level = WEIR_LOG_WARN};
-        wr_engine_tell(engine, WR_EVENT_AREA, NULL, &facts, "area %s replaced: %s", o->area_path,
-                       engine->replaced);
+        wr_engine_event(engine, WR_EVENT_AREA, NULL, &facts, "area %s replaced: %s", o->area_path,
+                        engine->replaced);
     }
     return code;
 }
@@ -278,9 +263,17 @@ static int start(struct weir_engine *engine, const weir_options *options, char *
     if (code != WEIR_OK) return code;
     code = open_sight(engine);
     if (code != WEIR_OK) return code;
-    engine->env = (struct wr_driver_env){engine,       &engine->memory,     env_now,
-                                         env_watch,    wr_conn_connected,   wr_conn_settled,
-                                         wr_conn_lost, wr_listener_notified};
+    engine->env = (struct wr_driver_env){
+        .engine = engine,
+        .memory = &engine->memory,
+        .now_ns = env_now,
+        .watch = env_watch,
+        .scarce = engine->host.scarce != NULL ? engine->host.scarce : "descriptors",
+        .connected = wr_conn_connected,
+        .settled = wr_conn_settled,
+        .lost = wr_conn_lost,
+        .notified = wr_listener_notified,
+    };
     code =
         engine->driver->start(engine->driver, &engine->instance, &engine->env, options->connect_at_once, why);
     if (code != WEIR_OK) {
@@ -295,13 +288,12 @@ static int start(struct weir_engine *engine, const weir_options *options, char *
     code = wr_engine_reserve_timers(engine, own_timers);
     if (code != WEIR_OK) return code;
     wr_housekeeping_start(engine);
-    wr_policy_watch(engine);
     wr_health_start(engine);
     wr_options_write(engine);
     wr_card_write(engine);
     wr_orders_start(engine);
-    wr_engine_tell(engine, WR_EVENT_ENGINE, NULL, &(struct wr_event_facts){.id = "engine.opened"},
-                   "engine %s opened with %zu pools", options->name, engine->pool_count);
+    wr_engine_event(engine, WR_EVENT_ENGINE, NULL, &(struct wr_event_facts){.id = "engine.opened"},
+                    "engine %s opened with %zu pools", options->name, engine->pool_count);
     return WEIR_OK;
 }
 
@@ -405,8 +397,8 @@ void weir_drain(weir_engine *engine, uint64_t timeout_ns)
     wr_engine_refresh(engine);
     if (engine->state == WR_ENGINE_OPEN) {
         engine->state = WR_ENGINE_DRAINING;
-        wr_engine_tell(engine, WR_EVENT_ENGINE, NULL, &(struct wr_event_facts){.id = "engine.draining"},
-                       "draining: %zu calls in flight", engine->in_flight);
+        wr_engine_event(engine, WR_EVENT_ENGINE, NULL, &(struct wr_event_facts){.id = "engine.draining"},
+                        "draining: %zu calls in flight", engine->in_flight);
         wr_health_stop(engine);
         wr_listeners_drain(engine);
         for (size_t i = 0; i < engine->pool_count; i++) wr_pool_close_idle(&engine->pools[i]);
@@ -462,8 +454,8 @@ void weir_free(weir_engine *engine)
     for (int round = 0; round < LAST_NOTICES && !wr_list_empty(&engine->notices); round++)
         deliver_notices(engine);
     orphan_calls(engine);
-    wr_engine_tell(engine, WR_EVENT_ENGINE, NULL, &(struct wr_event_facts){.id = "engine.closed"},
-                   "engine %s closed", engine->config.options.name);
+    wr_engine_event(engine, WR_EVENT_ENGINE, NULL, &(struct wr_event_facts){.id = "engine.closed"},
+                    "engine %s closed", engine->config.options.name);
     engine->host.arm(engine->host.ctx, -1);
     dismantle(engine);
     if (engine->orphans == 0) free(engine);

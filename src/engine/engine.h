@@ -100,10 +100,11 @@ struct weir_engine {
 
     struct wr_log log;
 
-    struct wr_timer policy_timer; /* looks for a newer policy text, if anybody wants to hear of one */
+    struct wr_timer policy_timer; /* tells of a newer policy text in the next turn */
     uint64_t policy_seen;         /* generation that was read or told of */
     uint64_t policy_generation;   /* in force */
     struct wr_timer order_timer;  /* looks for orders; obey.c */
+    uint64_t order_given;         /* ticket of the last one that was given here: it stands in the log */
     uint64_t orders_seen, awaited_ticket, awaited_generation, refused_generation;
     uint32_t order_looks; /* at an order that has been begun and is not there */
     char refused_why[WR_ACK_WHY];
@@ -123,12 +124,10 @@ struct weir_engine {
     char policy_message[WEIR_WHY_MAX];
 };
 
-/* Enters the event log, with the wall clock, and the structured one. pool may be NULL. */
+/* Enters the event log, with the wall clock, and the structured one, with what that can say beside the sentence. pool and
+ * facts may be NULL. */
 void wr_engine_event(struct weir_engine *engine, enum wr_event_kind kind, const struct wr_pool *pool,
-                     const char *format, ...) __attribute__((format(printf, 4, 5)));
-/* The same, with what the structured log can say beside the sentence. */
-void wr_engine_tell(struct weir_engine *engine, enum wr_event_kind kind, const struct wr_pool *pool,
-                    const struct wr_event_facts *facts, const char *format, ...)
+                     const struct wr_event_facts *facts, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
 
 /* Arms (or moves) a timer; the heap has room reserved for it, so this cannot fail. */

@@ -5,28 +5,23 @@
 
 #include <unistd.h>
 
-#define LOOK_EVERY_NS 250000000ull
-
 static bool is_wanted(const struct weir_engine *engine)
 {
     return engine->config.options.on_policy != NULL && engine->state == WR_ENGINE_OPEN;
 }
 
-void wr_policy_look(struct wr_timer *timer)
+/* Inside a turn only: nobody is told from inside a call of his own. */
+void wr_policy_notice(struct weir_engine *engine)
 {
-    struct weir_engine *engine = WR_CONTAINER(timer, struct weir_engine, policy_timer);
     uint64_t newest = wr_policy_generation(engine->area);
-    if (!is_wanted(engine)) return;
-    if (wr_area_is_shared(engine->area)) wr_engine_arm(engine, timer, engine->now + LOOK_EVERY_NS);
-    if (newest == engine->policy_seen) return;
+    if (!is_wanted(engine) || newest == engine->policy_seen) return;
     engine->policy_seen = newest;
     engine->config.options.on_policy(engine->config.options.policy_ctx, newest);
 }
 
-void wr_policy_watch(struct weir_engine *engine)
+void wr_policy_look(struct wr_timer *timer)
 {
-    if (is_wanted(engine) && wr_area_is_shared(engine->area))
-        wr_engine_arm(engine, &engine->policy_timer, engine->now + LOOK_EVERY_NS);
+    wr_policy_notice(WR_CONTAINER(timer, struct weir_engine, policy_timer));
 }
 
 int weir_policy_publish(weir_engine *engine, const char *text, size_t length, uint64_t *generation, char *why)
@@ -54,7 +49,9 @@ size_t weir_policy_read(weir_engine *engine, char *out, size_t size, uint64_t *g
 void weir_policy_applied(weir_engine *engine, uint64_t generation, const char *why)
 {
     if (!wr_engine_is_ours(engine)) return;
-    wr_engine_event(engine, WR_EVENT_OPERATOR, NULL, "policy %llu %s in process %ld%s%s",
+    struct wr_event_facts facts = {.id = why == NULL ? "policy.applied" : "policy.refused",
+                                   .level = why == NULL ? WEIR_LOG_INFO : WEIR_LOG_WARN};
+    wr_engine_event(engine, WR_EVENT_OPERATOR, NULL, &facts, "policy %llu %s in process %ld%s%s",
                     (unsigned long long)generation, why == NULL ? "is in force" : "was refused",
                     (long)getpid(), why == NULL ? "" : ": ", why == NULL ? "" : why);
     wr_orders_policy(engine, generation, why);

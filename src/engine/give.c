@@ -56,7 +56,7 @@ bool weir_area_may_steer(const weir_area *area, char *why)
         return false;
     }
     enum wr_sight sight = wr_area_sight(area->area, why);
-    return sight == WR_SIGHT_LIVE || sight == WR_SIGHT_REPLACED || sight == WR_SIGHT_GONE;
+    return sight != WR_SIGHT_DESERTED && sight != WR_SIGHT_DAMAGED && wr_area_is_worked_on(area->area);
 }
 
 static void sign(struct giving *g)
@@ -73,7 +73,7 @@ static void sign(struct giving *g)
     wr_text_format(g->who, sizeof g->who, "by %s (uid %u, process %u)", put->user, put->uid, put->pid);
 }
 
-/* Given by a worker itself: it stands in its log. Another process has none; there it is told by those who obey. */
+/* Given through a worker's own handle: it stands in its log. Who is attached has none; then those who obey tell it. */
 static void log_event(struct weir_engine *engine, enum wr_event_kind kind, uint32_t pool, uint64_t at_us,
                       const char *text)
 {
@@ -272,6 +272,7 @@ int wr_order_give(weir_area *area, const weir_order *order, struct wr_order *giv
     wr_order_put(area->area, &g.put);
     *given = g.put;
     if (area->engine == NULL) return WEIR_OK;
+    area->engine->order_given = g.put.ticket;
     wr_orders_look(area->engine);
     wr_engine_rearm(area->engine);
     return WEIR_OK;

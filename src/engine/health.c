@@ -156,10 +156,10 @@ static void learn(struct wr_pool *pool, bool ok, uint64_t elapsed_ns, const char
     wr_text_copy(backend->message, sizeof backend->message, message);
     if (was_ok == ok) return;
     wr_card_write(engine);
-    wr_engine_tell(engine, WR_EVENT_HEALTH, pool,
-                   &(struct wr_event_facts){"health.backend", level_of(ok), NULL, NULL}, "backend %s %s%s%s",
-                   pool->backend->name, ok ? "answers again" : "does not answer", ok ? "" : ": ",
-                   backend->message);
+    wr_engine_event(engine, WR_EVENT_HEALTH, pool,
+                    &(struct wr_event_facts){"health.backend", level_of(ok), NULL, NULL}, "backend %s %s%s%s",
+                    pool->backend->name, ok ? "answers again" : "does not answer", ok ? "" : ": ",
+                    backend->message);
 }
 
 /* A server that says no (wrong password, no slot left) is there; only silence and "going down" speak against it. */
@@ -176,6 +176,7 @@ void wr_health_probed(struct wr_pool *pool, const struct wr_fault *fault)
 {
     struct weir_engine *engine = pool->engine;
     pool->probing = false;
+    if (fault != NULL && fault->ours) return; /* the server was not asked */
     learn(pool, fault == NULL, engine->now - pool->probe_sent_at, fault == NULL ? "" : fault->message);
     if (fault != NULL) {
         wr_count(&pool->meter->counter[WR_N_PROBES_FAILED], 1);
@@ -202,8 +203,8 @@ void weir_check_settle(weir_engine *engine, size_t index, bool ok, uint64_t elap
     wr_text_copy(check->message, sizeof check->message, ok ? "" : message);
     if (was_ok == ok) return;
     wr_card_write(engine);
-    wr_engine_tell(engine, WR_EVENT_HEALTH, NULL,
-                   &(struct wr_event_facts){"health.check", level_of(ok), NULL, NULL}, "check %s is %s%s%s",
-                   engine->config.options.checks[index].name, ok ? "well again" : "failing", ok ? "" : ": ",
-                   check->message);
+    wr_engine_event(engine, WR_EVENT_HEALTH, NULL,
+                    &(struct wr_event_facts){"health.check", level_of(ok), NULL, NULL}, "check %s is %s%s%s",
+                    engine->config.options.checks[index].name, ok ? "well again" : "failing", ok ? "" : ": ",
+                    check->message);
 }

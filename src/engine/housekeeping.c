@@ -40,6 +40,7 @@ static void look_for_the_dead(struct weir_engine *engine)
         if (dead == 0) continue;
         wr_reclaim(engine, dead);
         wr_engine_event(engine, WR_EVENT_AREA, NULL,
+                        &(struct wr_event_facts){.id = "worker.died", .level = WEIR_LOG_WARN},
                         "worker %u has died: its leases and connections are reclaimed", dead);
     }
 }
@@ -52,6 +53,7 @@ static void look_for_the_file(struct weir_engine *engine)
     bool there = wr_area_is_at_path(engine->area);
     if (!there && !engine->area_adrift) {
         wr_engine_event(engine, WR_EVENT_AREA, NULL,
+                        &(struct wr_event_facts){.id = "area.adrift", .level = WEIR_LOG_WARN},
                         "area %s is no longer at its path: worker %u goes on with the one it has, and "
                         "workers that come later share another",
                         engine->config.options.area_path, wr_area_worker(engine->area));

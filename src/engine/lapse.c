@@ -138,10 +138,10 @@ void wr_call_leak_fired(struct wr_timer *timer)
     struct weir_call *call = WR_CONTAINER(timer, struct weir_call, leak_timer);
     struct weir_engine *engine = call->engine;
     wr_count(&call->pool->meter->counter[WR_N_LEAKS], 1);
-    wr_engine_tell(engine, WR_EVENT_LEAK, call->pool,
-                   &(struct wr_event_facts){.id = "connection.leaked", .level = WEIR_LOG_WARN, .call = call},
-                   "a connection has been held for %.1f s by '%.120s'",
-                   (double)(engine->now - call->leased_at) / 1e9, call->context);
+    wr_engine_event(engine, WR_EVENT_LEAK, call->pool,
+                    &(struct wr_event_facts){.id = "connection.leaked", .level = WEIR_LOG_WARN, .call = call},
+                    "a connection has been held for %.1f s by '%.120s'",
+                    (double)(engine->now - call->leased_at) / 1e9, call->context);
 }
 
 void weir_call_cancel(weir_call *call)

@@ -77,8 +77,9 @@ static void fail(struct weir_listener *listener, const weir_error *error)
     arm(listener, weir_backoff_next(&listener->backoff, wr_rng_next(&engine->rng)));
     if (listener->lost_told) return;
     listener->lost_told = true;
-    wr_engine_event(engine, WR_EVENT_CONNECT, listener->pool, "listener: %s: %s", weir_code_name(error->code),
-                    error->message);
+    wr_engine_event(engine, WR_EVENT_CONNECT, listener->pool,
+                    &(struct wr_event_facts){"listener.lost", WEIR_LOG_WARN, NULL, error->sqlstate},
+                    "listener: %s: %s", weir_code_name(error->code), error->message);
     tell(listener, &(weir_listen_event){.kind = WEIR_LISTEN_LOST, .error = error});
 }
 
@@ -182,7 +183,8 @@ static void announce(struct weir_listener *listener)
 {
     bool gap = listener->gap;
     if (listener->lost_told) {
-        wr_engine_event(listener->engine, WR_EVENT_CONNECT, listener->pool, "listener: listens again%s",
+        wr_engine_event(listener->engine, WR_EVENT_CONNECT, listener->pool,
+                        &(struct wr_event_facts){.id = "listener.restored"}, "listener: listens again%s",
                         gap ? "; notifications may have been missed" : "");
     }
     listener->announce = listener->gap = listener->lost_told = false;

@@ -52,7 +52,7 @@ static bool deliver(struct weir_engine *engine, weir_log_level level, struct wr_
     if (engine->config.options.log_to != NULL)
         return wr_sink_write(&engine->log.sink, line->text, line->length);
     line->text[--line->length] = '\0';
-    return engine->host.log(engine->host.ctx, level, line->text, line->length);
+    return engine->host.log(engine->host.log_ctx, level, line->text, line->length);
 }
 
 /* Before the first line that gets through again. */

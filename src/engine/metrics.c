@@ -53,12 +53,6 @@ static void read_histogram(const struct weir_area *sight, uint32_t pool, enum wr
 
 /* ---- the engine and its backends ----------------------------------------------------------------------------------- */
 
-static uint64_t uptime(const weir_area *area)
-{
-    uint64_t opened = area->engine != NULL ? area->engine->opened_at : area->household.opened_ns;
-    return area->now_ns > opened && opened != 0 ? area->now_ns - opened : 0;
-}
-
 /* Of an engine's own the meters begin with it: its host's clock says when, and the area's would not, in a simulation. */
 static uint64_t created(const weir_area *area)
 {
@@ -74,7 +68,7 @@ void weir_read_engine(weir_area *area, weir_engine_figures *out)
         .name = wr_area_name(area->area),
         .created_us = created(area),
         .now_us = area->now_us,
-        .uptime_ns = uptime(area),
+        .uptime_ns = wr_sight_uptime_ns(area),
         .health = wr_assess(area),
         .draining = area->engine != NULL ? area->engine->state != WR_ENGINE_OPEN : all->draining,
         .policy_off = all->policy_off,
@@ -98,6 +92,25 @@ bool weir_read_backend(weir_area *area, size_t index, weir_backend_figures *out)
     uint64_t age_us = area->now_ns > seen->at_ns ? (area->now_ns - seen->at_ns) / 1000 : 0;
     bool known = seen->known != 0;
     *out = (weir_backend_figures){
+        .name = seen->name,
+        .critical = seen->critical != 0,
+        .known = known,
+        .ok = known && seen->ok,
+        .elapsed_ns = seen->elapsed_ns,
+        .at_us = known && area->now_us > age_us ? area->now_us - age_us : 0,
+        .message = known && !seen->ok ? seen->message : "",
+    };
+    return true;
+}
+
+bool weir_read_check(weir_area *area, size_t index, weir_check_figures *out)
+{
+    if (index == 0) wr_sight_look(area);
+    if (index >= area->household.check_count) return false;
+    const struct wr_check_card *seen = &area->household.check[index];
+    uint64_t age_us = area->now_ns > seen->at_ns ? (area->now_ns - seen->at_ns) / 1000 : 0;
+    bool known = seen->known != 0;
+    *out = (weir_check_figures){
         .name = seen->name,
         .critical = seen->critical != 0,
         .known = known,
@@ -216,6 +229,7 @@ bool weir_read_pool(weir_area *area, size_t index, weir_pool_figures *out)
     read_histogram(area, pool.index, WR_H_DURATION, &out->duration);
     read_histogram(area, pool.index, WR_H_WAIT, &out->wait);
     read_histogram(area, pool.index, WR_H_CONNECT, &out->connect);
+    read_histogram(area, pool.index, WR_H_HOLD, &out->hold);
     return true;
 }
 

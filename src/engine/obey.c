@@ -1,5 +1,6 @@
-/* Carrying out orders; see order.h. Where several processes share the area each looks four times a second; in private memory
- * there is nothing to look for but the end of a forced state, and orders are carried out as they are given. */
+/* Carrying out orders; see order.h. Where several processes share the area each looks four times a second, also for a newer
+ * policy. In private memory there is nothing to look for but the end of a forced state, and orders are carried out as they
+ * are given. */
 #include "engine/order.h"
 
 #include "engine/admission.h"
@@ -10,7 +11,6 @@
 #include "engine/queue.h"
 
 #include <string.h>
-#include <unistd.h>
 
 #define LOOK_EVERY_NS 250000000ull
 
@@ -140,7 +140,7 @@ void wr_orders_policy(struct weir_engine *engine, uint64_t generation, const cha
 
 /* ---- looking --------------------------------------------------------------------------------------------------- */
 
-/* A process of its own that gives an order has no log, so each worker that carries it out says who wanted it. */
+/* Who is attached and gives an order has no log, so each worker that carries it out says who wanted it. */
 static void log_order(struct weir_engine *engine, const struct wr_order *order)
 {
     static const char *const words[] = {
@@ -153,7 +153,7 @@ static void log_order(struct weir_engine *engine, const struct wr_order *order)
     const struct wr_pool *concerned = NULL;
     char text[WR_EVENT_TEXT], number[24] = "";
     bool known = order->kind < sizeof words / sizeof *words && words[order->kind] != NULL;
-    if (order->pid == (uint32_t)getpid() || !known) return;
+    if (order->ticket == engine->order_given || !known) return;
     for (size_t i = 0; i < engine->pool_count; i++) {
         if (engine->pools[i].index + 1 == order->pool) concerned = &engine->pools[i];
     }
@@ -215,7 +215,8 @@ static void end_forcing(struct wr_pool *pool)
     if (until == 0 || engine->now < until) return;
     if (!atomic_compare_exchange_strong(&pool->record->forced_until, &until, 0)) return;
     if (weir_breaker_state_at(pool->breaker, engine->now) < WEIR_FORCED_OPEN) return;
-    wr_engine_event(engine, WR_EVENT_OPERATOR, pool, "the time is over for which the breaker was forced");
+    wr_engine_event(engine, WR_EVENT_OPERATOR, pool, &(struct wr_event_facts){.id = "breaker.released"},
+                    "the time is over for which the breaker was forced");
     if (weir_breaker_force(pool->breaker, WEIR_CLOSED, engine->now, &moved)) wr_breaker_moved(pool, &moved);
     wr_pool_serve(pool);
 }
@@ -241,7 +242,9 @@ void wr_orders_look(struct weir_engine *engine)
 
 static void look_fired(struct wr_timer *timer)
 {
-    wr_orders_look(WR_CONTAINER(timer, struct weir_engine, order_timer));
+    struct weir_engine *engine = WR_CONTAINER(timer, struct weir_engine, order_timer);
+    if (wr_area_is_shared(engine->area)) wr_policy_notice(engine);
+    wr_orders_look(engine);
 }
 
 /* Of two words that are written by a giver the standing one comes first, so what we do not hear of stands already. */

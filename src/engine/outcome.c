@@ -131,6 +131,10 @@ static struct wr_judgement judge_connect(const struct wr_fault *fault)
     const struct rule *rule = find_rule(fault->sqlstate);
     if (rule != NULL) j.reason = rule->reason;
     if (rule != NULL && rule->class_ == WEIR_CLASS_PERMANENT) j.class_ = WEIR_CLASS_PERMANENT;
+    if (fault->ours) {
+        j.verdict = WEIR_NEUTRAL;
+        j.reason = "resources";
+    }
     if (fault->identity) {
         j.code = WEIR_CALL_IDENTITY;
         j.class_ = WEIR_CLASS_PERMANENT;

@@ -21,13 +21,13 @@ static void policy_fault(struct weir_engine *engine, struct wr_pool *pool, enum 
     wr_text_format(engine->policy_message, sizeof engine->policy_message, "%s: %s", name, reason);
     static const struct wr_event_facts fault = {.id = "policy.fault", .level = WEIR_LOG_WARN};
     static const struct wr_event_facts off = {.id = "policy.off", .level = WEIR_LOG_ERROR};
-    wr_engine_tell(engine, WR_EVENT_POLICY, pool, &fault, "policy %s failed, the built-in one answers: %s",
-                   name, reason);
+    wr_engine_event(engine, WR_EVENT_POLICY, pool, &fault, "policy %s failed, the built-in one answers: %s",
+                    name, reason);
     if (in_a_row < engine->config.options.policy_faults_max || engine->policy_off) return;
     engine->policy_off = true;
     wr_card_write(engine);
-    wr_engine_tell(engine, WR_EVENT_POLICY, pool, &off,
-                   "policy switched off: %s failed %u times in a row (policy_faults)", name, in_a_row);
+    wr_engine_event(engine, WR_EVENT_POLICY, pool, &off,
+                    "policy switched off: %s failed %u times in a row (policy_faults)", name, in_a_row);
 }
 
 static void policy_answered(struct weir_engine *engine, struct wr_pool *pool, enum wr_hook hook)

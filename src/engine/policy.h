@@ -17,7 +17,7 @@ size_t wr_policy_find_backend(const struct weir_engine *engine, const char *name
 
 /* generation.c: hearing of newer policy texts in the area. */
 void wr_policy_look(struct wr_timer *timer);
-void wr_policy_watch(struct weir_engine *engine);
+void wr_policy_notice(struct weir_engine *engine);
 void wr_policy_look_soon(struct weir_engine *engine); /* in the next turn */
 
 #endif

@@ -198,20 +198,21 @@ static void resolvers_hear(struct wr_pool *pool)
 
 /* One failed connect is one failed attempt: of the oldest waiter. Those who have by then waited a whole connect_timeout
  * themselves fail with it (a server that does not answer would else cost a connect_timeout per waiter). When the server
- * has only run out of slots (53300) and others of ours live, the waiters wait for those and the pool stops pushing. */
+ * has only run out of slots (53300), or this process of descriptors, and others of ours live, the waiters wait for those and the pool stops pushing. */
 void wr_queue_connect_failed(struct wr_pool *pool, const struct wr_fault *fault, bool probe)
 {
     struct weir_engine *engine = pool->engine;
     uint64_t backoff = weir_backoff_next(&pool->connect_backoff, wr_rng_next(&engine->rng));
     resolvers_hear(pool);
-    if (strcmp(fault->sqlstate, "53300") == 0 && another_connection_lives(pool)) {
+    bool no_room = strcmp(fault->sqlstate, "53300") == 0 || fault->ours;
+    if (no_room && another_connection_lives(pool)) {
         pool->connect_not_before = engine->now + backoff;
         wr_pool_grow(pool);
         return;
     }
     struct weir_call *call = oldest_ordinary(pool);
     if (call == NULL || probe) {
-        if (!probe) wr_breaker_tell(pool, WEIR_FAILURE, fault->sqlstate);
+        if (!probe && !fault->ours) wr_breaker_tell(pool, WEIR_FAILURE, fault->sqlstate);
         pool->fill_not_before = engine->now + backoff;
         wr_pool_grow(pool);
         return;

@@ -170,12 +170,6 @@ static void all_checks(struct wr_buffer *b, const struct wr_household *all)
     wr_buffer_printf(b, "},");
 }
 
-static double uptime(const struct weir_area *sight)
-{
-    uint64_t opened = sight->engine != NULL ? sight->engine->opened_at : sight->household.opened_ns;
-    return sight->now_ns > opened && opened != 0 ? (double)(sight->now_ns - opened) / 1e9 : 0;
-}
-
 static void breaker_states(struct wr_buffer *b, struct weir_area *sight)
 {
     struct wr_pool_seen pool;
@@ -205,7 +199,7 @@ void wr_document_health(struct weir_area *sight, struct wr_buffer *b, uint64_t a
     }
     wr_buffer_printf(b, "},\"pools\":{");
     breaker_states(b, sight);
-    wr_buffer_printf(b, "},\"uptime\":%.0f}", uptime(sight));
+    wr_buffer_printf(b, "},\"uptime\":%.0f}", (double)wr_sight_uptime_ns(sight) / 1e9);
 }
 
 /* ---- statistics -------------------------------------------------------------------------------------------------- */
@@ -419,6 +413,15 @@ static void all_pools(struct wr_buffer *b, struct weir_area *sight)
     wr_buffer_printf(b, "]");
 }
 
+/* By the gauges, which are of this moment, and not by the cards, which may be a second old. */
+static uint64_t in_flight(const struct weir_area *sight)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < wr_area_pool_count(sight->area); i++)
+        sum += (uint64_t)wr_meter_gauge(sight->area, i, WR_G_IN_FLIGHT);
+    return sum;
+}
+
 void wr_document_stats(struct weir_area *sight, struct wr_buffer *b, uint64_t argument)
 {
     const struct wr_household *all = &sight->household;
@@ -431,8 +434,8 @@ void wr_document_stats(struct weir_area *sight, struct wr_buffer *b, uint64_t ar
                      all->workers, draining ? "true" : "false");
     wr_buffer_printf(
         b, ",\"uptime\":%.3f,\"in_flight\":%llu,\"allocations\":%llu,\"policy\":{\"off\":%s,\"message\":",
-        uptime(sight), (unsigned long long)all->in_flight, (unsigned long long)all->allocations,
-        all->policy_off ? "true" : "false");
+        (double)wr_sight_uptime_ns(sight) / 1e9, (unsigned long long)in_flight(sight),
+        (unsigned long long)all->allocations, all->policy_off ? "true" : "false");
     wr_buffer_json_string(b, all->policy_message);
     wr_buffer_printf(b, "},");
     all_checks(b, all);

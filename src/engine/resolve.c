@@ -20,10 +20,10 @@ static void poll_later(struct weir_call *call)
 void wr_resolve_start(struct weir_call *call)
 {
     call->resolve_step = 0;
-    wr_engine_tell(call->engine, WR_EVENT_UNKNOWN, call->pool,
-                   &(struct wr_event_facts){.id = "commit.unanswered", .level = WEIR_LOG_WARN, .call = call},
-                   "COMMIT of '%.80s' got no answer, asking about xid %llu", call->context,
-                   (unsigned long long)call->xid);
+    wr_engine_event(call->engine, WR_EVENT_UNKNOWN, call->pool,
+                    &(struct wr_event_facts){.id = "commit.unanswered", .level = WEIR_LOG_WARN, .call = call},
+                    "COMMIT of '%.80s' got no answer, asking about xid %llu", call->context,
+                    (unsigned long long)call->xid);
     poll_later(call);
 }
 
@@ -63,6 +63,15 @@ void wr_resolve_leased(struct weir_call *call, struct wr_conn *conn)
     if (!wr_call_send(call, WR_SEGMENT_XACT_STATUS)) poll_later(call);
 }
 
+/* Good news or bad, it is known now. */
+static void tell_resolved(struct weir_call *call, const char *what)
+{
+    wr_engine_event(call->engine, WR_EVENT_UNKNOWN, call->pool,
+                    &(struct wr_event_facts){.id = "commit.resolved", .call = call},
+                    "COMMIT of '%.80s' has been answered for: xid %llu %s", call->context,
+                    (unsigned long long)call->xid, what);
+}
+
 /* Rolled back for sure, unless an earlier attempt of an idempotent unit is still in doubt. */
 static void resolved_aborted(struct weir_call *call)
 {
@@ -70,6 +79,7 @@ static void resolved_aborted(struct weir_call *call)
     call->error.class_ = doubt ? WEIR_CLASS_UNKNOWN : WEIR_CLASS_SAFE;
     call->error.outcome = doubt ? WEIR_OUTCOME_UNKNOWN : WEIR_OUTCOME_ROLLED_BACK;
     wr_count(&call->pool->meter->counter[WR_N_RESOLVED_ABORTED], 1);
+    tell_resolved(call, "was rolled back");
     wr_call_enter(call, WR_CALL_NEW);
     wr_retry_decide(call);
 }
@@ -77,6 +87,7 @@ static void resolved_aborted(struct weir_call *call)
 static void resolved_committed(struct weir_call *call)
 {
     wr_count(&call->pool->meter->counter[WR_N_RESOLVED_COMMITTED], 1);
+    tell_resolved(call, "was committed");
     wr_call_enter(call, WR_CALL_NEW);
     wr_call_succeeded(call);
 }

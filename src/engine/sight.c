@@ -137,6 +137,13 @@ void wr_sight_look(struct weir_area *sight)
     wr_household_read(sight->area, sight->now_ns, &sight->household);
 }
 
+uint64_t wr_sight_uptime_ns(const struct weir_area *sight)
+{
+    bool known = sight->engine != NULL || sight->household.told > 0;
+    uint64_t opened = sight->engine != NULL ? sight->engine->opened_at : sight->household.opened_ns;
+    return known && sight->now_ns > opened ? sight->now_ns - opened : 0;
+}
+
 /* ---- pools ----------------------------------------------------------------------------------------------------- */
 
 /* A pool never changes its name, so one copy does. Its two halves hold no @ themselves. */

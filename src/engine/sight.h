@@ -35,6 +35,9 @@ void wr_sight_release(struct weir_area *sight); /* accepts what was not or half 
 void wr_sight_look(struct weir_area *sight);
 void wr_sight_look_at_clock(struct weir_area *sight); /* for figures that no worker tells */
 
+/* Of the own engine; attached: of the oldest worker. */
+uint64_t wr_sight_uptime_ns(const struct weir_area *sight);
+
 /* A pool as it stands now: a copy of its record, with nothing in it that could hurt. Until the next one is read. */
 struct wr_pool_seen {
     uint32_t index;

@@ -193,6 +193,9 @@ double weir_budget_cap(const weir_budget *budget)
 
 void wr_budget_defuse(weir_budget *copy)
 {
+    unsigned char ratio;
+    memcpy(&ratio, &copy->ratio, sizeof ratio); /* a bool that is neither may be taken for anything */
+    copy->ratio = (ratio & 1) != 0;
     if (copy->seconds > WR_SLIDE_SECONDS) copy->seconds = WR_SLIDE_SECONDS;
     if (!is_amount(copy->per_success)) copy->per_success = 0;
     if (!is_amount(copy->floor)) copy->floor = 0;

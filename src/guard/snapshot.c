@@ -3,6 +3,8 @@
 #include "guard/defuse.h"
 #include "guard/moment.h"
 
+#include <string.h>
+
 /* Where the breaker stands at `now_ns`, whether or not anybody has called since to make it so. */
 static weir_breaker_state effective_state(const weir_breaker *b, struct wr_seen seen, uint64_t now_ns)
 {
@@ -95,6 +97,10 @@ void weir_breaker_snapshot_at(const weir_breaker *breaker, uint64_t now_ns, weir
 void wr_breaker_defuse(weir_breaker *copy)
 {
     uint32_t permits = WR_SETTING(&copy->settings, permits);
+    unsigned char off;
+    memcpy(&off, (const void *)&copy->settings.rates_off,
+           sizeof off); /* one that is neither could be anything */
+    atomic_store_explicit(&copy->settings.rates_off, (off & 1) != 0, memory_order_relaxed);
     atomic_store_explicit(&copy->settings.function, 0, memory_order_relaxed);
     if (permits > WR_LEASES) atomic_store_explicit(&copy->settings.permits, WR_LEASES, memory_order_relaxed);
 }

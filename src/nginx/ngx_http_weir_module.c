@@ -125,9 +125,23 @@ static ngx_int_t complain(ngx_conf_t *cf, const struct wn_place *place, const ch
     return NGX_ERROR;
 }
 
+/* nginx then reads the configuration and starts no module on it: it has not even connections any more. Refused, the one
+ * process goes on as it was. */
+static bool reloads_alone(ngx_conf_t *cf)
+{
+    return ngx_process == NGX_PROCESS_SINGLE && !ngx_is_init_cycle(cf->cycle->old_cycle);
+}
+
 /* Before ngx_lua makes its Lua state, which must find the binding. */
 static ngx_int_t before_configuration(ngx_conf_t *cf)
 {
+    if (reloads_alone(cf)) {
+        ngx_log_error(
+            NGX_LOG_EMERG, cf->log, 0,
+            "weir: without a master (\"master_process off\") nginx cannot reload what it serves: it must be "
+            "restarted; the old configuration stays in force");
+        return NGX_ERROR;
+    }
     const char *objection = wn_lua_objection();
     if (objection != NULL) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "weir " WEIR_VERSION " (for nginx " NGINX_VERSION "): %s",

@@ -247,7 +247,8 @@ int wn_host_lend(void *ctx, uint64_t seed, weir_host *hooks, void **out)
                          .watch = loan_watch,
                          .arm = loan_arm,
                          .log = loan_log,
-                         .seed = seed};
+                         .seed = seed,
+                         .scarce = "worker_connections of nginx"};
     *out = loan;
     return WEIR_OK;
 }

@@ -195,11 +195,30 @@ static int ngx_lasting(lua_State *L)
     return 1;
 }
 
+/* apart(fn, ...): pcall, in a thread that belongs to no request and cannot be left: what would wait for nginx, and so let
+ * other requests run meanwhile, raises. */
+static int ngx_apart(lua_State *L)
+{
+    int count = lua_gettop(L);
+    luaL_checkany(L, 1);
+    lua_State *thread = new_thread(NULL, L);
+    lua_insert(L, 1);
+    luaL_checkstack(thread, count, "too many arguments");
+    lua_xmove(L, thread, count);
+    int code = lua_pcall(thread, count - 1, LUA_MULTRET, 0);
+    count = lua_gettop(thread);
+    luaL_checkstack(L, count + 1, "too many results");
+    lua_pushboolean(L, code == 0);
+    lua_xmove(thread, L, count);
+    return count + 1;
+}
+
 static int open_ngx(lua_State *L)
 {
-    static const luaL_Reg functions[] = {
-        {"on_stir", ngx_on_stir},    {"stir", ngx_stir},       {"serve", ngx_serve}, {"log", ngx_log},
-        {"exiting", ngx_is_exiting}, {"lasting", ngx_lasting}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"on_stir", ngx_on_stir},    {"stir", ngx_stir},
+                                         {"serve", ngx_serve},        {"log", ngx_log},
+                                         {"exiting", ngx_is_exiting}, {"lasting", ngx_lasting},
+                                         {"apart", ngx_apart},        {NULL, NULL}};
     lua_newtable(L);
     luaL_setfuncs(L, functions, 0);
     return 1;

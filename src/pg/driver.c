@@ -15,11 +15,7 @@ static void deliver(struct wr_pg *pg, struct wr_errand *errand)
     struct wr_link *link = NULL;
     void *owner = errand->owner;
     if (errand->arrival.conn != NULL) {
-        link = wr_link_make(pg, errand);
-        if (link == NULL) {
-            wr_pgfault_say(&fault, "out of memory or descriptors");
-            fault.lost = true;
-        }
+        link = wr_link_make(pg, errand, &fault);
     }
     wr_errand_free(errand);
     env->connected(owner, link, link == NULL ? NULL : &greeting, link == NULL ? &fault : NULL);
@@ -55,10 +51,12 @@ static int start(const weir_driver *self, void **instance, const struct wr_drive
     wr_list_init(&pg->doomed);
     wr_list_init(&pg->unread);
     int code = PQisthreadsafe() ? wr_crew_make(&pg->crew, connect_at_once) : WEIR_ESYS;
-    if (code == WEIR_OK && env->watch(env->engine, wr_crew_fd(pg->crew), WEIR_READ, on_bell, pg) != 0)
-        code = WEIR_ESYS;
+    bool made = code == WEIR_OK;
+    if (made && env->watch(env->engine, wr_crew_fd(pg->crew), WEIR_READ, on_bell, pg) != 0) code = WEIR_ESYS;
     if (code != WEIR_OK) {
-        if (why != NULL) wr_text_copy(why, WEIR_WHY_MAX, "the connector crew could not be made");
+        const char *missing = made ? env->scarce : "threads or descriptors";
+        if (why != NULL)
+            wr_text_format(why, WEIR_WHY_MAX, "the connector crew could not be made: no %s left", missing);
         wr_crew_free(pg->crew);
         wr_free(env->memory, pg);
         return code;

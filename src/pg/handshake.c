@@ -92,6 +92,12 @@ static bool poll_until_connected(PGconn *conn, const struct wr_patience *patienc
     return wants == PGRES_POLLING_OK;
 }
 
+/* libpq only says it in the system's words. */
+static bool names_our_shortage(const char *message)
+{
+    return strstr(message, strerror(EMFILE)) != NULL || strstr(message, strerror(ENFILE)) != NULL;
+}
+
 static void explain(struct wr_fault *fault, const PGconn *conn, const struct progress *progress,
                     uint64_t timeout_ns, const struct wr_secrets *secrets)
 {
@@ -105,6 +111,8 @@ static void explain(struct wr_fault *fault, const PGconn *conn, const struct pro
     if (progress->called_off) wr_pgfault_say(fault, "the connect was called off");
     fault->unreachable = progress->timed_out || (!progress->spoken && fault->sqlstate[0] == '\0');
     fault->lost = true;
+    fault->ours = fault->unreachable && names_our_shortage(fault->message);
+    if (fault->ours) fault->unreachable = false;
 }
 
 /* A password from a file or the environment is not in the target, but PQpass knows it. */

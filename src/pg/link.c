@@ -70,10 +70,19 @@ bool wr_link_push(struct wr_link *link)
     return left >= 0 && want(link, left == 1 ? WEIR_READ | WEIR_WRITE : WEIR_READ);
 }
 
-void wr_link_read_on(struct wr_link *link)
+/* False: the link is over, or gone. */
+static bool catch_up(struct wr_link *link)
 {
     wr_list_remove(&link->unread);
-    wr_link_read(link);
+    link->catching_up = true;
+    if (!wr_link_read(link)) return false;
+    link->catching_up = false;
+    return true;
+}
+
+void wr_link_read_on(struct wr_link *link)
+{
+    (void)catch_up(link);
 }
 
 void wr_link_doom(struct wr_link *link)
@@ -140,6 +149,8 @@ void wr_link_ready(void *arg, unsigned events)
         if (!ok && link->state == WR_LINK_IDLE) wr_link_lose(link);
         return;
     }
+    if (!wr_list_empty(&link->unread) && !catch_up(link))
+        return; /* libpq drops them if it now finds the end */
     if ((events & WEIR_READ) != 0) ok = consume(link->conn);
     if (!wr_link_read(link)) return;
     if (!ok || (link->watched & WEIR_WRITE) != 0) {
@@ -231,9 +242,11 @@ static void take_arrival(struct wr_link *link, struct wr_arrival *arrival)
     *arrival = (struct wr_arrival){.conn = NULL};
 }
 
-struct wr_link *wr_link_make(struct wr_pg *pg, struct wr_errand *errand)
+struct wr_link *wr_link_make(struct wr_pg *pg, struct wr_errand *errand, struct wr_fault *fault)
 {
     struct wr_link *link = wr_alloc(pg->env->memory, sizeof *link);
+    wr_pgfault_say(fault, "out of memory or descriptors");
+    fault->lost = fault->ours = true;
     if (link == NULL) return NULL;
     link->cancel = calloc(1, sizeof *link->cancel);
     link->fd = link->cancel == NULL ? -1 : fcntl(PQsocket(errand->arrival.conn), F_DUPFD_CLOEXEC, 3);
@@ -258,6 +271,8 @@ struct wr_link *wr_link_make(struct wr_pg *pg, struct wr_errand *errand)
     note_baseline(link);
     PQsetNoticeReceiver(link->conn, on_notice, link);
     if (want(link, WEIR_READ)) return link;
+    wr_pgfault_say(fault, "the connection cannot be used: this process has no %s left", pg->env->scarce);
+    fault->lost = fault->ours = true;
     wr_link_close(link);
     return NULL;
 }

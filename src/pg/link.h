@@ -108,6 +108,7 @@ struct wr_link {
     struct wr_list flights, spare_flights;
     struct wr_flight *writing;  /* the newest flight */
     struct wr_list unread;      /* on the driver's list while answers wait that the socket will not tell of */
+    bool catching_up;           /* those are being told */
     struct wr_buffer text;      /* of SQL made up here */
     struct wr_fault last_words; /* a FATAL, or the 57P02 a crash sends as a warning, that came as a notice */
     bool fatal_heard;
@@ -126,8 +127,8 @@ static inline struct wr_flight *wr_link_oldest(struct wr_link *link)
 }
 
 /* link.c */
-/* Takes the arrival; NULL: no memory. */
-struct wr_link *wr_link_make(struct wr_pg *pg, struct wr_errand *errand);
+/* Takes the arrival; NULL, and the fault: this process has run out of something. */
+struct wr_link *wr_link_make(struct wr_pg *pg, struct wr_errand *errand, struct wr_fault *fault);
 void wr_link_close(struct wr_link *link);
 void wr_link_ready(void *link, unsigned events);
 void wr_link_cancel(struct wr_link *link);

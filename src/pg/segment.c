@@ -384,12 +384,14 @@ static bool could_escape(const struct wr_segment *segment)
 }
 
 /* What is not yet sent waits in libpq's memory, without a bound: the next one waits for the socket. Nor does a cancel
- * under way tell whom it will hit. */
+ * under way tell whom it will hit. What libpq took in while it wrote is looked at first: where the server has hung up,
+ * another write would make libpq drop it, and with it answers to calls that ended well. */
 bool wr_link_has_room(const struct wr_link *link)
 {
     if (link->state == WR_LINK_IDLE) return true;
     return link->state == WR_LINK_RUNNING && link->writing->shared && !link->canceling &&
-           (link->watched & WEIR_WRITE) == 0 && wr_list_empty(&link->doomed);
+           (link->watched & WEIR_WRITE) == 0 && wr_list_empty(&link->doomed) &&
+           wr_list_empty(&link->unread) && !link->catching_up;
 }
 
 /* Where the segment would find itself. Behind others the state of the transaction is not known, nor need it be: none of

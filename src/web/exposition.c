@@ -14,17 +14,18 @@
 
 /* What many lines begin their labels with, escaped: a pool, and perhaps a label. */
 struct names {
-    char text[1024]; /* five bytes for each of a pool's name and of a label's, and what stands between */
+    char text[1024]; /* five bytes for each of a pool's name and of a label's, and what stands before */
     size_t length;
 };
 
-static void set_names(struct wr_writer *w, struct names *names, const char *pool, const char *label)
+static void set_names(struct wr_scrape *s, struct names *names, const char *pool, const char *label)
 {
+    struct wr_writer *w = &s->w;
     size_t from = w->length;
-    wr_puts(w, "pool=\"");
+    wr_puts(w, s->set->pool);
     wr_put_label(w, pool);
     if (label != NULL) {
-        wr_puts(w, "\",label=\"");
+        wr_puts(w, s->set->label);
         wr_put_label(w, label);
     }
     wr_puts(w, "\"");
@@ -93,17 +94,39 @@ static void set_bounds(struct wr_scrape *s)
     }
 }
 
-static void put_bucket(struct wr_writer *w, const char *start, size_t length, const char *le, uint64_t count)
+/* Behind a bucket's count: a call that is in it, and that can be looked up where traces are kept. */
+static void put_exemplar(struct wr_writer *w, const weir_traced_call *call)
+{
+    wr_puts(w, " # {trace_id=\"");
+    wr_puts(w, call->trace_id);
+    wr_put(w, "\"} ", 3);
+    wr_put_seconds(w, call->duration_ns);
+    wr_put(w, " ", 1);
+    wr_put_moment(w, call->ended_us);
+}
+
+static void put_bucket(struct wr_writer *w, const char *start, size_t length, const char *le, uint64_t count,
+                       const weir_traced_call *call)
 {
     wr_put(w, start, length);
     wr_puts(w, le);
     wr_put(w, "\"} ", 3);
     wr_put_count(w, count);
+    if (call != NULL) put_exemplar(w, call);
     end_line(w);
 }
 
+static const weir_traced_call *traced_in(const struct wr_scrape *s, const struct wr_series *series,
+                                         size_t bucket)
+{
+    if (series == NULL || s->traced_count == 0) return NULL;
+    return wr_scrape_traced(s, series, bucket > 0 ? weir_histogram_edge_ns(bucket - 1) : 0,
+                            bucket < WEIR_HISTOGRAM_EDGES ? weir_histogram_edge_ns(bucket) : UINT64_MAX);
+}
+
+/* series: whose calls may be told of as exemplars; NULL: nobody's. */
 static void put_histogram(struct wr_scrape *s, const struct wr_family *family, const struct names *names,
-                          const weir_histogram *histogram)
+                          const weir_histogram *histogram, const struct wr_series *series)
 {
     struct wr_writer *w = &s->w;
     char start[sizeof names->text + 64];
@@ -116,8 +139,8 @@ static void put_histogram(struct wr_scrape *s, const struct wr_family *family, c
     memcpy(start, w->data + from, length);
     w->length = from;
     for (size_t i = 0; i < WEIR_HISTOGRAM_EDGES; i++)
-        put_bucket(w, start, length, s->le[i], histogram->below[i]);
-    put_bucket(w, start, length, "+Inf", histogram->count);
+        put_bucket(w, start, length, s->le[i], histogram->below[i], traced_in(s, series, i));
+    put_bucket(w, start, length, "+Inf", histogram->count, traced_in(s, series, WEIR_HISTOGRAM_EDGES));
     begin_line(w, family, "_sum", names, NULL);
     wr_put_seconds(w, histogram->sum_ns);
     end_line(w);
@@ -163,7 +186,7 @@ static void put_pool(struct wr_scrape *s, const struct wr_family *family, size_t
     struct names names;
     weir_pool_figures pool;
     wr_scrape_pool(s, index, &pool);
-    set_names(&s->w, &names, pool.name, NULL);
+    set_names(s, &names, pool.name, NULL);
     for (const struct wr_sample *sample = family->samples; sample->offset != 0; sample++) {
         const char *at = (const char *)&pool + sample->offset;
         if (family->source == WR_OF_POOL_REASONS) {
@@ -171,7 +194,7 @@ static void put_pool(struct wr_scrape *s, const struct wr_family *family, size_t
             continue;
         }
         if (family->source == WR_OF_POOL_HISTOGRAM) {
-            put_histogram(s, family, &names, (const void *)at);
+            put_histogram(s, family, &names, (const void *)at, NULL);
         } else {
             put_number(s, family, &names, sample->label, read_number(&pool, sample, family->source));
         }
@@ -184,10 +207,10 @@ static void put_series(struct wr_scrape *s, const struct wr_family *family, size
     struct names names;
     struct wr_series series;
     wr_scrape_series(s, index, &series);
-    set_names(&s->w, &names, series.pool, series.figures.label);
+    set_names(s, &names, series.pool, series.figures.label);
     for (const struct wr_sample *sample = family->samples; sample->offset != 0; sample++) {
         if (family->source == WR_OF_SERIES_HISTOGRAM) {
-            put_histogram(s, family, &names, &series.figures.duration);
+            put_histogram(s, family, &names, &series.figures.duration, &series);
         } else {
             put_number(s, family, &names, sample->label,
                        read_number(&series.figures, sample, family->source));
@@ -225,14 +248,29 @@ static void put_states(struct wr_scrape *s, const struct wr_family *family, cons
     }
 }
 
+static void put_up(struct wr_scrape *s, const struct wr_family *family, const char *label, const char *name,
+                   bool up)
+{
+    struct wr_writer *w = &s->w;
+    wr_puts(w, family->name);
+    wr_puts(w, label);
+    wr_put_label(w, name);
+    wr_puts(w, up ? "\"} 1\n" : "\"} 0\n");
+}
+
 static void put_backends(struct wr_scrape *s, const struct wr_family *family)
 {
     weir_backend_figures backend;
     for (size_t i = 0; weir_read_backend(s->w.area, i, &backend); i++) {
-        char extra[64];
-        if (!backend.known) continue;
-        (void)snprintf(extra, sizeof extra, "backend=\"%s\"", backend.name); /* letters, digits, - and _ */
-        put_number(s, family, NULL, extra, backend.ok);
+        if (backend.known) put_up(s, family, "{backend=\"", backend.name, backend.ok);
+    }
+}
+
+static void put_checks(struct wr_scrape *s, const struct wr_family *family)
+{
+    weir_check_figures check;
+    for (size_t i = 0; weir_read_check(s->w.area, i, &check); i++) {
+        if (check.known) put_up(s, family, "{check=\"", check.name, check.ok);
     }
 }
 
@@ -257,7 +295,7 @@ static void put_by_pool(struct wr_scrape *s, const struct wr_family *family, siz
     struct names names;
     weir_pool_figures pool;
     wr_scrape_pool(s, index, &pool);
-    set_names(w, &names, pool.name, NULL);
+    set_names(s, &names, pool.name, NULL);
     switch (family->by_hand) {
     case WR_BREAKER_STATE:
         put_breaker_state(s, family, &names, &pool);
@@ -296,6 +334,9 @@ static void put_by_hand(struct wr_scrape *s, const struct wr_family *family)
         break;
     case WR_BACKEND_UP:
         put_backends(s, family);
+        break;
+    case WR_CHECK_UP:
+        put_checks(s, family);
         break;
     case WR_BUILD_INFO:
         put_info(s, family, NULL,
@@ -361,6 +402,7 @@ void wr_exposition_write(struct wr_scrape *s)
 {
     if (s->w.failed) return;
     set_bounds(s);
-    for (size_t i = 0; i < wr_family_count && !s->w.failed; i++) put_family(s, &wr_families[i]);
+    if (s->open_metrics) s->traced_count = weir_read_traced(s->w.area, s->traced, WR_TRACED_MAX);
+    for (size_t i = 0; i < s->set->count && !s->w.failed; i++) put_family(s, &s->set->families[i]);
     if (s->open_metrics) wr_puts(&s->w, "# EOF\n");
 }

@@ -97,7 +97,7 @@ static const struct wr_sample resolved[] = {
         name, unit, help, type, WR_BY_HAND, hand, NULL                                                       \
     }
 
-const struct wr_family wr_families[] = {
+static const struct wr_family native[] = {
     SPREAD("weir_acquire_wait_seconds", wait, "Time that attempts waited until they had a connection."),
     BY_HAND("weir_area_created_timestamp_seconds", "seconds", WR_GAUGE, WR_AREA_CREATED,
             "When all counters stood at zero."),
@@ -121,6 +121,8 @@ const struct wr_family wr_families[] = {
     GAUGE("weir_calls_in_flight", WR_OF_POOL_I64, in_flight, "Calls that have started and not ended."),
     COUNTER("weir_calls_started", started, "Calls taken in."),
     COUNTER("weir_cancels", cancels, "Requests to the server to give up a statement."),
+    BY_HAND("weir_check_up", NULL, WR_GAUGE, WR_CHECK_UP,
+            "Whether a health check of the program's own is well; absent until it has answered."),
     SPREAD("weir_connect_duration_seconds", connect, "Connects that went well."),
     COUNTER("weir_connect_failures", connect_failed, "Connects that failed."),
     {"weir_connections", NULL, "Connections over all workers, by what they do.", WR_GAUGE, WR_OF_POOL_I64, 0,
@@ -134,6 +136,8 @@ const struct wr_family wr_families[] = {
             "Attempts that failed, by what the failure was; what a guard refused is not among them."),
     BY_HAND("weir_health", NULL, WR_STATESET, WR_HEALTH,
             "1 for the word that /health says, as the worker that was asked sees it."),
+    SPREAD("weir_hold_duration_seconds", hold,
+           "Time that attempts had a connection, until they gave it back."),
     BY_HAND("weir_labels", NULL, WR_GAUGE, WR_LABELS,
             "Labels in use; when all are taken, calls count as other."),
     BY_HAND("weir_labels_max", NULL, WR_GAUGE, WR_LABELS_MAX, "Labels that there can be."),
@@ -158,4 +162,34 @@ const struct wr_family wr_families[] = {
     BY_HAND("weir_workers", NULL, WR_GAUGE, WR_WORKERS, "Workers whose heartbeat is not older than 5 s."),
 };
 
-const size_t wr_family_count = sizeof wr_families / sizeof *wr_families;
+const struct wr_family_set wr_native_set = {native, sizeof native / sizeof *native, "pool=\"", "\",label=\""};
+
+/* OpenTelemetry's semantic conventions for database clients, 1.44, as Prometheus writes them. `_count` is not a name that
+ * promtool likes for a gauge; it is what the conventions' rule gives. */
+static const struct wr_sample otel_count[] = {
+    IN_POOL(idle, "db_client_connection_state=\"idle\""),
+    IN_POOL(busy, "db_client_connection_state=\"used\""),
+    END,
+};
+
+static const struct wr_family otel[] = {
+    {"db_client_connection_count", NULL, "Connections by what they do.", WR_GAUGE, WR_OF_POOL_I64, 0,
+     otel_count},
+    SPREAD("db_client_connection_create_time_seconds", connect, "Time that it took to make a connection."),
+    GAUGE("db_client_connection_idle_max", WR_OF_POOL_U32, max, "Idle connections that there may be."),
+    GAUGE("db_client_connection_idle_min", WR_OF_POOL_U32, min, "Idle connections that are kept."),
+    GAUGE("db_client_connection_max", WR_OF_POOL_U32, max, "Connections that there may be."),
+    GAUGE("db_client_connection_pending_requests", WR_OF_POOL_I64, waiting,
+          "Calls that wait for a connection."),
+    COUNTER("db_client_connection_timeouts", refused_acquire, "Calls that waited for a connection in vain."),
+    SPREAD("db_client_connection_use_time_seconds", hold,
+           "Time from getting a connection to giving it back."),
+    SPREAD("db_client_connection_wait_time_seconds", wait, "Time that it took to get a connection."),
+    {"db_client_operation_duration_seconds", "seconds",
+     "Whole calls, with waiting and retries, however they ended.", WR_HISTOGRAM, WR_OF_SERIES_HISTOGRAM, 0,
+     call_duration},
+};
+
+const struct wr_family_set wr_otel_set = {otel, sizeof otel / sizeof *otel,
+                                          "db_system_name=\"postgresql\",db_client_connection_pool_name=\"",
+                                          "\",db_query_summary=\""};

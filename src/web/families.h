@@ -26,6 +26,7 @@ enum wr_by_hand {
     WR_BREAKER_STATE,
     WR_BUDGET_RATIO,
     WR_BUILD_INFO,
+    WR_CHECK_UP,
     WR_HEALTH,
     WR_LABELS,
     WR_LABELS_MAX,
@@ -48,7 +49,16 @@ struct wr_family {
     const struct wr_sample *samples; /* the others: ends with a zeroed one */
 };
 
-extern const struct wr_family wr_families[]; /* sorted by name */
-extern const size_t wr_family_count;
+/* What one scrape gives, and what its series bear. */
+struct wr_family_set {
+    const struct wr_family *families; /* sorted by name */
+    size_t count;
+    const char *pool;  /* what stands before a pool's name, as it is written */
+    const char *label; /* the same of a label */
+};
+
+extern const struct wr_family_set wr_native_set;
+extern const struct wr_family_set
+    wr_otel_set; /* OpenTelemetry's names, for those pools and labels have there */
 
 #endif

@@ -2,6 +2,8 @@
  * "component:measurement"; all else in the document stays as it is without them. */
 #include "web/healthdoc.h"
 
+#include <stdio.h>
+
 static const char *word_of(weir_health health)
 {
     return health == WEIR_HEALTHY ? "pass" : health == WEIR_DEGRADED ? "warn" : "fail";
@@ -21,20 +23,57 @@ static size_t put_document(struct wr_writer *w)
     }
 }
 
+/* One in the draft's form, which ends with the time. `output`: why it is not well; NULL: the time that it took. */
+struct told {
+    const char *name, *component, *status, *output;
+    uint64_t elapsed_ns, at_us;
+};
+
+static void put_check(struct wr_writer *w, const struct told *told)
+{
+    char key[96];
+    (void)snprintf(key, sizeof key, "%s:responseTime", told->name);
+    wr_put_json(w, key);
+    wr_puts(w, ":[{\"componentType\":\"");
+    wr_puts(w, told->component);
+    wr_puts(w, "\",\"status\":\"");
+    wr_puts(w, told->status);
+    wr_puts(w, told->output == NULL ? "\",\"observedUnit\":\"ms\",\"observedValue\":" : "\",\"output\":");
+    if (told->output == NULL) wr_put_count(w, (told->elapsed_ns + 500000) / 1000000);
+    if (told->output != NULL) wr_put_json(w, told->output);
+    wr_puts(w, ",\"time\":\"");
+    wr_put_rfc3339(w, told->at_us);
+    wr_puts(w, "\"}],");
+}
+
 static void put_backend_checks(struct wr_writer *w)
 {
     weir_backend_figures backend;
     for (size_t i = 0; weir_read_backend(w->area, i, &backend); i++) {
-        if (!backend.known) continue;
-        wr_puts(w, "\"");
-        wr_puts(w, backend.name); /* letters, digits, - and _ */
-        wr_puts(w, ":responseTime\":[{\"componentType\":\"datastore\",\"status\":\"");
-        wr_puts(w, backend.ok ? "pass\",\"observedUnit\":\"ms\",\"observedValue\":" : "fail\",\"output\":");
-        if (backend.ok) wr_put_count(w, (backend.elapsed_ns + 500000) / 1000000);
-        if (!backend.ok) wr_put_json(w, backend.message);
-        wr_puts(w, ",\"time\":\"");
-        wr_put_rfc3339(w, backend.at_us);
-        wr_puts(w, "\"}],");
+        struct told told = {.name = backend.name,
+                            .component = "datastore",
+                            .status = backend.ok ? "pass" : "fail",
+                            .output = backend.ok ? NULL : backend.message,
+                            .elapsed_ns = backend.elapsed_ns,
+                            .at_us = backend.at_us};
+        if (backend.known) put_check(w, &told);
+    }
+}
+
+/* One that is not critical only makes the whole a warning, and so is one itself. */
+static void put_custom_checks(struct wr_writer *w)
+{
+    weir_check_figures check;
+    for (size_t i = 0; weir_read_check(w->area, i, &check); i++) {
+        struct told told = {.name = check.name,
+                            .component = "component",
+                            .status = check.ok         ? "pass"
+                                      : check.critical ? "fail"
+                                                       : "warn",
+                            .output = check.ok ? NULL : check.message,
+                            .elapsed_ns = check.elapsed_ns,
+                            .at_us = check.at_us};
+        if (check.known) put_check(w, &told);
     }
 }
 
@@ -52,6 +91,7 @@ static void put_fields(struct wr_writer *w, const weir_engine_figures *engine)
     wr_put_rfc3339(w, engine->now_us);
     wr_puts(w, "\"}],");
     put_backend_checks(w);
+    put_custom_checks(w);
 }
 
 void wr_healthdoc_write(struct wr_writer *w, bool fields)

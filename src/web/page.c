@@ -31,6 +31,17 @@ static uint64_t number_in(const char *query, const char *name, uint64_t otherwis
     return otherwise;
 }
 
+/* Whether one of the query's parts is just that. */
+static bool query_says(const char *query, const char *part)
+{
+    size_t length = strlen(part);
+    for (const char *at = query; at != NULL && *at != '\0'; at = strchr(at, '&')) {
+        if (*at == '&') at++;
+        if (strncmp(at, part, length) == 0 && (at[length] == '\0' || at[length] == '&')) return true;
+    }
+    return false;
+}
+
 static void give(weir_page *out, unsigned http, const char *type, const char *body, size_t length)
 {
     *out = (weir_page){.http = http, .type = type, .body = body, .length = length};
@@ -85,6 +96,7 @@ static void give_metrics(const struct asked *asked, weir_page *out)
     scrape.open_metrics =
         wr_accept_special(asked->accept, (struct wr_form){"application/openmetrics-text", "1.0.0"},
                           (struct wr_form){"text/plain", "0.0.4"});
+    scrape.set = query_says(asked->query, "set=otel") ? &wr_otel_set : &wr_native_set;
     wr_exposition_write(&scrape);
     if (scrape.w.failed) return;
     give(out, 200, scrape.open_metrics ? open_type : text_type, scrape.w.data + scrape.text_at,

@@ -28,7 +28,9 @@ static void read_series_of(struct wr_scrape *scrape, size_t pool)
     weir_pool_figures figures;
     wr_scrape_pool(scrape, pool, &figures);
     for (uint32_t label = 0; label < scrape->engine.labels && !w->failed; label++) {
-        struct wr_series series = {.pool = figures.name};
+        struct wr_series series = {.pool_number = (uint32_t)pool,
+                                   .label_number = label,
+                                   .pool = figures.name};
         if (!weir_read_label(w->area, pool, label, &series.figures)) continue;
         wr_put(w, (const char *)&series, sizeof series);
         scrape->series_count++;
@@ -51,4 +53,15 @@ bool wr_scrape_read(struct wr_scrape *scrape, weir_area *area)
     read_series(scrape);
     scrape->text_at = scrape->w.length;
     return !scrape->w.failed;
+}
+
+const weir_traced_call *wr_scrape_traced(const struct wr_scrape *scrape, const struct wr_series *series,
+                                         uint64_t from_ns, uint64_t to_ns)
+{
+    for (size_t i = 0; i < scrape->traced_count; i++) {
+        const weir_traced_call *call = &scrape->traced[i];
+        bool is_its = call->pool == series->pool_number && call->label == series->label_number;
+        if (is_its && call->duration_ns >= from_ns && call->duration_ns < to_ns) return call;
+    }
+    return NULL;
 }

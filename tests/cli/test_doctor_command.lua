@@ -88,7 +88,7 @@ end
 
 function TestOutput:test_people_get_groups_by_backend_and_client_and_a_sum()
     local _, output = in_words(policy(SERVICE))
-    lu.assertStrContains(output, "primary as service\n")
+    lu.assertStrContains(output, "backend primary as client service\n")
     lu.assertStrContains(output, "  ok    connected in ")
     lu.assertStrMatches(output, ".*\n%d+ ok, %d+ warnings?, %d+ failures?\n")
     lu.assertNotStrContains(output, "\27")

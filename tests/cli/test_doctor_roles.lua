@@ -2,6 +2,7 @@
 
 local clinic = require "clinic"
 local lu = require "luaunit"
+local roles = require "weir.doctor.roles"
 
 local pg
 
@@ -86,6 +87,27 @@ function TestMembership:test_a_name_that_needs_quotes_is_quoted_in_the_remedy()
             id = "role.can_become",
         found = [["Big ""Boss"]],
     }
+end
+
+-- Since 16 a membership may be for granting only.
+function TestMembership:test_one_that_lets_neither_set_nor_inherit_leads_nowhere()
+    local edge = { member = "app_anon", member_ident = "app_anon", name = "boss", ident = "boss",
+        super = true }
+    local facts = {
+        client = { role = "web_anon" }, options = { clients = {} }, backend = { conninfo = {} },
+        rows = { login = { { name = "app_anon", ident = "app_anon" } }, members = { edge } },
+    }
+    local function level()
+        local seen
+        roles.membership(facts, function(found)
+            seen = found
+        end)
+        return seen
+    end
+    edge.usable = false
+    lu.assertEquals(level(), "ok")
+    edge.usable = true
+    lu.assertEquals(level(), "fail")
 end
 
 TestOwner = {}

@@ -29,7 +29,8 @@ function TestPart:test_a_primary_and_its_standby_are_sound()
 end
 
 function TestPart:test_a_standby_as_primary()
-    local report = clinic.assert_trouble(policy { primary = standby:url "postgres" }, { "server.standby_as_primary" })
+    local report = clinic.assert_trouble(policy { primary = standby:url "postgres" }, {
+        "server.standby_as_primary" })
     lu.assertEquals(report:line("server.standby_as_primary").level, "fail")
     lu.assertStrContains(report:line("server.standby_as_primary").remedy, "backends.primary = ")
 end
@@ -64,6 +65,23 @@ function TestLag:test_a_standby_that_replays_nothing_falls_behind()
     clinic.assert_sound(pg, policy(backends))
 end
 
+function TestLag:test_a_standby_that_receives_nothing()
+    caught_up()
+    local old = standby:sql "select current_setting('primary_conninfo')"
+    local function follow(remedy, what)
+        for statement in remedy:gsub("'.*'", function()
+            return "'" .. what:gsub("'", "''") .. "'"
+        end):gmatch "[^;]+;" do standby:sql(statement) end
+    end
+    follow("alter system set primary_conninfo = ''; select pg_reload_conf();", "host=/nowhere")
+    while standby:sql "select count(*) from pg_stat_wal_receiver" ~= "0" do end
+    local backends = { primary = pg:url(), replica = standby:url "postgres" }
+    local report = clinic.assert_trouble(policy(backends), { "replica.not_streaming" })
+    follow(report:line("replica.not_streaming").remedy, old)
+    while standby:sql "select count(*) from pg_stat_wal_receiver" ~= "1" do end
+    clinic.assert_sound(pg, policy(backends))
+end
+
 TestFacts = {}
 
 local function lines_of(check, facts, others)
@@ -88,7 +106,8 @@ local versions = { -- server_version_num, version, today, level, id
 
 function TestFacts:test_versions_have_an_end()
     for _, case in ipairs(versions) do
-        local facts = { today = case[3], rows = { server = { { version_num = case[1], version = case[2] } } } }
+        local facts = { today = case[3], rows = { server = { { version_num = case[1],
+            version = case[2] } } } }
         local line = lines_of(server.version, facts)[1]
         lu.assertEquals({ line.level, line.id }, { case[4], case[5] }, case[2])
     end
@@ -109,6 +128,21 @@ local function standby_facts(wal)
         backend = { name = "replica" },
         rows = { server = { { standby = true } }, system = { { id = "1" } }, wal = { wal } },
     }
+end
+
+local names = { -- of a backend, whether it is a standby, what is said
+    { "primary", false, "server.part" }, { "primary", true, "server.standby_as_primary" },
+    { "replica2", true, "server.part" }, { "replica2", false, "server.primary_as_replica" },
+    { "main_replica", true, "server.part" }, { "eu_west", true, "server.part" }, { "eu_west", false,
+        "server.part" },
+}
+
+function TestFacts:test_names_say_what_a_backend_is_meant_to_be()
+    for _, case in ipairs(names) do
+        local facts = standby_facts { at = 1 }
+        facts.backend.name, facts.rows.server[1].standby = case[1], case[2]
+        lu.assertEquals(lines_of(server.part, facts)[1].id, case[3], case[1])
+    end
 end
 
 -- Throw-away servers are copies of one template, so their data cannot be told apart.

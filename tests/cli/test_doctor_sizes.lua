@@ -81,12 +81,14 @@ TestTimeouts = {}
 
 function TestTimeouts:test_statements_that_end_before_their_call()
     spoil_and_mend {
-        spoil = "alter role web_anon set statement_timeout = '2s'", id = "timeout.statement_timeout_below_call",
+        spoil = "alter role web_anon set statement_timeout = '2s'",
+            id = "timeout.statement_timeout_below_call",
         level = "warn", client = "anon", found = "statement_timeout is 2 s, and timeout of a call 10 s",
     }
     spoil_and_mend {
         spoil = "alter role app_service set statement_timeout = '1500'", client = "service",
-        id = "timeout.statement_timeout_below_call", level = "warn", found = "1.5 s, and timeout of a call 2.5 s",
+        id = "timeout.statement_timeout_below_call", level = "warn",
+            found = "1.5 s, and timeout of a call 2.5 s",
         more = "timeout = 2.5, connect_timeout = 1",
     }
 end
@@ -100,7 +102,8 @@ end
 
 function TestTimeouts:test_transactions_that_may_not_think()
     spoil_and_mend {
-        spoil = "alter role app_service set idle_in_transaction_session_timeout = '200ms'", client = "service",
+        spoil = "alter role app_service set idle_in_transaction_session_timeout = '200ms'",
+            client = "service",
         id = "timeout.idle_in_transaction_short", level = "warn",
     }
 end
@@ -134,7 +137,8 @@ end
 
 function TestFacts:test_reserved_connections_of_16_are_taken_off()
     local usable, all = capacity.usable { rows = { settings = {
-        { name = "max_connections", setting = "100" }, { name = "superuser_reserved_connections", setting = "3" },
+        { name = "max_connections", setting = "100" }, { name = "superuser_reserved_connections",
+            setting = "3" },
         { name = "reserved_connections", setting = "10" },
     } } }
     lu.assertEquals({ usable, all }, { 87, 100 })
@@ -143,7 +147,8 @@ end
 function TestFacts:test_a_server_that_looks_after_silent_clients_too_late()
     local facts = {
         backend = { conninfo = { host = "db.example", said = {} } },
-        rows = { server = { { socket = false } }, settings = { { name = "tcp_keepalives_idle", setting = "7200" } } },
+        rows = { server = { { socket = false } }, settings = { { name = "tcp_keepalives_idle",
+            setting = "7200" } } },
     }
     lu.assertEquals(lines_of(capacity.ghosts, facts)[1].id, "network.server_keepalives_late")
     facts.rows.settings[1].setting = "60"

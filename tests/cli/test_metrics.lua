@@ -4,7 +4,8 @@ local lu = require "luaunit"
 
 local BIN = os.getenv "WEIR_BIN" or "build/weir"
 
--- Writes /metrics in the form that arg[1] asks for to arg[2], after arg[3] seconds of load with an outage in it.
+-- Writes /metrics in the form that arg[1] asks for to arg[2], after arg[3] seconds of load with an outage in it;
+-- arg[4] is its path.
 local script = [[
 local weir = require "weir"
 local accept, path, seconds = arg[1], arg[2], tonumber(arg[3])
@@ -24,7 +25,7 @@ sim:run(function()
         db:anon { sub = "ann" }:query("GET /\255", "select 1")
         weir.sleep(0.01)
     end
-    local _, _, body = db:page("/metrics", accept)
+    local _, _, body = db:page(arg[4], accept)
     local file = assert(io.open(path, "wb"))
     file:write(body)
     file:close()
@@ -60,9 +61,10 @@ local function command(...)
     return well == true, said
 end
 
-local function metrics_after(seconds, accept)
+local function metrics_after(seconds, accept, path)
     local program, out = write(script), os.tmpname()
-    local well, said = command("%s run %s %s %s %d", quote(BIN), program, quote(accept), out, seconds)
+    local well, said = command("%s run %s %s %s %d %s", quote(BIN), program, quote(accept), out, seconds,
+        quote(path or "/metrics"))
     lu.assertTrue(well, said)
     local text = read(out)
     os.remove(program)
@@ -86,6 +88,15 @@ function TestPrometheus.test_promtool_has_nothing_to_say_about_the_text_format()
         lu.assertEquals(said, "")
         lu.assertTrue(well)
     end
+end
+
+function TestPrometheus.test_promtool_minds_one_name_of_opentelemetry_and_nothing_else()
+    local path = write(metrics_after(12, "text/plain", "/metrics?set=otel"))
+    local well, said = command("promtool check metrics <%s", quote(path))
+    os.remove(path)
+    lu.assertFalse(well)
+    lu.assertEquals(said, "db_client_connection_count "
+        .. 'non-histogram and non-summary metrics should not have "_count" suffix\n')
 end
 
 -- Its importer is the only one of Prometheus' tools that reads OpenMetrics; it wants a time behind each value.

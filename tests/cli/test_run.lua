@@ -52,7 +52,7 @@ local function run_and_signal(script, ...)
     os.remove(fifo)
     local path = write("local function ready() print 'ready' io.stdout:flush() end " .. script)
     local code, out, err = shell(([[
-        mkfifo %s; env --default-signal=INT,TERM "$weir" run %s >%s & pid=$!
+        mkfifo %s; env --default-signal=INT,TERM,HUP "$weir" run %s >%s & pid=$!
         read -r first <%s; %s
         wait $pid
     ]]):format(fifo, quote(path), fifo, fifo, table.concat(kills, "\n")))
@@ -78,7 +78,7 @@ end
 function TestCommand:test_an_unknown_command_is_told_what_exists()
     local code, out, err = weir "fly"
     lu.assertEquals({ code, out }, { 2, "" })
-    lu.assertStrMatches(err, "weir: there is no command 'fly'; there are run, .*test, help and %-%-version\n")
+    lu.assertStrMatches(err, "weir: there is no command 'fly'; there are run, [%l, ]*doctor, [%l, ]*help and %-%-version\n")
 end
 
 function TestCommand:test_an_unknown_option_is_named()
@@ -358,6 +358,51 @@ end
 function TestSignals:test_a_termination_ends_it_with_143()
     local code, _, err = run_and_signal(FOR_EVER, "TERM")
     lu.assertEquals({ code, err }, { 143, "weir: terminated\n" })
+end
+
+function TestSignals:test_a_hangup_ends_it_with_129()
+    local code, _, err = run_and_signal(FOR_EVER, "HUP")
+    lu.assertEquals({ code, err }, { 129, "weir: hung up\n" })
+    code = run_and_signal("ready() require('weir').sleep(60)", "HUP")
+    lu.assertEquals(code, 129)
+end
+
+-- Moves the log away, says ready, and is over once there is a new one.
+local WRITES_A_LOG = [[
+    local weir = require "weir"
+    local path = %q
+    local db = assert(weir.open { backends = { primary = "host=/nowhere" }, clients = { service = { bypass_rls = true } },
+        health = { interval = 0 }, log = { to = path } })
+    os.rename(path, path .. ".1")
+    %s
+    ready()
+    local patience = weir.now() + 20
+    while not io.open(path) and weir.now() < patience do %s end
+    db:pause()
+]]
+
+function TestSignals:test_a_hangup_opens_the_log_of_a_script_anew_and_ends_nothing()
+    for _, pass_time in ipairs { "weir.sleep(0.01)", "local x = 1", "coroutine.wrap(function() weir.sleep(0.01) end)()" } do
+        local log = write ""
+        scratch[#scratch + 1] = log .. ".1"
+        local code, _, err = run_and_signal(WRITES_A_LOG:format(log, "", pass_time), "HUP")
+        lu.assertEquals({ code, err }, { 0, "" })
+        lu.assertStrContains(read(log), "event=operator.order")
+        lu.assertNotStrContains(read(log), "event=engine.opened")
+        lu.assertStrContains(read(log .. ".1"), "event=engine.opened")
+    end
+end
+
+function TestSignals:test_a_log_that_cannot_be_opened_anew_is_told_and_goes_on()
+    local log = write ""
+    scratch[#scratch + 1] = log .. ".1"
+    local blocked = "os.execute('mkdir ' .. path)"
+    local script = WRITES_A_LOG:format(log, blocked, "return"):gsub("while.-end\n", "weir.sleep(0.3)\n")
+    local code, _, err = run_and_signal(script, "HUP")
+    os.remove(log)
+    lu.assertEquals(code, 0)
+    lu.assertEquals(err, ("weir: cannot open the log %s: Is a directory\n"):format(log))
+    lu.assertStrContains(read(log .. ".1"), "event=operator.order")
 end
 
 function TestSignals:test_ctrl_c_ends_a_sleeping_script()

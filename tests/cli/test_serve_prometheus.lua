@@ -8,6 +8,8 @@ local socket = require "socket"
 local serving = require "serving"
 local testing = require "weir.testing"
 
+local TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
 local pg, server, prometheus
 
 -- Calls until a file appears; then the program's own tally is written, and nothing happens any more.
@@ -30,7 +32,8 @@ local function policy(url, folder)
         local function work(task)
             local client = task %% 2 == 0 and "service" or "reports"
             while not stopped() do
-                count(client, db:client(client):query("GET /" .. task, "select 1") ~= nil)
+                local handle = db:client(client):with { traceparent = %q }
+                count(client, handle:query("GET /" .. task, "select 1") ~= nil)
                 weir.sleep(0.01)
             end
             working = working - 1
@@ -41,7 +44,7 @@ local function policy(url, folder)
         end
         for task = 1, 6 do weir.spawn(work, task) end
         return db
-    ]]):format(folder, url)
+    ]]):format(folder, url, ("00-%s-00f067aa0ba902b7-01"):format(TRACE))
 end
 
 -- ---- Prometheus ------------------------------------------------------------------------------------------------
@@ -66,7 +69,7 @@ scrape_configs:
   - job_name: weir
     static_configs: [ { targets: [ "%s" ] } ]
 ]]):format(dashboard.rules_folder, target))
-    os.execute(([[cd %s; prometheus --config.file=prometheus.yml --storage.tsdb.path=data --log.level=warn \
+    os.execute(([[cd %s; prometheus --config.file=prometheus.yml --storage.tsdb.path=data --log.level=warn --enable-feature=exemplar-storage \
         --web.listen-address=127.0.0.1:%d >log 2>&1 </dev/null & echo $! >%s/pid]]):format(
         serving.quote(self.folder), self.port, serving.quote(self.folder)))
     self.pid = tonumber(serving.read(self.folder .. "/pid"))
@@ -196,6 +199,13 @@ local function compare_with_the_program()
     end
 end
 
+-- It has kept calls that somebody traced, beside the buckets that they are in.
+local function check_exemplars()
+    local body = prometheus:ask("/api/v1/query_exemplars?query=weir_call_duration_seconds_bucket"
+        .. ("&start=%.0f&end=%.0f"):format(socket.gettime() - 300, socket.gettime() + 1))
+    lu.assertStrContains(body, ('"labels":{"trace_id":"%s"}'):format(TRACE))
+end
+
 -- None of the rules has failed, and each panel has something to show after an outage.
 local function check_examples()
     local rules = dkjson.decode((prometheus:ask "/api/v1/rules"))
@@ -211,6 +221,7 @@ end
 function TestPrometheus.test_what_it_stored_is_what_was_counted()
     outage_and_recovery()
     check_examples()
+    check_exemplars()
     compare(stats_at_rest())
     compare_with_the_program()
     lu.assertEquals(prometheus:query "sum(resets(weir_calls_total[5m]))"[""], 0)

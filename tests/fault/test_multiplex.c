@@ -31,8 +31,9 @@ static int start(void **state)
         " $$ begin execute 'deallocate all'; return 'forgot'; end $$;"
         /* Functions that the engine does not know are not shared; behind a view it does not see them. */
         "create view death as select die();"
+        "create view late_death as select pg_sleep(0.3) is null as slept, die();"
         "create view oblivion as select forgets();"
-        "grant select on death, oblivion to app_service, web_anon;"
+        "grant select on death, late_death, oblivion to app_service, web_anon;"
         "create table mine (owner text not null); grant all on mine to web_anon;"
         "alter table mine enable row level security; alter table mine force row level security;"
         "create policy own on mine using"
@@ -70,6 +71,22 @@ static void open_warm(struct fixture *f, uint32_t retries)
     open_with(f, 1, retries);
     for (int i = 0; i < 3; i++) job_assert(harness_query(&f->h, "select 0"), WEIR_CALL_OK);
     harness_forget_jobs(&f->h);
+}
+
+/* One connection, idle, on which a call has taken half a second so far: its lane then takes more in until the oldest has
+ * run for twice that, so all whom a test starts together board it, however slowly the machine starts them. */
+static void open_patient(struct fixture *f, uint32_t retries)
+{
+    open_with(f, 1, retries);
+    job_assert(harness_query(&f->h, "select pg_sleep(0.5)"), WEIR_CALL_OK);
+    harness_forget_jobs(&f->h);
+}
+
+static void assert_all_aboard(struct fixture *f)
+{
+    struct weir_held held;
+    weir_held_now(f->h.engine, &held);
+    assert_int_equal(held.waiting, 0);
 }
 
 static struct job *reading(struct fixture *f, size_t client, const char *context)
@@ -140,10 +157,11 @@ static void a_backend_that_dies_takes_only_those_behind_it_and_they_are_safe(voi
 {
     struct fixture *f = *state;
     struct job *jobs[LANE];
-    open_warm(f, 0);
+    open_patient(f, 0);
     numbers_from(f, jobs, 0, 6);
-    jobs[6] = read_this(f, "select * from death");
+    jobs[6] = read_this(f, "select * from late_death"); /* not before all are aboard */
     numbers_from(f, jobs, 7, LANE - 7);
+    assert_all_aboard(f);
     harness_wait(&f->h);
     for (int i = 0; i < 6; i++) assert_number(jobs[i], i);
     for (int i = 6; i < LANE; i++) {
@@ -155,14 +173,39 @@ static void a_backend_that_dies_takes_only_those_behind_it_and_they_are_safe(voi
     harness_close(&f->h);
 }
 
+static bool backend_is_gone(void *arg)
+{
+    const struct fixture *f = arg;
+    return server_ask_number(f->server,
+                             "select count(*) from pg_stat_activity where usename = 'app_service'") == 0;
+}
+
+/* Writing on what the server has closed, libpq reads first what it said, and drops it when it then finds the end. */
+static void who_boards_a_connection_that_has_died_takes_no_answer_from_the_others(void **state)
+{
+    struct fixture *f = *state;
+    struct job *jobs[7];
+    open_patient(f, 0);
+    numbers_from(f, jobs, 0, 4);
+    struct job *death = read_this(f, "select * from death");
+    while (!backend_is_gone(f)) continue; /* and this engine has not turned since */
+    numbers_from(f, jobs, 4, 3);
+    harness_wait(&f->h);
+    for (int i = 0; i < 4; i++) assert_number(jobs[i], i);
+    job_assert(death, WEIR_CALL_LOST);
+    job_assert(jobs[4], WEIR_CALL_LOST);
+    harness_close(&f->h);
+}
+
 static void those_who_lost_their_connection_try_again_and_succeed(void **state)
 {
     struct fixture *f = *state;
     struct job *jobs[LANE];
-    open_warm(f, 5);
+    open_patient(f, 5);
     numbers_from(f, jobs, 0, 4);
     struct job *slow = read_this(f, "select pg_sleep(0.2)");
     numbers_from(f, jobs, 4, LANE - 5);
+    assert_all_aboard(f);
     harness_turn(&f->h, 50);
     server_exec(f->server,
                 "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app_service'");
@@ -180,9 +223,10 @@ static void a_caller_who_gives_up_cancels_nobody(void **state)
     struct fixture *f = *state;
     struct job *jobs[LANE];
     size_t cancels = server_log_count(f->server, "due to user request");
-    open_warm(f, 0);
+    open_patient(f, 0);
     struct job *slow = read_this(f, "select pg_sleep(0.3)");
     numbers_from(f, jobs, 0, LANE - 1);
+    assert_all_aboard(f);
     harness_turn(&f->h, 50);
     weir_call_cancel(slow->call);
     weir_call_cancel(jobs[3]->call);
@@ -205,18 +249,32 @@ static bool nobody_works(void *arg)
                                         " and state = 'active'") == 0;
 }
 
+struct tally {
+    struct fixture *fixture;
+    size_t cancels;
+};
+
+/* What PostgreSQL logs of them: between two statements of a lane nobody seems to work. */
+static bool all_were_cancelled(void *arg)
+{
+    const struct tally *tally = arg;
+    return server_log_count(tally->fixture->server, "due to user request") >= tally->cancels;
+}
+
 static void when_all_have_given_up_the_server_is_told(void **state)
 {
     struct fixture *f = *state;
     struct job *jobs[4];
-    size_t cancels = server_log_count(f->server, "due to user request");
-    open_warm(f, 0);
+    struct tally tally = {f, server_log_count(f->server, "due to user request") + 4};
+    open_patient(f, 0);
     for (int i = 0; i < 4; i++) jobs[i] = read_this(f, "select pg_sleep(20)");
+    assert_all_aboard(f);
     harness_turn(&f->h, 50);
     for (int i = 0; i < 4; i++) weir_call_cancel(jobs[i]->call);
     harness_wait(&f->h);
+    assert_true(harness_until(&f->h, all_were_cancelled, &tally, 5000));
     assert_true(harness_until(&f->h, nobody_works, f, 5000));
-    assert_int_equal(server_log_count(f->server, "due to user request"), cancels + 4);
+    assert_int_equal(server_log_count(f->server, "due to user request"), tally.cancels);
     assert_int_equal(event(f, "opened"), 1);
     struct job *after = number(f, 7);
     harness_wait(&f->h);
@@ -228,12 +286,13 @@ static void a_deadline_ends_its_own_statement_on_the_server(void **state)
 {
     struct fixture *f = *state;
     struct job *jobs[LANE];
-    open_warm(f, 0);
+    open_patient(f, 0);
     struct job *slow = reading(f, SERVICE, "slow");
     job_step(slow, "select pg_sleep(20)");
     slow->request.timeout_ns = MS(150);
     job_start(slow);
     numbers_from(f, jobs, 0, LANE - 1);
+    assert_all_aboard(f);
     harness_wait(&f->h);
     job_assert(slow, WEIR_CALL_TIMEOUT);
     for (int i = 0; i < LANE - 1; i++) assert_number(jobs[i], i);
@@ -530,6 +589,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_gets_its_own_answer_between_those_that_fail),
         cmocka_unit_test(a_backend_that_dies_takes_only_those_behind_it_and_they_are_safe),
+        cmocka_unit_test(who_boards_a_connection_that_has_died_takes_no_answer_from_the_others),
         cmocka_unit_test(those_who_lost_their_connection_try_again_and_succeed),
         cmocka_unit_test(a_caller_who_gives_up_cancels_nobody),
         cmocka_unit_test(when_all_have_given_up_the_server_is_told),

@@ -1,4 +1,4 @@
-/* Passwords and claims are in no message, event or report, whatever goes wrong. */
+/* Passwords and claims are in no message, event, report or line of the log, whatever goes wrong. */
 #include "support/harness.h"
 
 #include <setjmp.h>
@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -17,6 +19,7 @@
 struct fixture {
     struct server *server;
     struct harness h;
+    char log[32];
 };
 
 static int start(void **state)
@@ -34,6 +37,8 @@ static int start(void **state)
         " raise notice 'claims are %', current_setting('request.jwt.claims', true); return ''; end $$;"
         "create table keyed (k text primary key); grant all on keyed to web_anon, app_service");
     server_hba(fixture.server, "local all postgres trust\nlocal all all scram-sha-256\n");
+    strcpy(fixture.log, "/tmp/weir-secrets.XXXXXX");
+    close(mkstemp(fixture.log));
     *state = &fixture;
     return 0;
 }
@@ -42,6 +47,7 @@ static int stop(void **state)
 {
     struct fixture *f = *state;
     server_free(f->server);
+    unlink(f->log);
     return 0;
 }
 
@@ -77,6 +83,13 @@ static void assert_reports_are_silent(struct fixture *f)
         assert_silent(names[i], text, AND_VALUES);
         free(text);
     }
+    char *lines = NULL;
+    size_t room = 0, count = 0;
+    FILE *log = fopen(f->log, "r");
+    for (; getline(&lines, &room, log) > 0; count++) assert_silent("the log", lines, AND_VALUES);
+    fclose(log);
+    free(lines);
+    assert_true(count > 1);
 }
 
 static void open_engine(struct fixture *f, const char *conninfo, const char *password)
@@ -85,6 +98,9 @@ static void open_engine(struct fixture *f, const char *conninfo, const char *pas
     f->h.clients[SERVICE].password = f->h.clients[ANON].password = password;
     f->h.options.retries = 2;
     f->h.options.health_interval_ns = MS(50);
+    f->h.options.log_to = f->log;
+    f->h.options.slow_log_ns = 1;
+    f->h.options.trace = WEIR_TRACE_COMMENT;
     harness_open(&f->h);
 }
 

@@ -26,6 +26,16 @@ local places = [[
     location = /coroutine { content_by_lua_block {
         ngx.say(coroutine.wrap(function() return weir.db():service():query(nil, "select 42 as x")[1].x end)())
     } }
+    location = /simulation { content_by_lua_block {
+        local sim = weir.sim { seed = 7 }
+        local _, err = pcall(sim.run, sim, function()
+            local app = weir.open { backends = { primary = "" }, clients = { service = { bypass_rls = true } } }
+            assert(app:service():query("in a simulation", "select 1"))
+            weir.sleep(3600)
+            ngx.sleep(0.2)
+        end)
+        ngx.say(sim.clock() >= 3600, " ", err)
+    } }
     location = /timer { content_by_lua_block {
         local ok = ngx.timer.at(0, function()
             local rows, err = weir.db():service():query("timer", "insert into log values ('from a timer') returning line")
@@ -129,6 +139,16 @@ function TestCalls:test_wherever_nothing_may_wait_it_raises_before_anything_is_s
         return self:logged "log phase: [^\n]*API disabled in the context of log_by_lua"
     end))
     lu.assertEquals(fixture.ask "select count(*) from log", "0")
+end
+
+function TestCalls:test_a_simulation_that_would_wait_for_nginx_raises_and_nobody_else_notices_it()
+    local client = self.nginx:connect()
+    client:send "GET /simulation HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+    for _ = 1, 5 do lu.assertEquals(self:body "/content", "42") end
+    local _, said = fixture.parse(client:receive "*a")
+    lu.assertStrContains(said, "true ")
+    lu.assertStrContains(said, "a simulation belongs to none, and may not wait for nginx")
+    client:close()
 end
 
 function TestCalls:test_the_context_is_method_and_location_or_what_weir_route_says()

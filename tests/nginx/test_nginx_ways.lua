@@ -13,6 +13,13 @@ local server = [[
         if not rows then return weir.respond(err) end
         ngx.say(rows[1].x)
     } }
+    location = /pinged { content_by_lua_block { weir.db() ngx.say(package.loaded.pinged) } }
+    location = /later { content_by_lua_block {
+        ngx.sleep(0.5)
+        local rows, err = weir.db():service():query(nil, "select 1 as x")
+        ngx.sleep(0.5) -- and keeps what it has
+        ngx.say(rows and "ok" or ("%s|%s|%s"):format(err.code, err.class, err.message))
+    } }
     location = /slow { content_by_lua_block {
         weir.db():service():query(nil, "select pg_sleep(20), 'slow'")
     } }
@@ -307,6 +314,37 @@ function TestScarcity:test_a_worker_without_free_connections_refuses_calls_and_r
     lu.assertTrue(fixture.eventually(function() return self.nginx:get "/content" == 200 end))
     assert_comes_to_rest(self.nginx, "scarcity")
     lu.assertEquals(self.nginx:alerts "worker_connections are not enough", "")
+end
+
+function TestScarcity:test_what_nginx_has_no_connections_for_is_not_held_against_the_database()
+    self.nginx = fixture.start { workers = 1, server = server, http = http, connections = 24,
+        policy = fixture.policy [[retries = 0, breaker = { consecutive = 2 }, health = { interval = 0.2,
+            checks = { ping = function() package.loaded.pinged = "yes" return true end } },]] }
+    local clients, refused = {}, 0
+    for i = 1, 30 do
+        clients[i] = self.nginx:connect()
+        clients[i]:send "GET /later HTTP/1.0\r\n\r\n"
+    end
+    for i = 1, 30 do
+        local _, said = fixture.parse(clients[i]:receive "*a") -- nil: nginx had no connection for it
+        clients[i]:close()
+        if said and said ~= "ok\n" then
+            refused = refused + 1
+            lu.assertStrContains(said, "connect_failed|safe|")
+            lu.assertStrContains(said, "worker_connections of nginx")
+        end
+    end
+    lu.assertTrue(refused >= 3, refused .. " were refused")
+    for _, pool in ipairs(self.nginx:document "stats.json".pools) do
+        lu.assertEquals(pool.breaker.state, "CLOSED")
+        lu.assertEquals(pool.breaker.failures, 0)
+    end
+    lu.assertTrue(fixture.eventually(function() return self.nginx:get "/content" == 200 end))
+    -- nginx threw the handler of the policy's own checks away, too; it is asked for again.
+    lu.assertTrue(fixture.eventually(function()
+        return select(2, self.nginx:get "/pinged") == "yes\n"
+    end))
+    lu.assertEquals(self.nginx:alerts("worker_connections are not enough", "could not create fake connection"), "")
 end
 
 os.exit(lu.LuaUnit.run())

@@ -1,6 +1,5 @@
 --- A sound database and a sound policy for it, to be spoilt in one way at a time and mended by what the
--- doctor
--- says.
+-- doctor says.
 
 local examination = require "examination"
 local lu = require "luaunit"

@@ -155,6 +155,24 @@ static bool check_bucket(struct checker *c, const char *labels, size_t length, d
     return true;
 }
 
+/* `behind` is what follows the count: ` # {trace_id="..."} value moment`, with a value that belongs into the bucket. */
+static bool check_exemplar(struct checker *c, const char *labels, size_t length, const char *behind)
+{
+    static const char start[] = " # {trace_id=\"";
+    char own[LINE], *end;
+    snprintf(own, sizeof own, "%.*s", (int)length, labels);
+    const char *id = behind + sizeof start - 1, *le = strstr(own, "le=\"");
+    if (!c->open_metrics || le == NULL || strncmp(behind, start, sizeof start - 1) != 0)
+        return wrong(c, "behind the value: %s", behind);
+    if (strspn(id, "0123456789abcdef") != 32 || strncmp(id + 32, "\"} ", 3) != 0)
+        return wrong(c, "a trace's id: %s", behind);
+    double value = strtod(id + 35, &end);
+    if (*end != ' ' || value > strtod(le + 4, NULL))
+        return wrong(c, "in the wrong bucket: %s%s", own, behind);
+    double moment = strtod(end + 1, &end);
+    return (*end == '\0' && moment > 0) || wrong(c, "an exemplar's moment: %s", behind);
+}
+
 static bool check_state(struct checker *c, const char *labels, size_t length, double value)
 {
     char own[LINE], needle[NAME + 4];
@@ -193,7 +211,7 @@ static bool check_sample(struct checker *c, const char *line)
     size_t labels = (size_t)(value_at - line) - of_name;
     if (*value_at++ != ' ' || !isdigit((unsigned char)*value_at)) return wrong(c, "value: %s", line);
     double value = strtod(value_at, &end);
-    if (*end != '\0') return wrong(c, "behind the value: %s", line);
+    if (*end != '\0' && !check_exemplar(c, line + of_name, labels, end)) return false;
     c->has_samples = true;
     if (strcmp(suffix, "_bucket") == 0 && !check_bucket(c, line + of_name, labels, value)) return false;
     if (strcmp(suffix, "_count") == 0 && value != c->infinite) return wrong(c, "count is not +Inf: %s", line);

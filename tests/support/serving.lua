@@ -77,13 +77,13 @@ function Server:kill()
     os.execute("rm -rf " .. quote(self.folder))
 end
 
---- Starts `weir serve`. policy: its text; arguments: what follows, `--listen 0` if it holds no --listen.
+--- Starts `weir serve`. policy: its text, nil for none; arguments: what follows, `--listen 0` if it holds no --listen.
 function serving.start(policy, arguments)
     local self = setmetatable({ folder = serving.folder() }, Server)
-    self.policy = serving.write(self.folder .. "/policy.lua", policy)
-    arguments = arguments or ""
+    self.policy = serving.write(self.folder .. "/policy.lua", policy or "")
+    arguments = (policy and "policy.lua " or "") .. (arguments or "")
     if not arguments:find("--listen", 1, true) then arguments = "--listen 0 " .. arguments end
-    os.execute(([[cd %s; { env --default-signal=INT,TERM,HUP %s serve policy.lua %s >out 2>err </dev/null & echo $! >pid
+    os.execute(([[cd %s; { env --default-signal=INT,TERM,HUP %s serve %s >out 2>err </dev/null & echo $! >pid
         wait $!; echo $? >code; } >/dev/null 2>&1 &]]):format(quote(self.folder), quote(BIN), arguments))
     self.pid = serving.wait(function() return tonumber(serving.read(self.folder .. "/pid")) end, "its process")
     return self

@@ -37,6 +37,8 @@ static void a_shape_out_of_bounds_is_refused_by_field(void **state)
         {offsetof(struct wr_area_shape, object_bytes), UINT32_MAX, "object_bytes is 4294967295"},
         {offsetof(struct wr_area_shape, servers), 65, "servers is 65"},
         {offsetof(struct wr_area_shape, server_bytes), UINT32_MAX, "server_bytes is 4294967295"},
+        {offsetof(struct wr_area_shape, common_bytes), UINT32_MAX, "common_bytes is 4294967295"},
+        {offsetof(struct wr_area_shape, worker_bytes), UINT32_MAX, "worker_bytes is 4294967295"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct wr_area_shape shape = f->shape;
@@ -86,7 +88,9 @@ static struct wr_area_shape random_shape(uint64_t *seed)
                                   .objects = random_below(seed, 1025),
                                   .object_bytes = random_below(seed, 9999),
                                   .servers = random_below(seed, 65),
-                                  .server_bytes = random_below(seed, 9999)};
+                                  .server_bytes = random_below(seed, 9999),
+                                  .common_bytes = random_below(seed, 9999),
+                                  .worker_bytes = random_below(seed, 9999)};
 }
 
 struct part {
@@ -119,10 +123,12 @@ static void the_parts_of_the_layout_do_not_overlap(void **state)
                                      {at.labels, shape.labels * sizeof(struct wr_label)},
                                      {at.events, shape.events * sizeof(struct wr_event_cell)},
                                      {at.policy, sizeof(struct wr_policy_store)},
+                                     {at.common, shape.common_bytes},
                                      {at.workers, shape.workers * at.worker_stride},
                                      {at.size, 0}};
         const struct part worker[] = {{0, shape.pools * sizeof(struct wr_pool_meter)},
                                       {at.touched, shape.pools * at.touched_words * sizeof(uint64_t)},
+                                      {at.record, shape.worker_bytes},
                                       {at.recorder, shape.calls * sizeof(struct wr_call_cell)},
                                       {at.series,
                                        (uint64_t)shape.pools * shape.labels * sizeof(struct wr_series_meter)},
@@ -130,7 +136,7 @@ static void the_parts_of_the_layout_do_not_overlap(void **state)
         assert_in_order(whole, sizeof whole / sizeof whole[0]);
         assert_in_order(worker, sizeof worker / sizeof worker[0]);
         assert_int_equal((at.pool_records | at.pool_stride | at.object_records | at.object_stride |
-                          at.server_records | at.server_stride) %
+                          at.server_records | at.server_stride | at.common | at.record) %
                              64,
                          0);
         assert_true(at.label_places >= shape.labels * UINT64_C(2));
@@ -289,6 +295,35 @@ static void records_are_aligned_to_a_cache_line(void **state)
     wr_area_close(area);
 }
 
+static void the_record_for_all_is_one_and_each_worker_has_its_own(void **state)
+{
+    struct area_fixture *f = *state;
+    f->shape.common_bytes = 24;
+    f->shape.worker_bytes = 16;
+    struct wr_area *one = open_area(f), *two = open_area(f);
+    char *common = wr_area_common(one), *own = wr_area_worker_record(one, 1);
+    memset(common, 'c', 24);
+    memset(own, 'o', 16);
+    assert_memory_equal(wr_area_common(two), common, 24);
+    assert_memory_equal(wr_area_worker_record(two, 1), own, 16);
+    for (int i = 0; i < 16; i++) assert_int_equal(((char *)wr_area_worker_record(two, 2))[i], 0);
+    assert_null(wr_area_worker_record(one, 0));
+    assert_null(wr_area_worker_record(one, 5)); /* of 4 */
+    wr_area_close(one);
+    wr_area_close(two);
+    struct wr_area *private = private_area(f);
+    for (int i = 0; i < 24; i++) assert_int_equal(((char *)wr_area_common(private))[i], 0);
+    wr_area_close(private);
+}
+
+static void an_area_may_have_neither_record(void **state)
+{
+    struct wr_area *area = private_area(*state);
+    assert_null(wr_area_common(area));
+    assert_null(wr_area_worker_record(area, 1));
+    wr_area_close(area);
+}
+
 static void a_record_being_made_by_a_live_worker_is_waited_for_and_not_for_ever(void **state)
 {
     struct area_fixture *f = *state;
@@ -394,6 +429,8 @@ int main(void)
         area_test(objects_of_different_kinds_may_share_a_name),
         area_test(an_area_may_have_no_objects),
         area_test(records_are_aligned_to_a_cache_line),
+        area_test(the_record_for_all_is_one_and_each_worker_has_its_own),
+        area_test(an_area_may_have_neither_record),
         area_test(a_record_being_made_by_a_live_worker_is_waited_for_and_not_for_ever),
         area_test(a_maker_that_left_or_starts_over_is_succeeded_with_a_clean_record),
         area_test(workers_that_join_the_same_pools_at_once_create_each_of_them_once),

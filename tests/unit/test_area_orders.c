@@ -351,6 +351,34 @@ static void who_comes_later_finds_what_stands_and_repeats_nothing(void **state)
     fake_close(&s->two);
 }
 
+static void what_stands_is_carried_into_an_area_of_another_size(void **state)
+{
+    struct steer *s = *state;
+    s->options.area_size = 64 << 20;
+    steer_begin(s);
+    steer_order(s, (weir_order){.kind = WEIR_ORDER_PAUSE, .pool = "anon@primary"});
+    steer_order(s, (weir_order){.kind = WEIR_ORDER_RESIZE, .pool = "service@primary", .max = 7});
+    steer_order(s, (weir_order){.kind = WEIR_ORDER_FORCE,
+                                .pool = "service@primary",
+                                .state = WEIR_FORCED_OPEN,
+                                .lasts_ns = FAKE_MS(2000)});
+    fake_close(&s->one);
+    s->options.area_size = 16 << 20;
+    steer_open(s, &s->two);
+    assert_int_equal(weir_area_look(s->area, s->why), WEIR_AREA_REPLACED);
+    weir_area_detach(s->area);
+    steer_attach(s);
+    steer_expect(s, "stats", "\"connections\":{\"max\":7");
+    steer_expect(s, "stats", "\"paused\":true");
+    assert_int_equal(steer_call(&s->two), WEIR_CALL_BREAKER_OPEN);
+    fake_run(&s->two, FAKE_MS(2500));
+    assert_int_equal(steer_call(&s->two), WEIR_CALL_OK);
+    uint64_t ticket = steer_order(s, (weir_order){.kind = WEIR_ORDER_RESUME});
+    fake_run(&s->two, FAKE_MS(300));
+    steer_expect_done(s, ticket, 1);
+    fake_close(&s->two);
+}
+
 static void a_worker_that_died_holds_nothing_up(void **state)
 {
     struct steer *s = *state;
@@ -486,6 +514,7 @@ int main(void)
         steer_test(a_policy_from_outside_reaches_every_worker_and_their_word_comes_back),
         steer_test(who_follows_no_policy_says_so),
         steer_test(who_comes_later_finds_what_stands_and_repeats_nothing),
+        steer_test(what_stands_is_carried_into_an_area_of_another_size),
         steer_test(a_worker_that_died_holds_nothing_up),
         steer_test(an_order_whose_giver_died_half_way_is_passed_over),
         steer_test(more_orders_than_the_ring_holds_leave_what_stands),

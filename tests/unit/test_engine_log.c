@@ -1,11 +1,15 @@
 /* What the engine logs: a line per event with a name that stays, slow calls with their timeline, no more of a sort than
  * so many a second, and nothing of what nobody may read. */
 #include "support/fake_server.h"
+#include "weir/area.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -26,12 +30,12 @@ struct fixture {
     uint64_t patience_ms; /* for one call */
     bool full;            /* nobody takes lines */
     bool down;            /* the first attempts of a call fail */
-    bool lose_commits;
+    bool lose_commits, survive;
 };
 
 static bool take(void *ctx, weir_log_level level, const char *line, size_t length)
 {
-    struct fixture *f = ((struct fake *)ctx)->user;
+    struct fixture *f = ctx;
     if (f->full) return false;
     assert_true(f->count < LINES && length < LINE);
     assert_int_equal(strlen(line), length);
@@ -48,6 +52,7 @@ static void answer(struct fake *fake, struct fake_link *link, const struct wr_se
     (void)link;
     if (f->down && segment->kind == WR_SEGMENT_SINGLE) memcpy(answer->sqlstate, "40001", 6);
     if (f->lose_commits && segment->kind == WR_SEGMENT_COMMIT) answer->lost = true;
+    if (f->survive) answer->survives = true;
 }
 
 static int set_up(void **state)
@@ -65,6 +70,7 @@ static int set_up(void **state)
     f.fake.user = &f;
     f.fake.answer = answer;
     f.fake.host.log = take;
+    f.fake.host.log_ctx = &f;
     *state = &f;
     return 0;
 }
@@ -201,6 +207,67 @@ static void a_lost_commit_names_its_call_and_its_trace(void **state)
     assert_says(line, " attempt=1");
     weir_call_free(call);
     fake_close(&f->fake);
+}
+
+static void a_commit_whose_answer_was_lost_is_told_of_again_when_it_is_known(void **state)
+{
+    struct fixture *f = *state;
+    f->fake.books = true;
+    open_engine(f);
+    f->lose_commits = true;
+    weir_call *call = fake_begin(&f->fake, (weir_request){.context = "POST /pay"});
+    fake_run(&f->fake, FAKE_MS(100));
+    fake_send(call, "select 1");
+    fake_run(&f->fake, FAKE_MS(100));
+    fake_finish(call, WEIR_ROLLBACK);
+    fake_run(&f->fake, FAKE_MS(100));
+    assert_null(line_with(f, 0, "event=commit."));
+    weir_call_free(call);
+    call = fake_begin(&f->fake, (weir_request){.context = "POST /pay"});
+    fake_run(&f->fake, FAKE_MS(100));
+    fake_send(call, "select 2");
+    fake_run(&f->fake, FAKE_MS(100));
+    f->survive = true;
+    fake_finish(call, WEIR_COMMIT);
+    fake_run(&f->fake, FAKE_MS(2000));
+    assert_int_equal(fake_code(call), WEIR_CALL_OK);
+    const char *line = assert_line(f, "event=commit.resolved");
+    assert_says(line, "level=info ");
+    assert_says(line, "was committed\"");
+    assert_says(line, " call_id=10000000002 ");
+    assert_null(line_with(f, 0, "event=call.unknown"));
+    weir_call_free(call);
+    fake_close(&f->fake);
+}
+
+static void what_is_ordered_from_outside_is_told_by_who_obeys_and_what_is_ordered_here_once(void **state)
+{
+    struct fixture *f = *state;
+    char path[] = "/tmp/weir-log-area.XXXXXX", why[WEIR_WHY_MAX] = "";
+    weir_area *area = NULL;
+    close(mkstemp(path));
+    unlink(path);
+    f->options.area_path = path;
+    open_engine(f);
+    assert_int_equal(weir_area_attach(&area, path, why), WEIR_OK);
+    weir_order order = {.kind = WEIR_ORDER_FORCE,
+                        .pool = "service@primary",
+                        .state = WEIR_FORCED_OPEN,
+                        .reason = "a\nmove"};
+    assert_int_equal(weir_area_order(area, &order, NULL, why), WEIR_OK);
+    assert_int_equal(lines_with(f, "event=operator.order"), 0);
+    fake_run(&f->fake, FAKE_MS(600));
+    const char *line = assert_line(f, "event=operator.order");
+    assert_says(line, "level=info ");
+    assert_says(line, "msg=\"force breaker FORCED_OPEN ordered by ");
+    assert_says(line, ": a\\nmove\" name=test worker=1 pool=service@primary");
+    assert_int_equal(weir_pause(f->fake.engine, NULL, true, NULL), WEIR_OK);
+    fake_run(&f->fake, FAKE_MS(600));
+    assert_int_equal(lines_with(f, "event=operator.order"), 2);
+    assert_line(f, "msg=\"paused by ");
+    weir_area_detach(area);
+    fake_free(&f->fake);
+    unlink(path);
 }
 
 static void below_the_level_nothing_is_written(void **state)
@@ -408,6 +475,8 @@ int main(void)
         TEST(a_refused_login_is_an_error),
         TEST(a_breaker_that_opens_says_why_and_one_that_closes_is_good_news),
         TEST(a_lost_commit_names_its_call_and_its_trace),
+        TEST(a_commit_whose_answer_was_lost_is_told_of_again_when_it_is_known),
+        TEST(what_is_ordered_from_outside_is_told_by_who_obeys_and_what_is_ordered_here_once),
         TEST(below_the_level_nothing_is_written),
         TEST(a_slow_call_is_logged_with_all_its_attempts),
         TEST(in_json_its_timeline_is_a_list),

@@ -118,12 +118,16 @@ static void each_histogram_of_a_pool_is_summed_apart(void **state)
         wr_histogram_record_fine(&meter->wait, 2000000);
         wr_histogram_record_fine(&meter->wait, 2000000);
         wr_histogram_record_fine(&meter->connect, 3000000);
+        wr_histogram_record_fine(&meter->hold, 4000000);
     }
     static const struct {
         enum wr_pool_histogram which;
         uint64_t count, sum_ns;
-    } expected[] = {{WR_H_DURATION, 3, 3000000}, {WR_H_WAIT, 6, 12000000}, {WR_H_CONNECT, 3, 9000000}};
-    for (size_t i = 0; i < 3; i++) {
+    } expected[] = {{WR_H_DURATION, 3, 3000000},
+                    {WR_H_WAIT, 6, 12000000},
+                    {WR_H_CONNECT, 3, 9000000},
+                    {WR_H_HOLD, 3, 12000000}};
+    for (size_t i = 0; i < WR_POOL_HISTOGRAMS; i++) {
         wr_meter_histogram(crew.worker[0], crew.pool, expected[i].which, view);
         assert_int_equal(view->count, expected[i].count);
         assert_int_equal(view->sum_ns, expected[i].sum_ns);

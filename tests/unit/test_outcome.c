@@ -46,10 +46,23 @@ static void what_is_no_such_word_counts_as_other(void **state)
     assert_string_equal(wr_outcome_reason_name(wr_outcome_reason("timeout")), "timeout");
 }
 
+static void what_this_process_has_run_out_of_is_not_held_against_the_server(void **state)
+{
+    (void)state;
+    struct wr_fault fault = {.lost = true, .ours = true};
+    struct wr_circumstances at = {.connecting = true};
+    struct wr_judgement j = wr_outcome_judge(&fault, &at);
+    assert_int_equal(j.code, WEIR_CALL_CONNECT);
+    assert_int_equal(j.class_, WEIR_CLASS_SAFE);
+    assert_int_equal(j.verdict, WEIR_NEUTRAL);
+    expect_numbered(&fault, &at);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_word_that_a_judgement_uses_has_its_number),
+        cmocka_unit_test(what_this_process_has_run_out_of_is_not_held_against_the_server),
         cmocka_unit_test(what_is_no_such_word_counts_as_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -74,6 +74,42 @@ static void the_draft_says_warn_and_fail_with_the_reason(void **state)
     fake_close(&w->fake);
 }
 
+static void nobody_asks(void *ctx, size_t index)
+{
+    (void)ctx;
+    (void)index;
+}
+
+static void the_programs_own_checks_are_in_the_draft_and_in_the_metrics(void **state)
+{
+    static const weir_check checks[] = {{.name = "redis"},
+                                        {.name = "disk", .critical = true},
+                                        {.name = "late"}};
+    struct web *w = *state;
+    w->options.checks = checks;
+    w->options.check_count = 3;
+    w->options.on_check = nobody_asks;
+    fake_open(&w->fake, &w->options);
+    web_call(w, "GET /", NULL);
+    weir_check_settle(w->fake.engine, 0, false, FAKE_MS(3), "no \"pong\"");
+    weir_check_settle(w->fake.engine, 1, true, FAKE_MS(4), NULL);
+    web_get(w, "/health", "application/health+json");
+    web_expect(w, "{\"status\":\"warn\"");
+    web_expect(w, "\"redis:responseTime\":[{\"componentType\":\"component\",\"status\":\"warn\",\"output\":"
+                  "\"no \\\"pong\\\"\",\"time\":\"");
+    web_expect(w,
+               "\"disk:responseTime\":[{\"componentType\":\"component\",\"status\":\"pass\",\"observedUnit\":"
+               "\"ms\",\"observedValue\":4,");
+    web_expect_not(w, "late:responseTime");
+    web_metrics(w, true);
+    web_expect(w, "weir_check_up{check=\"redis\"} 0\nweir_check_up{check=\"disk\"} 1\n# ");
+    weir_check_settle(w->fake.engine, 1, false, FAKE_MS(4), "full");
+    web_get(w, "/health", "application/health+json");
+    assert_int_equal(w->page.http, 503);
+    web_expect(w, "\"disk:responseTime\":[{\"componentType\":\"component\",\"status\":\"fail\"");
+    fake_close(&w->fake);
+}
+
 /* ---- probes of an orchestrator --------------------------------------------------------------- */
 
 static void a_draining_engine_is_alive_and_not_ready(void **state)
@@ -229,6 +265,7 @@ int main(void)
         web_test(degraded_is_200_and_unhealthy_is_503),
         web_test(the_drafts_fields_stand_beside_the_others_when_asked_for),
         web_test(the_draft_says_warn_and_fail_with_the_reason),
+        web_test(the_programs_own_checks_are_in_the_draft_and_in_the_metrics),
         web_test(a_draining_engine_is_alive_and_not_ready),
         web_test(only_the_loss_of_a_critical_backend_makes_unready),
         web_test(the_json_documents_are_the_engines),

@@ -260,6 +260,101 @@ static void a_duration_stands_in_the_right_bucket_and_the_sum_is_exact(void **st
     fake_close(&w->fake);
 }
 
+static void a_connection_is_held_from_its_lease_until_it_is_given_back(void **state)
+{
+    struct web *w = *state;
+    w->fake.service_ns = FAKE_MS(30);
+    fake_open(&w->fake, &w->options);
+    weir_call *unit = fake_begin(&w->fake, (weir_request){.context = "unit"});
+    fake_run(&w->fake, FAKE_MS(10));
+    assert_int_equal(weir_call_status(unit), WEIR_READY);
+    fake_run(&w->fake, FAKE_MS(200)); /* which the program takes for something else */
+    web_metrics(w, false);
+    assert_sum(w, "weir_hold_duration_seconds_count{pool=\"service@primary\"}", "", 0);
+    weir_unit_finish(unit, WEIR_ROLLBACK);
+    fake_run(&w->fake, FAKE_MS(100));
+    weir_call_free(unit);
+    web_metrics(w, false);
+    assert_sum(w, "weir_hold_duration_seconds_count{pool=\"service@primary\"}", "", 1);
+    assert_true(exposition_sum(w->body, "weir_hold_duration_seconds_sum{pool=\"service@primary\"}", "") >
+                0.199);
+    fake_close(&w->fake);
+}
+
+static void each_lease_is_told_once_whatever_becomes_of_it(void **state)
+{
+    struct web *w = *state;
+    fake_open(&w->fake, &w->options);
+    mixed_traffic(w);
+    web_metrics(w, false);
+    double leases = exposition_sum(w->body, "weir_acquire_wait_seconds_count", "");
+    assert_true(leases >= 12);
+    assert_sum(w, "weir_hold_duration_seconds_count", "", leases);
+    fake_close(&w->fake);
+}
+
+static void the_names_of_opentelemetry_tell_the_same(void **state)
+{
+    static const char *const accept[] = {NULL, "application/openmetrics-text"};
+    struct web *w = *state;
+    fake_open(&w->fake, &w->options);
+    mixed_traffic(w);
+    web_metrics(w, false);
+    double calls = exposition_sum(w->body, duration_count, "");
+    for (int i = 0; i < 2; i++) {
+        const char *text = web_get(w, "/metrics?x=1&set=otel", accept[i]);
+        const char *fault = exposition_fault(text, i == 1);
+        if (fault != NULL) print_error("%s\n", fault);
+        assert_null(fault);
+        web_expect(
+            w, "db_client_connection_count{db_system_name=\"postgresql\",db_client_connection_pool_name=\""
+               "service@primary\",db_client_connection_state=\"idle\"} 1\n");
+        assert_sum(w, "db_client_operation_duration_seconds_count{", "", calls);
+        assert_sum(w, "db_client_operation_duration_seconds_count{", "db_query_summary=\"GET /a\"", 7);
+        web_expect_not(w, "\nweir_");
+    }
+    web_get(w, "/metrics?set=otelx", NULL);
+    web_expect_not(w, "db_client");
+    fake_close(&w->fake);
+}
+
+static void traced_call(struct web *w, const char *context, uint64_t took_ns, const char *traceparent)
+{
+    w->fake.service_ns = took_ns;
+    weir_call *call =
+        fake_submit(&w->fake, (weir_request){.context = context, .traceparent = traceparent}, "select 1");
+    fake_run(&w->fake, FAKE_MS(400));
+    weir_call_free(call);
+}
+
+/* The exemplar's own form, and that it is in its bucket, is looked after in web_metrics. */
+static void openmetrics_names_the_newest_traced_call_of_each_bucket(void **state)
+{
+    static const char old[] = "00-000000000000000000000000000000aa-00f067aa0ba902b7-01",
+                      newer[] = "00-000000000000000000000000000000bb-00f067aa0ba902b7-01",
+                      slow[] = "00-000000000000000000000000000000cc-00f067aa0ba902b7-01";
+    static const char *const unsound[] = {"00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+                                          "rubbish", "00-\"} 1 # {x=\"-",
+                                          "00-000000000000000000000000000000DD-00f067aa0ba902b7-01"};
+    struct web *w = *state;
+    fake_open(&w->fake, &w->options);
+    web_call(w, "warm", NULL);
+    traced_call(w, "GET /a", FAKE_MS(30), old);
+    traced_call(w, "GET /a", FAKE_MS(30), newer);
+    traced_call(w, "GET /a", FAKE_MS(300), slow);
+    for (size_t i = 0; i < sizeof unsound / sizeof *unsound; i++)
+        traced_call(w, "GET /b", FAKE_MS(30), unsound[i]);
+    web_metrics(w, true);
+    web_expect(
+        w, "label=\"GET /a\",le=\"0.050331647\"} 2 # {trace_id=\"000000000000000000000000000000bb\"} 0.03");
+    web_expect(w, "le=\"0.536870911\"} 3 # {trace_id=\"000000000000000000000000000000cc\"} 0.3");
+    web_expect_not(w, "aa\"}");
+    assert_int_equal(exposition_lines(w->body, "weir_call_duration_seconds_bucket", "# {"), 2);
+    web_metrics(w, false);
+    web_expect_not(w, "trace_id");
+    fake_close(&w->fake);
+}
+
 /* The edges are borders in the area's histograms, so what is on either side of one is told apart to the nanosecond. */
 static void the_buckets_are_exact_at_their_edges(void **state)
 {
@@ -432,6 +527,10 @@ int main(void)
         web_test(failures_and_retries_are_told_by_what_went_wrong),
         web_test(an_open_breaker_tells_until_when),
         web_test(a_duration_stands_in_the_right_bucket_and_the_sum_is_exact),
+        web_test(a_connection_is_held_from_its_lease_until_it_is_given_back),
+        web_test(each_lease_is_told_once_whatever_becomes_of_it),
+        web_test(the_names_of_opentelemetry_tell_the_same),
+        web_test(openmetrics_names_the_newest_traced_call_of_each_bucket),
         web_test(the_buckets_are_exact_at_their_edges),
         web_test(a_worker_killed_between_its_two_counts_leaves_a_call_without_a_duration),
         web_test(every_scrape_agrees_with_itself_and_none_falls_behind),

@@ -88,9 +88,8 @@ function capacity.server(facts, add, others)
     local taken = used_by_others(facts)
     local room = ("%d of max_connections %d are for ordinary logins, %d used by others now"):format(usable,
         all, taken)
-    local remedy = ("alter system set max_connections = %d; -- then restart the server; or smaller " ..
-        "clients.*.max"
-        ):format(wanted + taken + all - usable)
+    local remedy = ("alter system set max_connections = %d; -- then restart; or smaller clients.*.max"):format(
+        wanted + taken + all - usable)
     if wanted > usable then
         return add("fail", "capacity.max_connections", {
             found = ("the pools may hold %d connections (%s); %s"):format(wanted, words, room),

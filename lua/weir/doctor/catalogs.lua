@@ -9,6 +9,7 @@ local about = {
         owned = "tables it owns",
     tables = "tables in reach", views = "views in reach", functions = "functions in reach",
         policies = "policies",
+    creates = "schemas it may create in",
     filtered = "what policies hide from it",
 }
 

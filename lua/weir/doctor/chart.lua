@@ -22,9 +22,8 @@ function Chart:add(level, id, place, words)
     self.count[level] = self.count[level] + 1
     self.lines[#self.lines + 1] = {
         level = level, id = id, backend = place.backend, client = place.client,
-        found = words.found, why = words.why, remedy = words.remedy, kind = words.remedy and (words.kind or
-            "sql"),
-        subject = words.subject,
+        found = words.found, why = words.why, subject = words.subject,
+        remedy = words.remedy, kind = words.remedy and (words.kind or "sql"),
     }
 end
 

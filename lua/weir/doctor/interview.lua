@@ -8,10 +8,10 @@
 --   login         who we are, in the server's words
 --   rows          question -> its rows (questions.lua)
 --   refused       question -> the error
+--   hangs         it stopped answering and was asked no more
 --   clock         seconds the server is ahead, and how exact that is
 --   as_client     for ANON: nil, or the error that the engine itself gives such a client
---   pooler        shown_pid and pid, moved: another process answered later, named: prepared statements of the
---   session
+--   pooler        shown_pid and pid, moved: another process answered later, named: statements it has prepared
 
 local conninfo = require "weir.doctor.conninfo"
 local loop = require "weir.loop"
@@ -27,8 +27,7 @@ local PINNED = { "select pg_catalog.set_config('search_path', 'pg_catalog, pg_te
 -- ---- engines ----------------------------------------------------------------------------------------------
 
 -- An engine for the one client and backend, without guards that would answer in the server's place. What is
--- to
--- be examined may be just what keeps an ANON client out, so it logs in without its role.
+-- to be examined may be just what keeps an ANON client out, so it logs in without its role.
 local function open(subject, client, prepared)
     local backend = { conninfo = subject.backend.text, pooler = subject.backend.pooler }
     return weir.open {
@@ -39,9 +38,9 @@ local function open(subject, client, prepared)
 end
 
 local function open_plain(subject, prepared)
-    local of = subject.client
-    return open(subject, { user = of.user, password = of.password, max = 1, bypass_rls = true }, prepared or
-        0)
+    local client = { user = subject.client.user, password = subject.client.password, max = 1,
+        bypass_rls = true }
+    return open(subject, client, prepared or 0)
 end
 
 -- ---- asking -----------------------------------------------------------------------------------------------
@@ -125,8 +124,7 @@ local function hold(handle)
 end
 
 -- Both in a transaction, and the first one ended first or last: whether the pooler takes the server
--- connection
--- that has been idle longest or shortest, in one of the orders it is another one.
+-- connection that has been idle longest or shortest, in one of the orders it is another one.
 local function moves(one, other, first_ends_first)
     local pid, unit = hold(one)
     if not pid then return false end
@@ -140,8 +138,9 @@ local function moves(one, other, first_ends_first)
     return again ~= pid or pid_other == pid
 end
 
--- With one server connection the second transaction waits for the first, in vain; but it is served by the
--- same.
+-- One after the other. Most poolers lend first what came back last, and one with a single server connection
+-- has
+-- no choice.
 local function shares(one, other)
     local pid, unit = hold(one)
     if pid then unit:commit() end
@@ -154,13 +153,12 @@ local function look_for_pooler(subject, handle)
     local db = open_plain(subject)
     if not db then return end
     local other = reader(db)
-    local patient = { timeout = math.min(subject.timeout, 1) }
-    other:query(CONTEXT, "select 1") -- not to be met by the time of a connect
-    local one = handle:with(patient)
-    other = other:with(patient)
     local seen = subject.pooler
     seen.pid = subject.rows.server and subject.rows.server[1].pid
-    seen.moved = shares(one, other) or moves(one, other, true) or moves(one, other, false)
+    -- Where a second connection cannot be had nothing can be told by it.
+    local there = other:query(CONTEXT, "select 1")
+    seen.moved = there ~= nil and
+        (shares(handle, other) or moves(handle, other, true) or moves(handle, other, false))
     db:close()
 end
 
@@ -218,7 +216,7 @@ function interview.hold(subject, wall_clock)
     end
     local ok, raised = pcall(examine, subject, db, wall_clock)
     db:close()
-    if not ok then error(raised, 0) end
+    if not ok then subject.failure = { code = "raised", message = tostring(raised) } end
     return subject
 end
 

@@ -12,8 +12,7 @@ local NOWHERE = {}
 -- ---- calling without being held up ------------------------------------------------------------------------
 
 -- A function of the policy, stopped if it does not end. True, its results and the seconds it took; or false
--- and
--- the error.
+-- and the error.
 local function call(fn, ...)
     local began = os.clock()
     local function stop()
@@ -126,7 +125,7 @@ local function try_route(facts, route)
     return nil, longest
 end
 
-local contexts = { "GET /contacts?workspace=abc123", "POST /orders/4711", "nightly: purge", "" }
+local contexts = { "GET /contacts?workspace=abc123", "POST /orders/4711", "nightly: purge" }
 
 local function try_label(facts, label)
     local longest = 0
@@ -144,7 +143,11 @@ local function try_label(facts, label)
     return nil, longest
 end
 
-local trials = { { "retry", try_retry }, { "route", try_route }, { "label", try_label } }
+local trials = { -- knob, trial, what is said of one that is sound
+    { "retry", try_retry, "retry gives a delay or nothing for each failure that was tried" },
+    { "route", try_route, "route names a backend for each call that was tried" },
+    { "label", try_label, "label gives a text for each context that was tried" },
+}
 
 local function add_slow(facts, add, knob, seconds)
     add("warn", "policy." .. knob .. "_slow", {
@@ -171,8 +174,7 @@ function policytrial.functions(facts, add)
             elseif seconds > (facts.options.policy_slice or 0.01) then
                 add_slow(facts, add, knob, seconds)
             else
-                add("ok", "policy." .. knob, { found = knob .. " answers what it may answer",
-                    subject = knob })
+                add("ok", "policy." .. knob, { found = trial[3], subject = knob })
             end
         end
     end
@@ -245,12 +247,30 @@ end
 -- What is found out better here.
 local told_elsewhere = { connections_above_server = true, policy_fails = true }
 
--- Knobs for which the limit that was measured is the setting to paste.
+-- Knobs for which the limit that was measured leads to the setting to paste. Never rounded down: it would
+-- be just below what is needed.
+local function as_measured(finding)
+    if finding.limit % 1 == 0 then return ("%d"):format(finding.limit) end
+    return ("%.4g"):format(math.ceil(finding.limit * 100) / 100)
+end
+
+local function half(finding)
+    return ("%.3g"):format(finding.limit / 2)
+end
+
 local pasted = {
-    min_calls_unreachable = true, blind_to_a_freeze = true, window_below_retry_span = true,
-    open_for_below_probe = true, permits_above_pool = true, backoff_never_capped = true,
-    budget_below_one_call = true, timeout_above_caller = true, slow_call_above_timeout = true,
-    retries_do_not_fit = true,
+    min_calls_unreachable = as_measured, blind_to_a_freeze = as_measured, open_for_below_probe = as_measured,
+    permits_above_pool = as_measured, backoff_never_capped = as_measured, slow_call_above_timeout = half,
+        connect_timeout_above_timeout = half,
+    window_below_retry_span = function(finding)
+        return ("%d"):format(math.ceil(finding.limit))
+    end,
+    retries_do_not_fit = function(finding) -- which half of the calls had room for; nearly all have for fewer
+        return ("%d"):format(math.max(1, math.floor(finding.limit * 2 / 3)))
+    end,
+    budget_below_one_call = function(_, options)
+        return ("%d"):format(math.max(10, options.retries or 3))
+    end,
 }
 
 -- "breaker.half_open.permits", "8" -> "breaker = { half_open = { permits = 8 } }"
@@ -260,21 +280,15 @@ local function as_setting(knob, value)
     return ("%s = { %s }"):format(first, as_setting(rest, value))
 end
 
-local function remedy_of(finding)
+local function remedy_of(finding, options)
     local knob = finding.knob or "policy"
     if finding.code == "no_jitter" then return "backoff = { kind = \"full\" }" end
     if finding.code == "repeats_unknown" then return "if not failure.safe then return nil end -- first, " ..
         "in retry" end
     if finding.code == "never_gives_up" then return "if failure.attempt > 3 then return nil end -- " ..
         "first, in retry" end
-    if finding.code == "connect_timeout_above_timeout" then
-        return ("connect_timeout = %.3g"):format(finding.limit / 3)
-    end
-    if pasted[finding.code] and finding.limit and finding.value then
-        local whole = math.type(finding.value) == "integer" and finding.limit >= 1
-        return as_setting(knob, whole and ("%d"):format(math.floor(finding.limit)) or
-            ("%.3g"):format(finding.limit))
-    end
+    local value = pasted[finding.code]
+    if value and finding.limit and finding.value then return as_setting(knob, value(finding, options)) end
     return ("another %s; weir.explain shows what a change does"):format(knob)
 end
 
@@ -295,7 +309,7 @@ function policytrial.lint(facts, add)
             count = count + 1
             add(finding.severity == "error" and "fail" or "warn", "lint." .. finding.code, {
                 found = finding.message, why = "measured by running the policy in a simulation",
-                remedy = remedy_of(finding), kind = "policy", subject = finding.knob,
+                remedy = remedy_of(finding, facts.options), kind = "policy", subject = finding.knob,
             })
         end
     end

@@ -2,8 +2,7 @@
 -- what regclass and pg_get_expr give can be pasted anywhere.
 --
 -- Each: name, sql, and, where it needs them, `values(subject)`, the parameters; `when(subject)`, whether it
--- is
--- asked at all. A subject is one client on one backend (interview.lua).
+-- is asked at all. A subject is one client on one backend (interview.lua).
 
 local questions = {}
 
@@ -68,7 +67,8 @@ local wal = [[
         case when pg_is_in_recovery() then pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '0/0') end::float8 as
         received,
         extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())::float8 as age,
-        case when pg_is_in_recovery() then pg_is_wal_replay_paused() end as paused]]
+        case when pg_is_in_recovery() then pg_is_wal_replay_paused() end as paused,
+        exists (select from pg_catalog.pg_stat_wal_receiver where pid is not null) as streaming]]
 
 local settings = [[
     select name, reset_val as setting, unit from pg_catalog.pg_settings where name in ('max_connections',
@@ -93,10 +93,11 @@ local login = [[
         rolcreaterole as createrole, rolreplication as replication, rolconnlimit as connections
     from pg_catalog.pg_roles where rolname = session_user]]
 
+-- Since 16 being a member does not mean that one may SET ROLE.
 local role = [[
     select quote_ident($1) as ident, exists (select from pg_catalog.pg_roles where rolname = $1) as there,
-        (select pg_has_role(session_user, r.oid, 'MEMBER') from pg_catalog.pg_roles r where r.rolname = $1) as
-        member]]
+        (select pg_has_role(session_user, r.oid, case when current_setting('server_version_num')::int >= 160000
+            then 'SET' else 'MEMBER' end) from pg_catalog.pg_roles r where r.rolname = $1) as member]]
 
 -- Edges from the login outwards. Before 16 every membership lets SET ROLE; since then it says so itself.
 local members = [[
@@ -133,7 +134,9 @@ local owned = [[
 
 local tables = [[
     select c.oid::regclass::text as name, c.relkind::text as kind, c.relrowsecurity as rls,
-        (select count(*) from pg_catalog.pg_policy p where p.polrelid = c.oid)::int as policies,
+        (select count(*) from pg_catalog.pg_policy p where p.polrelid = c.oid and p.polpermissive and exists
+        (select
+            from unnest(p.polroles) r where r = 0 or pg_has_role($1::name, r, 'USAGE')))::int as policies,
         has_table_privilege($1::name, c.oid, 'TRUNCATE') as truncates,
         pg_has_role($1::name, c.relowner, 'USAGE') as owned, ]] .. GRANTEES .. [[
     from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -184,6 +187,17 @@ local functions = [[
         and has_function_privilege($1::name, p.oid, 'EXECUTE')
     order by 1 limit 200]]
 
+local creates = [[
+    select quote_ident(n.nspname) as name,
+        (select string_agg(distinct case a.grantee when 0 then 'public' else
+        quote_ident(pg_get_userbyid(a.grantee)) end,
+            ', ')
+         from aclexplode(n.nspacl) a
+         where a.privilege_type = 'CREATE' and (a.grantee = 0 or pg_has_role($1::name, a.grantee, 'USAGE')))
+         as grantees
+    from pg_catalog.pg_namespace n where ]] .. OWN .. [[ and has_schema_privilege($1::name, n.oid, 'CREATE')
+    order by 1 limit 100]]
+
 local policies = [[
     select quote_ident(p.polname) as name, p.polrelid::regclass::text as on_table,
         pg_get_expr(p.polqual, p.polrelid) as qual, pg_get_expr(p.polwithcheck, p.polrelid) as check
@@ -216,6 +230,7 @@ local list = {
     { name = "tables", sql = tables, values = acting_role, when = is_anon },
     { name = "views", sql = views, values = acting_role, when = is_anon },
     { name = "functions", sql = functions, values = acting_role, when = is_anon },
+    { name = "creates", sql = creates, values = acting_role, when = is_anon },
     { name = "policies", sql = policies, values = acting_role, when = is_anon },
     { name = "filtered", sql = filtered, values = acting_role,
         when = function(s) return not s.client.role end },

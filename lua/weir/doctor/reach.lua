@@ -2,6 +2,7 @@
 
 local conninfo = require "weir.doctor.conninfo"
 local phrases = require "weir.doctor.phrases"
+local pooling = require "weir.doctor.pooling"
 
 local reach = {}
 
@@ -57,8 +58,6 @@ local by_state = {
 local by_words = {
     { "could not translate host name", "dns", "the name leads to no address",
         "host=<the right name>, or mend the resolver of this machine", "conninfo" },
-    { "no pg_hba.conf entry", "login", "the server lets this login in neither from here nor so", nil },
-    { "password authentication failed", "password", "the server does not take this password", nil },
     { "no password supplied", "password", "the server wants a password and there is none",
         "password = os.getenv \"...\", of the client", "policy" },
     { "certificate", "certificate", "the server's certificate is not what the connection string asks for",
@@ -109,6 +108,8 @@ function reach.connection(facts, add)
         })
     end
     local id, words = reason(facts)
+    if not words.remedy then words.remedy, words.kind = "look into the server's log, and try again",
+        "system" end
     words.found = ("no connection to %s: %s"):format(conninfo.place(facts.backend.conninfo),
         phrases.discreet(facts.failure.message or tostring(facts.failure)))
     add("fail", id, words)
@@ -139,6 +140,18 @@ function reach.answers(facts, add)
     })
 end
 
+--- Against what the policy itself allows a connect.
+function reach.speed(facts, add)
+    local took, allowed = facts.connect_seconds, facts.options.connect_timeout or 3
+    if not took or took < allowed / 2 then return end
+    add(took >= allowed and "fail" or "warn", "reach.slow", {
+        found = ("a connect takes %s, and connect_timeout is %s"):format(phrases.seconds(took),
+            phrases.seconds(allowed)),
+        why = "connects that take longer count as failures, and the breaker opens on a server that is well",
+        remedy = ("connect_timeout = %.2g"):format(4 * took), kind = "policy", subject = "connect_timeout",
+    })
+end
+
 -- ---- TLS --------------------------------------------------------------------------------------------------
 
 local function tls_words(tls)
@@ -155,6 +168,29 @@ local function unverified(mode)
     return "certificate not verified", "whoever stands in between can pose as the server and read everything"
 end
 
+-- Over a network. What the server says of its connection is the pooler's where there is one; of ours then
+-- only the string is known, and only from `require` on it insists.
+local function judge_tls(facts, add, tls, mode)
+    local insists = mode == "require" or mode == "verify-ca" or mode == "verify-full"
+    local hidden = facts.pooler and pooling.kind(facts) ~= "none"
+    local words = hidden and "TLS to the pooler" or tls_words(tls)
+    if hidden and not insists or not hidden and not tls.ssl then
+        return add("fail", "tls.none", {
+            found = hidden and ("TLS to the pooler is not insisted on (sslmode %s)"):format(mode) or
+                ("no TLS (sslmode %s)"):format(mode),
+            why = "rows, parameters and claims may travel readable for everybody on the way",
+            remedy = VERIFY .. "\n# and on the server: alter system set ssl = on;", kind = "conninfo",
+        })
+    elseif mode == "verify-full" then
+        return add("ok", "tls.verified", { found = words .. ", certificate and host name verified" })
+    end
+    local how, why = unverified(mode)
+    add("warn", "tls.unverified", {
+        found = ("%s, %s (sslmode %s)"):format(words, how, mode), why = why, remedy = VERIFY,
+            kind = "conninfo",
+    })
+end
+
 function reach.tls(facts, add)
     local parameters = facts.backend.conninfo
     local tls = facts.rows.tls and facts.rows.tls[1]
@@ -163,25 +199,10 @@ function reach.tls(facts, add)
     end
     if not tls then return end
     local mode = parameters.sslmode
-    if conninfo.is_local(parameters) then
-        local how = tls.ssl and tls_words(tls) or "no TLS"
-        return add("ok", "tls.local", { found = ("%s, on this machine's own addresses (sslmode " ..
-            "%s)"):format(how, mode) })
-    end
-    if not tls.ssl then
-        return add("fail", "tls.none", {
-            found = ("no TLS (sslmode %s)"):format(mode),
-            why = "rows, parameters and claims travel readable for everybody on the way",
-            remedy = VERIFY .. "\n# and on the server: alter system set ssl = on;", kind = "conninfo",
-        })
-    end
-    if mode == "verify-full" then
-        return add("ok", "tls.verified", { found = tls_words(tls) .. ", certificate and host name verified" })
-    end
-    local how, why = unverified(mode)
-    add("warn", "tls.unverified", {
-        found = ("%s, %s (sslmode %s)"):format(tls_words(tls), how, mode), why = why, remedy = VERIFY,
-            kind = "conninfo",
+    if not conninfo.is_local(parameters) then return judge_tls(facts, add, tls, mode) end
+    add("ok", "tls.local", {
+        found = ("%s, on this machine's own addresses (sslmode %s)"):format(tls.ssl and tls_words(tls) or
+            "no TLS", mode),
     })
 end
 
@@ -216,6 +237,6 @@ function reach.silent_death(facts, add)
     end
 end
 
-reach.checks = { reach.connection, reach.answers, reach.distance, reach.tls, reach.silent_death }
+reach.checks = { reach.connection, reach.answers, reach.distance, reach.speed, reach.tls, reach.silent_death }
 
 return reach

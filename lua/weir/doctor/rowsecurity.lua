@@ -45,7 +45,7 @@ end
 
 local function add_without_policy(row, role, add)
     add("warn", "rls.without_policy", {
-        found = ("%s has row-level security and no policy, and %s has privileges on it"):format(row.name,
+        found = ("%s has row-level security and no policy that lets %s see a row of it"):format(row.name,
             role),
         why = "it always seems empty to users; either they have no business there or a policy was forgotten",
         remedy = (revoke(row) or "") .. "\n-- or: create policy ... on " .. row.name .. " using (...);",
@@ -133,9 +133,28 @@ function rowsecurity.functions(facts, add)
     end
     if bad then return end
     add("ok", "function.definers", {
-        found = ("%d SECURITY DEFINER function%s in reach, none without a fixed search_path"):format(#rows,
-            #rows == 1 and "" or "s"),
+        found = #rows == 0 and "no SECURITY DEFINER function in reach" or
+            ("%d SECURITY DEFINER function%s in reach, each with a search_path of its own"):format(#rows,
+                #rows == 1 and "" or "s"),
     })
+end
+
+--- Whoever can create a table or a function in a schema can put it in the way of others' names.
+function rowsecurity.schemas(facts, add)
+    local rows = facts.rows.creates
+    if not has_acting_role(facts) or not rows then return end
+    local role = phrases.ident(facts.client.role)
+    for _, row in ipairs(rows) do
+        add("warn", "schema.open", {
+            found = ("%s may create in the schema %s"):format(role, row.name),
+            why = "what is created there can stand before what others mean by the same name, and no " ..
+                "policy is on it",
+            remedy = row.grantees and ("revoke create on schema %s from %s;"):format(row.name,
+                row.grantees) or
+                ("alter schema %s owner to <somebody else>;"):format(row.name), subject = row.name,
+        })
+    end
+    if #rows == 0 then add("ok", "schema.closed", { found = ("%s may create nothing"):format(role) }) end
 end
 
 -- ---- what policies say ------------------------------------------------------------------------------------
@@ -168,8 +187,7 @@ local function is_cast_to_json(text, last)
 end
 
 --- The calls of current_setting in an expression: { first, last, argument, missing_ok, guarded (by nullif),
--- json
--- (what it gives becomes JSON as it is) }.
+-- json (what it gives becomes JSON as it is) }.
 function rowsecurity.settings_read(expression)
     local calls, at = {}, 1
     while true do
@@ -246,14 +264,13 @@ function rowsecurity.policies(facts, add)
         bad = bad or bare or strict
     end
     if bad then return end
-    add("ok", "policy.expressions", {
-        found = ("%d polic%s for it, none that breaks without claims"):format(#rows, #rows == 1 and "y" or
-            "ies"),
-    })
+    local count = ("%d %s"):format(#rows, #rows == 1 and "policy" or "policies")
+    add("ok", "policy.expressions", { found = count .. " for it, none that breaks without claims" })
 end
 
 rowsecurity.checks = {
-    rowsecurity.tables, rowsecurity.views, rowsecurity.functions, rowsecurity.policies,
+    rowsecurity.tables, rowsecurity.views, rowsecurity.functions, rowsecurity.schemas,
+    rowsecurity.policies,
 }
 
 return rowsecurity

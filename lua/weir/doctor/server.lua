@@ -63,7 +63,8 @@ function server.part(facts, add)
     local row = first_row(facts, "server")
     if not row then return end
     local name = facts.backend.name
-    if row.standby and named_like(name, primary_words) then
+    local as_replica = named_like(name, replica_words)
+    if row.standby and not as_replica and named_like(name, primary_words) then
         return add("fail", "server.standby_as_primary", {
             found = ("backend %s is a standby: it cannot write"):format(name),
             why = "every call that writes fails with 25006; after a failover the name may lead to the " ..
@@ -71,7 +72,7 @@ function server.part(facts, add)
             remedy = ("backends.%s = <the primary's address>\n-- or, if this is to be the primary: " ..
                 "select pg_promote();"):format(name), kind = "policy", subject = name,
         })
-    elseif not row.standby and named_like(name, replica_words) then
+    elseif not row.standby and as_replica then
         return add("warn", "server.primary_as_replica", {
             found = ("backend %s is a primary"):format(name),
             why = "reads that were to be kept away from the primary land on it, or on a server that " ..
@@ -131,6 +132,13 @@ function server.lag(facts, add, others)
             found = "the standby has been told to replay nothing",
             why = "reads here see the past until somebody lets it go on",
             remedy = "select pg_wal_replay_resume();",
+        })
+    end
+    if wal.streaming == false then
+        add("warn", "replica.not_streaming", {
+            found = "the standby receives nothing from its primary",
+            why = "it lives on what an archive brings, or has been left behind and does not know it",
+            remedy = "alter system set primary_conninfo = 'host=... user=...'; select pg_reload_conf();",
         })
     end
     local bytes, seconds, known = lag(facts, others)

@@ -45,19 +45,17 @@ end
 local function below_call(facts, add, name, what)
     local limit, timeout = timeouts.effective(facts, name), call_timeout(facts)
     if not limit then return end
+    local words = ("%s is %s, and timeout of a call %s"):format(name, phrases.seconds(limit),
+        phrases.seconds(timeout))
+    if limit == 0 then
+        words = ("%s 0: each statement is sent with what is left of its call's %s"):format(name,
+            phrases.seconds(timeout))
+    end
     if limit == 0 or limit >= timeout then
-        return add("ok", "timeout." .. name, {
-            found = limit == 0 and ("%s 0: each statement is sent with what is left of its call's " ..
-                "%s"):format(name,
-                phrases.seconds(timeout)) or ("%s %s, timeout of a call %s"):format(name,
-                    phrases.seconds(limit),
-                phrases.seconds(timeout)),
-            subject = name,
-        })
+        return add("ok", "timeout." .. name, { found = words, subject = name })
     end
     add("warn", "timeout." .. name .. "_below_call", {
-        found = ("%s is %s, and timeout of a call %s"):format(name, phrases.seconds(limit),
-            phrases.seconds(timeout)),
+        found = words,
         why = ("a %s that takes longer ends with an error of the server although its caller would have " ..
             "waited"):format(what),
         remedy = alter(facts, name, timeout), subject = name,

@@ -12,29 +12,44 @@ local places = { sql = "run", policy = "in the policy", conninfo = "in the conne
 
 -- ---- text -------------------------------------------------------------------------------------------------
 
+local WIDTH = 110
+
 local function heading(line)
     if not line.backend then return "the policy" end
-    if not line.client then return line.backend end
-    return ("%s as %s"):format(line.backend, line.client)
+    if not line.client then return "backend " .. line.backend end
+    return ("backend %s as client %s"):format(line.backend, line.client)
 end
 
-local function indented(label, text)
-    local first, rest = text:match "^([^\n]*)\n?(.*)$"
-    local out = ("        %s: %s\n"):format(label, first)
-    if rest == "" then return out end
-    return out .. rest:gsub("[^\n]+\n?", function(line)
-        return (" "):rep(#label + 10) .. line
-    end):gsub("\n*$", "\n")
+-- Broken between words, all lines but the first begin with `indent` blanks.
+local function wrapped(text, indent)
+    local out, column = {}, indent
+    for word in text:gmatch "%S+" do
+        if column + #word > WIDTH and column > indent then
+            out[#out + 1] = "\n" .. (" "):rep(indent)
+            column = indent
+        elseif #out > 0 then
+            out[#out + 1] = " "
+        end
+        out[#out + 1] = word
+        column = column + #word + 1
+    end
+    return table.concat(out)
+end
+
+-- As it is, for pasting: only lines of its own begin where the first does.
+local function indented(text, indent)
+    return (text:gsub("\n", "\n" .. (" "):rep(indent)))
 end
 
 local function line_text(line, colour)
     local mark = marks[line.level]
     if colour then mark = colours[line.level] .. mark .. RESET end
-    local out = ("  %s  %s  [%s]\n"):format(mark, line.found, line.id)
+    local out = ("  %s  %s\n"):format(mark, wrapped(("%s  [%s]"):format(line.found, line.id), 8))
     if line.level == "ok" then return out end
-    if line.why then out = out .. indented("why", line.why) end
-    if line.remedy then out = out .. indented(places[line.kind], line.remedy) end
-    return out
+    if line.why then out = out .. ("        why: %s\n"):format(wrapped(line.why, 13)) end
+    if not line.remedy then return out end
+    local where = places[line.kind]
+    return out .. ("        %s: %s\n"):format(where, indented(line.remedy, #where + 10))
 end
 
 local function plural(number, one)
@@ -60,24 +75,22 @@ end
 
 -- ---- JSON -------------------------------------------------------------------------------------------------
 
---- The chart for programs: one object a line.
-function writeup.json(chart)
-    local out = {}
-    for i, line in ipairs(chart.lines) do out[i] = assert(json.encode(line)) .. "\n" end
-    return table.concat(out)
+local keys = { "level", "id", "backend", "client", "subject", "found", "why", "remedy", "kind" }
+
+local function object(line)
+    local fields = {}
+    for _, key in ipairs(keys) do
+        if line[key] ~= nil then fields[#fields + 1] = ("%s:%s"):format(json.encode(key),
+            json.encode(line[key])) end
+    end
+    return "{" .. table.concat(fields, ",") .. "}\n"
 end
 
--- ---- secrets ----------------------------------------------------------------------------------------------
-
---- The text without any of the secrets. Drivers' messages have none; a policy's own error may quote anything.
--- Short ones are left: hiding every "a" of a text tells more than it hides.
-function writeup.without(secrets, text)
-    for _, secret in ipairs(secrets) do
-        if #secret >= 3 then
-            text = text:gsub(secret:gsub("%p", "%%%0"), "***")
-        end
-    end
-    return text
+--- The chart for programs: one object a line, its fields always in the same order.
+function writeup.json(chart)
+    local out = {}
+    for i, line in ipairs(chart.lines) do out[i] = object(line) end
+    return table.concat(out)
 end
 
 return writeup

@@ -1,0 +1,152 @@
+--- `weir repl`: what the command line asks for, and weir.repl() for scripts.
+
+local db = require "weir.db"
+local errors = require "weir.errors"
+local policyfile = require "weir.policyfile"
+local session = require "weir.console.dialogue"
+local view = require "weir.view"
+
+local repl = {}
+
+local USAGE, UNREACHABLE = 2, 3
+
+local function complain(format, ...)
+    io.stderr:write("weir repl: ", format:format(...), "\n")
+end
+
+-- ---- the command line -------------------------------------------------------------------------------------------
+
+local flags = { ["--json"] = "json", ["--no-color"] = "plain", ["--no-colour"] = "plain" }
+
+local function read_arguments(arguments)
+    local options, i = { commands = {} }, 1
+    while arguments[i] do
+        local word = arguments[i]
+        local name, joined = word:match "^(%-%-%w+)=(.*)$"
+        local key = name or word
+        if flags[word] then
+            options[flags[word]] = true
+        elseif key == "--area" or word == "-c" then
+            local value = joined
+            if not value then
+                i = i + 1
+                value = arguments[i]
+            end
+            if not value then return nil, key .. " needs a value" end
+            if word == "-c" then table.insert(options.commands, value) else options.area = value end
+        elseif word:sub(1, 1) == "-" then
+            return nil, ("there is no option '%s'"):format(word)
+        elseif options.policy then
+            return nil, ("one policy at most, not '%s' too"):format(word)
+        else
+            options.policy = word
+        end
+        i = i + 1
+    end
+    return options
+end
+
+local function read_file(path)
+    local file, why = io.open(path, "rb")
+    if not file then return nil, why end
+    local text = file:read "a"
+    file:close()
+    if not text then return nil, path .. ": cannot be read" end
+    return text
+end
+
+-- The engine of a policy file, and its options where it returned those.
+local function open_policy(path, area)
+    local text, why = read_file(path)
+    if not text then return nil, why end
+    local result, fault = policyfile.options(text, path)
+    if not result then return nil, fault end
+    if db.is(result) then return result end
+    result.area = result.area or area
+    local ok, opened, err = pcall(db.open, result)
+    if not ok then return nil, path .. ": " .. tostring(opened) end
+    if not opened then return nil, path .. ": " .. tostring(err) end
+    return opened, result
+end
+
+local function colours(options)
+    local forbidden = os.getenv "NO_COLOR"
+    if options.plain or forbidden and forbidden ~= "" then return false end
+    local ok, terminal = pcall(require, "weir.terminal")
+    return ok and select(2, terminal.is()) and os.getenv "TERM" ~= "dumb"
+end
+
+local function greet(self)
+    local seen = self.env.view
+    if not seen then return self:say("weir " .. require("weir").version .. " · help() lists what there is") end
+    local workers, stats = seen:workers(), seen:stats()
+    local host = workers[1] and workers[1].host or "no worker"
+    local config = seen:config()
+    local generation = config.policy_generation or 0
+    self:say(("weir %s · %s · %s · %d worker%s · policy %s · help() lists what there is"):format(
+        require("weir").version, stats.name, host, #workers, #workers == 1 and "" or "s",
+        generation > 0 and tostring(generation) or "as started"))
+    local may, why = seen.area:may_steer()
+    if not may then self:say("read-only: " .. why) end
+end
+
+-- What the session looks at. Returns its options, or nil, why, and the exit code.
+local function subject(options)
+    local made = { names = {}, json = options.json, colours = colours(options) }
+    if options.policy then
+        local engine, more = open_policy(options.policy, options.area)
+        if not engine then return nil, more, 1 end
+        _G.db, made.policy = engine, more
+    elseif options.area then
+        local attached, err = view.attach(options.area)
+        if not attached then return nil, err.message, UNREACHABLE end
+        made.view = attached
+    end
+    return made
+end
+
+local function run_commands(self, commands)
+    for _, command in ipairs(commands) do
+        local code = self:once(command)
+        if code ~= 0 then return code end
+    end
+    return 0
+end
+
+--- What `weir repl ARGUMENTS` does. Returns the exit code.
+function repl.main(arguments)
+    local options, wrong = read_arguments(arguments)
+    if not options then
+        complain("%s; see weir help repl", wrong)
+        return USAGE
+    end
+    local made, why, code = subject(options)
+    if not made then
+        complain("%s", why)
+        return code
+    end
+    local self = session.new(made)
+    if #options.commands > 0 then return run_commands(self, options.commands) end
+    if session.interactive() and not options.json then greet(self) end
+    return self:live()
+end
+
+-- ---- in a script ------------------------------------------------------------------------------------------------
+
+--- weir.repl(options): the prompt where a script stands; returns when it ends (Ctrl-D). Other tasks go on.
+-- @param options  names (a table: what is seen at the prompt beside the globals), error (shown first, and `err`),
+-- view (of an attached engine), json
+function repl.open(options)
+    options = options or {}
+    if type(options) ~= "table" then
+        errors.misusef("repl: the argument is a %s; it must be a table", type(options))
+    end
+    local names = options.names or {}
+    if options.error ~= nil then names.err = options.error end
+    if names.db == nil and rawget(_G, "db") == nil then names.db = db.only() end
+    local self = session.new { view = options.view, names = names, json = options.json, colours = colours(options) }
+    if options.error ~= nil then self:complain(options.error) end
+    self:live()
+end
+
+return repl
