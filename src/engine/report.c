@@ -324,19 +324,47 @@ static void pool_steering(struct wr_buffer *b, const struct at *at)
 
 /* How many calls took less than each edge: four edges per octave, which are bucket borders, from 33 us to 34 s. Two readings
  * differ by what has ended between them. */
+enum { FIRST_OCTAVE = 15, LAST_OCTAVE = 35, EDGES = (LAST_OCTAVE - FIRST_OCTAVE) * 4 + 1 };
+
+struct cumulated {
+    uint64_t edges[EDGES], below[EDGES];
+};
+
+static void cumulate(struct cumulated *c, const struct wr_histogram_view *view)
+{
+    for (unsigned i = 0; i < EDGES; i++) c->edges[i] = (uint64_t)(4 + i % 4) << (FIRST_OCTAVE - 2 + i / 4);
+    wr_histogram_below(view, c->edges, c->below, EDGES);
+}
+
+static void list(struct wr_buffer *b, const uint64_t *numbers, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        wr_buffer_printf(b, "%s%llu", i > 0 ? "," : "", (unsigned long long)numbers[i]);
+}
+
 static void pool_histogram(struct wr_buffer *b, const struct wr_histogram_view *view)
 {
-    enum { FIRST_OCTAVE = 15, LAST_OCTAVE = 35, EDGES = (LAST_OCTAVE - FIRST_OCTAVE) * 4 + 1 };
-    uint64_t edges[EDGES], below[EDGES];
-    for (unsigned i = 0; i < EDGES; i++) edges[i] = (uint64_t)(4 + i % 4) << (FIRST_OCTAVE - 2 + i / 4);
-    wr_histogram_below(view, edges, below, EDGES);
+    struct cumulated c;
+    cumulate(&c, view);
     wr_buffer_printf(b, "\"histogram\":{\"edges_ms\":[");
     for (unsigned i = 0; i < EDGES; i++)
-        wr_buffer_printf(b, "%s%.6g", i > 0 ? "," : "", milliseconds(edges[i]));
+        wr_buffer_printf(b, "%s%.6g", i > 0 ? "," : "", milliseconds(c.edges[i]));
     wr_buffer_printf(b, "],\"below\":[");
-    for (unsigned i = 0; i < EDGES; i++)
-        wr_buffer_printf(b, "%s%llu", i > 0 ? "," : "", (unsigned long long)below[i]);
+    list(b, c.below, EDGES);
     wr_buffer_printf(b, "],\"count\":%llu},", (unsigned long long)view->count);
+}
+
+/* There may be hundreds: the edges are the pool's, and neither what is below no call nor what is above all is told. */
+static void label_histogram(struct wr_buffer *b, const struct wr_histogram_view *view)
+{
+    struct cumulated c;
+    unsigned first = 0, end = EDGES;
+    cumulate(&c, view);
+    while (first < EDGES && c.below[first] == 0) first++;
+    while (end > first && c.below[end - 1] == view->count) end--;
+    wr_buffer_printf(b, ",\"histogram\":{\"first\":%u,\"below\":[", first);
+    list(b, c.below + first, end - first);
+    wr_buffer_printf(b, "],\"count\":%llu}", (unsigned long long)view->count);
 }
 
 static void pool_latency(struct wr_buffer *b, const struct at *at)
@@ -374,6 +402,7 @@ static void pool_labels(struct wr_buffer *b, const struct at *at)
                          (unsigned long long)sum.unknown, (unsigned long long)sum.cancelled,
                          (unsigned long long)sum.retries);
         quantiles(b, "duration_ms", &sum.duration);
+        label_histogram(b, &sum.duration);
         wr_buffer_printf(b, "}");
         first = false;
     }
@@ -432,10 +461,12 @@ void wr_document_stats(struct weir_area *sight, struct wr_buffer *b, uint64_t ar
     wr_buffer_json_string(b, wr_area_name(sight->area));
     wr_buffer_printf(b, ",\"health\":\"%s\",\"workers\":%u,\"draining\":%s", health_name(wr_assess(sight)),
                      all->workers, draining ? "true" : "false");
-    wr_buffer_printf(
-        b, ",\"uptime\":%.3f,\"in_flight\":%llu,\"allocations\":%llu,\"policy\":{\"off\":%s,\"message\":",
-        (double)wr_sight_uptime_ns(sight) / 1e9, (unsigned long long)in_flight(sight),
-        (unsigned long long)all->allocations, all->policy_off ? "true" : "false");
+    wr_buffer_printf(b,
+                     ",\"created_us\":%llu,\"now_us\":%llu,\"uptime\":%.3f,\"in_flight\":%llu,"
+                     "\"allocations\":%llu,\"policy\":{\"off\":%s,\"message\":",
+                     (unsigned long long)wr_sight_created_us(sight), (unsigned long long)sight->now_us,
+                     (double)wr_sight_uptime_ns(sight) / 1e9, (unsigned long long)in_flight(sight),
+                     (unsigned long long)all->allocations, all->policy_off ? "true" : "false");
     wr_buffer_json_string(b, all->policy_message);
     wr_buffer_printf(b, "},");
     all_checks(b, all);

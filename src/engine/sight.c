@@ -130,6 +130,13 @@ void wr_sight_look_at_clock(struct weir_area *sight)
     }
 }
 
+/* Of an engine's own the meters begin with it: its host's clock says when, and the area's would not, in a simulation. */
+uint64_t wr_sight_created_us(const struct weir_area *sight)
+{
+    bool shared = sight->engine == NULL || wr_area_is_shared(sight->area);
+    return shared ? wr_area_created_us(sight->area) : sight->engine->opened_wall_us;
+}
+
 void wr_sight_look(struct weir_area *sight)
 {
     wr_sight_look_at_clock(sight);

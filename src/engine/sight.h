@@ -33,6 +33,7 @@ void wr_sight_release(struct weir_area *sight); /* accepts what was not or half 
 
 /* Reads the clocks and what the workers say; before anything is read for one answer. */
 void wr_sight_look(struct weir_area *sight);
+uint64_t wr_sight_created_us(const struct weir_area *sight); /* when all counters stood at zero */
 void wr_sight_look_at_clock(struct weir_area *sight); /* for figures that no worker tells */
 
 /* Of the own engine; attached: of the oldest worker. */
