@@ -22,6 +22,8 @@ extern const struct cli_command cli_command_repl;
 extern const struct cli_command cli_command_serve;
 extern const struct cli_command cli_command_test;
 extern const struct cli_command cli_command_doctor;
+extern const struct cli_command cli_command_top;
+extern const struct cli_command cli_command_tail;
 
 /* ---- the Lua state of a script (lua_state.c) ----------------------------------------------------------- */
 
@@ -29,8 +31,27 @@ extern const struct cli_command cli_command_doctor;
  * lua_close. */
 lua_State *cli_state_new(void);
 
+/* Makes Weir's modules known to a state: weir.core is opened by the function on top of the stack, which is taken off. */
+void cli_state_equip(lua_State *L);
+
 /* Sets the global `arg` as lua5.4 does: script at 0, its arguments from 1, "run" and the program below 0. */
 void cli_state_set_arguments(lua_State *L, const char *script, int argc, char **argv);
+
+/* ---- commands that are written in Lua (luamain.c) ------------------------------------------------------- */
+
+/* Calls require(module).main(host, argument...) and returns the exit code that it returns; 128 and the number after
+ * a signal; CLI_FAILED and its sentence on stderr if it raised. `host` is a table of what it needs of the system: now,
+ * clock, wait, terminal, utf8, and what `open_host` (or NULL) adds to it. `--help` prints the command's help. */
+int cli_lua_main(const struct cli_command *command, const char *module, void (*open_host)(lua_State *L),
+                 int argc, char **argv);
+
+/* ---- the terminal (screen.c) --------------------------------------------------------------------------- */
+
+/* Adds the table `screen` to the table on top of the stack. */
+void cli_screen_open(lua_State *L);
+
+/* Gives the terminal back, if it was taken. */
+void cli_screen_finish(void);
 
 /* ---- Ctrl-C and its like (interrupt.c) ----------------------------------------------------------------- */
 
@@ -55,6 +76,12 @@ bool cli_interrupt_take(void);
 /* Standard output has no reader any more: does not return. The first time it raises "interrupted", so that
  * the script ends in order; if the script goes on writing all the same, the process ends at once. */
 _Noreturn void cli_interrupt_no_reader(lua_State *L);
+
+/* The same for another signal that would end the process. */
+void cli_interrupt_catch(int number);
+
+/* What is to be done before a second signal ends the process: only what a signal handler may. */
+void cli_interrupt_before_exit(void (*act)(void));
 
 /* For the handlers of other signals. False if another thread than Lua's was hit; the signal then goes there. */
 bool cli_interrupt_in_lua_thread(int number);

@@ -18,6 +18,7 @@ static lua_State *volatile running;
 static pthread_t main_thread;
 static volatile sig_atomic_t caught;  /* the first signal */
 static volatile sig_atomic_t pending; /* it has not yet reached the main coroutine */
+static void (*volatile before_exit)(void);
 static volatile sig_atomic_t hung_up; /* SIGHUP came, and nothing has been done about it yet */
 
 /* While the console is there, Ctrl-C ends what it evaluates and nothing else: never the scheduler, which would lose track of
@@ -27,6 +28,7 @@ static struct {
     lua_State *volatile evaluating; /* the task that evaluates, NULL: none does */
     lua_State *volatile resumed;    /* the task that the scheduler has resumed */
     volatile sig_atomic_t pending, asked;
+    volatile sig_atomic_t pressed, insists; /* Ctrl-C came again: a pcall inside what runs does not save it */
 } console;
 
 /* ---- SIGHUP -------------------------------------------------------------------------------------------- */
@@ -67,11 +69,12 @@ static void on_hook(lua_State *L, lua_Debug *debug)
     bool interrupted = pending || console.pending, raises = interrupted || cli_watchdog_raises(L);
 
     (void)debug;
-    if (!cli_watchdog_stays()) lua_sethook(L, NULL, 0, 0);
+    bool insists = console.pending && console.insists;
+    if (!cli_watchdog_stays() && !insists) lua_sethook(L, NULL, 0, 0);
     if (!raises) return;
     if (interrupted) {
         if (L == main_state) pending = 0;
-        console.pending = 0;
+        if (!insists) console.pending = 0;
         lua_pushliteral(L, "interrupted");
     }
     lua_error(L);
@@ -102,9 +105,11 @@ static void interrupt_evaluation(void)
 {
     bool runs = console.resumed != NULL && console.resumed == console.evaluating;
     if ((runs || console.asked) && running != console.scheduler) {
+        if (console.pressed) console.insists = 1;
         console.pending = 1;
         raise_soon_in(running);
     }
+    console.pressed = 1;
     if (!runs) console.asked = 1;
 }
 
@@ -122,6 +127,7 @@ static void on_signal(int number)
         hung_up = 1;
         raise_soon_in(running);
     } else if (caught != 0) {
+        if (before_exit != NULL) before_exit();
         _exit(128 + number);
     } else if (number != SIGHUP) {
         caught = number;
@@ -146,6 +152,7 @@ void cli_interrupt_console(lua_State *L, bool on)
 void cli_interrupt_evaluating(lua_State *co)
 {
     console.evaluating = co;
+    console.pressed = console.insists = 0;
     if (co == NULL) console.pending = 0;
 }
 
@@ -154,6 +161,11 @@ bool cli_interrupt_take(void)
     bool asked = console.asked != 0;
     console.asked = 0;
     return asked;
+}
+
+void cli_interrupt_before_exit(void (*act)(void))
+{
+    before_exit = act;
 }
 
 _Noreturn void cli_interrupt_no_reader(lua_State *L)
@@ -181,8 +193,11 @@ static int call_tracked(lua_State *L, lua_State *co, int arguments)
     if (co != NULL && cli_watchdog_stays()) raise_soon_in(co);
     status = lua_pcall(L, arguments, LUA_MULTRET, 0);
     running = L;
-    if (L == console.scheduler) console.resumed = NULL;
-    if (pending || hung_up || cli_watchdog_goes_on()) raise_soon_in(L);
+    if (L == console.scheduler) {
+        console.resumed = NULL;
+        console.pending = 0;
+    }
+    if (pending || console.pending || hung_up || cli_watchdog_goes_on()) raise_soon_in(L);
     return status;
 }
 
@@ -229,7 +244,7 @@ static void replace_coroutine_function(lua_State *L, const char *name, lua_CFunc
     lua_pop(L, 1);
 }
 
-static void catch_signal(int number)
+void cli_interrupt_catch(int number)
 {
     /* Without SA_RESTART: a script that waits in io.read must hear of Ctrl-C. */
     struct sigaction action = {.sa_handler = on_signal};
@@ -244,11 +259,12 @@ static void catch_signal(int number)
 void cli_interrupt_install(lua_State *L)
 {
     main_state = running = L;
+    caught = pending = hung_up = 0;
     main_thread = pthread_self();
     replace_coroutine_function(L, "resume", tracked_resume);
     replace_coroutine_function(L, "wrap", tracked_wrap);
     signal(SIGPIPE, SIG_IGN);
-    catch_signal(SIGINT);
-    catch_signal(SIGTERM);
-    catch_signal(SIGHUP);
+    cli_interrupt_catch(SIGINT);
+    cli_interrupt_catch(SIGTERM);
+    cli_interrupt_catch(SIGHUP);
 }

@@ -12,6 +12,8 @@
 static const struct cli_command *const commands[] = {
     &cli_command_run,    /* scripts */
     &cli_command_repl,   /* by hand */
+    &cli_command_top,    /* to see */
+    &cli_command_tail,   /* to see */
     &cli_command_serve,  /* for monitoring */
     &cli_command_doctor, /* before and after */
     &cli_command_test,

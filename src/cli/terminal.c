@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <unistd.h>
 #include <wchar.h>
 
@@ -22,6 +23,7 @@ static struct {
     lua_State *L; /* of the call of read() that is under way */
     char prompt[PROMPT_MAX];
     bool interrupted;
+    struct termios before; /* how the terminal was found */
 } terminal;
 
 /* ---- keys ------------------------------------------------------------------------------------------------ */
@@ -140,10 +142,17 @@ static char *prompt(EditLine *line)
     return terminal.prompt;
 }
 
+/* For a second signal, which ends the process at once. */
+static void give_back(void)
+{
+    tcsetattr(STDIN_FILENO, TCSANOW, &terminal.before);
+}
+
 static bool start_editor(void)
 {
     HistEvent event;
     if (terminal.line != NULL) return true;
+    if (tcgetattr(STDIN_FILENO, &terminal.before) == 0) cli_interrupt_before_exit(give_back);
     (void)setlocale(LC_CTYPE, "");
     terminal.history = history_init();
     terminal.line = el_init("weir", stdin, stdout, stderr);
@@ -172,7 +181,10 @@ static int terminal_read(lua_State *L)
     terminal.L = L;
     terminal.interrupted = false;
     fflush(stdout);
+    el_set(terminal.line, EL_PREP_TERM,
+           1); /* before the prompt is seen, or what is typed then is echoed twice */
     const char *text = el_gets(terminal.line, &length);
+    el_set(terminal.line, EL_PREP_TERM, 0);
     terminal.L = NULL;
     if (text == NULL || length <= 0) {
         el_reset(terminal.line);

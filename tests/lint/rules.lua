@@ -62,6 +62,7 @@ local homes = { -- whose header it is, where it may be included, and where one l
     { header = "microhttpd%.h", home = { "src/cli/" }, scope = { "" } },
     { header = "luaj?i?t?%.h", home = { "src/lua/", "src/cli/", "src/nginx/ngxlua" }, scope = { "src", "include" } },
     { header = "ngx_[%w_]+%.h", home = { "src/nginx/" }, scope = { "" } },
+    { header = "curses%.h", home = { "src/cli/screen" }, scope = { "src", "include" } },
     { header = "lauxlib%.h", home = { "src/lua/", "src/cli/", "src/nginx/ngxlua" }, scope = { "src", "include" } },
     { header = "lualib%.h", home = { "src/lua/", "src/cli/", "src/nginx/ngxlua" }, scope = { "src", "include" } },
 }
@@ -269,7 +270,7 @@ end
 --- What is declared is there, and nothing else comes out of the shared libraries in build.
 function rules.the_libraries_export_what_the_headers_declare(tree, build)
     local found, exported = {}, {}
-    for _, library in ipairs { "libweir.so", "libweir-uv.so" } do
+    for _, library in ipairs { "libweir.so", "libweir-uv.so", "libweir-repl.so" } do
         for _, line in ipairs(house.lines_of_command("nm -D --defined-only " .. house.quote(build .. "/" .. library))) do
             exported[line:match "%S+$"] = library
         end

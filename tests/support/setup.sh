@@ -3,7 +3,7 @@
 
 build=${WEIR_BUILD:-$root/build}
 
-build_packages="cmake ninja-build gcc libc6-dev pkg-config libedit-dev libpq-dev libuv1-dev libmicrohttpd-dev lua5.4 liblua5.4-dev lua-dkjson
+build_packages="cmake ninja-build gcc libc6-dev pkg-config libedit-dev libncurses-dev libpq-dev libuv1-dev libmicrohttpd-dev lua5.4 liblua5.4-dev lua-dkjson
 postgresql-15"
 test_packages="curl g++ libcmocka-dev libluajit2-5.1-dev lua-unit lua-socket luajit2 luarocks openssl pgbouncer prometheus wrk"
 nginx_packages="nginx nginx-dev libnginx-mod-http-lua lua-resty-core libluajit2-5.1-dev openssl"
