@@ -142,7 +142,7 @@ function Serving:reload()
     local options
     if text then options, why = self:next_options(text) end
     if not options then return self:refuse(0, why) end
-    local generation, reason = self.db.core:policy_publish(text)
+    local generation, reason = self.db.core:policy_publish(policyfile.stamped(text, os.time() * 1e6))
     if not generation then return self:refuse(0, reason) end
     self:bring_into_force(options, text, generation)
 end

@@ -53,6 +53,23 @@ function TestDocuments.test_accept_chooses_the_form()
     lu.assertEquals(headers["content-type"], "application/health+json")
 end
 
+function TestDocuments.test_metrics_tell_of_the_process_too_and_promtool_has_nothing_to_say()
+    serve(policy())
+    local _, _, body = server:get "/metrics"
+    lu.assertTrue(tonumber(body:match "\nprocess_resident_memory_bytes (%d+)\n") > 1000000)
+    lu.assertTrue(tonumber(body:match "\nprocess_open_fds (%d+)\n") > 5)
+    lu.assertAlmostEquals(tonumber(body:match "\nprocess_start_time_seconds (%S+)\n"), os.time(), 60)
+    local path = serving.write(os.tmpname(), body)
+    local pipe = io.popen("promtool check metrics <" .. path .. " 2>&1; echo $?")
+    lu.assertEquals(pipe:read "a", "0\n")
+    pipe:close()
+    os.remove(path)
+    _, _, body = server:get("/metrics", { Accept = "application/openmetrics-text" })
+    lu.assertStrContains(body, "# UNIT process_cpu_seconds seconds\nprocess_cpu_seconds_total ")
+    lu.assertEquals(body:sub(-6), "# EOF\n")
+    lu.assertEquals(select(2, body:gsub("# EOF", "")), 1)
+end
+
 function TestDocuments.test_a_dead_database_is_unhealthy_and_ready()
     serve(policy())
     serving.wait(function() return server:get "/health" == 503 end, "an unhealthy engine")
@@ -239,6 +256,19 @@ function TestSignals.test_sighup_opens_a_log_file_anew_whoever_opened_the_engine
     lu.assertNotStrContains(select(2, server:said()), "restart instead")
     os.remove(log)
     os.remove(log .. ".1")
+end
+
+function TestSignals.test_all_processes_on_an_area_follow_a_new_policy()
+    local folder = serving.folder()
+    local other = serving.serve(policy(), "--area " .. folder .. "/shared.area")
+    serve(policy(), "--area " .. folder .. "/shared.area")
+    serving.write(server.policy, policy "health = { checks = { new = function() return true end } }")
+    server:signal "HUP"
+    serving.wait(function() return select(3, other:get "/health"):find('"new":', 1, true) end, "the new check")
+    serving.wait(function() return other:said():find "policy 1 is in force" end, "that it is told")
+    other:stop()
+    stop()
+    os.execute("rm -rf " .. serving.quote(folder))
 end
 
 function TestSignals.test_a_mistake_is_told_and_the_old_policy_stays()
