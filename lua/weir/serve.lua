@@ -263,6 +263,7 @@ end
 function Serving:close()
     local server = self.server
     self.server = nil
+    core.watch(server:getfd(), "") -- the task that turns it waits there, and libuv aborts on what has been closed
     server:close()
     if self.attached then self.attached:close() end
     if self.db then self.db:close() end

@@ -225,13 +225,16 @@ end
 
 function TestSignals.test_its_log_is_on_standard_error_unless_the_policy_says_otherwise()
     serve(policy())
-    lu.assertStrContains(select(2, server:said()), "level=info event=engine.opened ")
+    local function said(text) return select(2, server:said()):find(text, 1, true) end
+    serving.wait(function() return said "level=info event=engine.opened " end, "that the engine is open")
     stop()
     serve(policy "log = false")
-    lu.assertNotStrContains(select(2, server:said()), "event=")
+    serving.wait(function() return (server:get "/readyz") == 200 end, "that it is ready")
+    lu.assertNil(said "event=")
 end
 
 local function moved_away_and_hung_up(log)
+    serving.wait(function() return serving.read(log) ~= "" end, "that the engine is open")
     assert(os.rename(log, log .. ".1"))
     server:signal "HUP"
     return serving.wait(function() return io.open(log) end, "a new log")
@@ -243,6 +246,7 @@ function TestSignals.test_sighup_opens_a_log_file_anew_whoever_opened_the_engine
     serve(policy(option))
     moved_away_and_hung_up(log):close()
     stop()
+    os.remove(log)
     serve(([[
         return assert(require "weir".open { name = "own", backends = { primary = "host=/nowhere" },
             clients = { service = { bypass_rls = true } }, %s })
