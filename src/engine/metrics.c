@@ -53,20 +53,13 @@ static void read_histogram(const struct weir_area *sight, uint32_t pool, enum wr
 
 /* ---- the engine and its backends ----------------------------------------------------------------------------------- */
 
-/* Of an engine's own the meters begin with it: its host's clock says when, and the area's would not, in a simulation. */
-static uint64_t created(const weir_area *area)
-{
-    bool shared = area->engine == NULL || wr_area_is_shared(area->area);
-    return shared ? wr_area_created_us(area->area) : area->engine->opened_wall_us;
-}
-
 void weir_read_engine(weir_area *area, weir_engine_figures *out)
 {
     const struct wr_household *all = &area->household;
     wr_sight_look(area);
     *out = (weir_engine_figures){
         .name = wr_area_name(area->area),
-        .created_us = created(area),
+        .created_us = wr_sight_created_us(area),
         .now_us = area->now_us,
         .uptime_ns = wr_sight_uptime_ns(area),
         .health = wr_assess(area),

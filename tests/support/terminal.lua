@@ -1,5 +1,5 @@
---- A terminal for tests: a program on a pseudo-terminal (by script(1)), and an xterm, as much of one as ncurses and
--- line editors ask for, that reads what the program draws.
+--- A terminal for tests: a program on a pseudo-terminal (by script(1)), and an xterm, as much of one as
+-- ncurses and line editors ask for, that reads what the program draws.
 --
 --     local t = terminal.open { command = "build/weir top --area x", width = 80, height = 24 }
 --     t:wait_for "calls"      t:type "q"      t:ended()
@@ -84,7 +84,8 @@ local commands = {
         fill(self, self.row, self.column, self.width)
         for row = self.row + 1, self.height do fill(self, row, 1, self.width) end
     end,
-    X = function(self, n) fill(self, self.row, self.column, math.min(self.width, self.column + (n or 1) - 1)) end,
+    X = function(self, n) fill(self, self.row, self.column, math.min(self.width, self.column + (n
+        or 1) - 1)) end,
     P = function(self, n)
         for _ = 1, n or 1 do
             table.remove(self.rows[self.row], self.column)
@@ -107,9 +108,11 @@ local commands = {
     r = function(self, n, m)
         self.top, self.bottom, self.row, self.column = n or 1, m or self.height, 1, 1
     end,
-    m = function(self, n)
-        self.attributes = self.attributes or (n ~= nil and n ~= 0)
-        self.colours = self.colours or (n ~= nil and n >= 30 and n <= 37)
+    m = function(self, _, _, list)
+        for _, number in ipairs(list) do
+            self.attributes = self.attributes or (number and number > 0 and number < 30)
+            self.colours = self.colours or (number and number >= 30 and number <= 37)
+        end
     end,
 }
 
@@ -120,7 +123,7 @@ local function take_command(self, text, at)
     if action then
         local list = {}
         for number in (numbers .. ";"):gmatch "(%d*);" do list[#list + 1] = tonumber(number) or false end
-        action(self, list[1] or nil, list[2] or nil)
+        action(self, list[1] or nil, list[2] or nil, list)
     end
     if private == "?" and numbers == "1049" then self.alternate = letter == "h" end
     if private == "?" and numbers:find "%f[%d]25%f[%D]" then self.cursor = letter == "h" end
@@ -185,18 +188,21 @@ local function read(path)
 end
 
 local function settings_of(options)
-    local lines = { "export TERM=xterm; unset LINES COLUMNS NO_COLOR LC_ALL LC_CTYPE; export LANG=C.UTF-8 TZ=UTC" }
-    for name, value in pairs(options.env or {}) do lines[#lines + 1] = ("export %s=%s"):format(name, quote(value)) end
+    local lines = { "unset LINES COLUMNS NO_COLOR LC_ALL LC_CTYPE", "export TERM=xterm LANG=C.UTF-8 TZ=UTC" }
+    for name, value in pairs(options.env or {}) do lines[#lines + 1] = ("export %s=%s"):format(name,
+        quote(value)) end
     return table.concat(lines, "\n")
 end
 
---- Starts `command` (for sh) on a terminal of `width` by `height`, with `env` on top of a plain environment.
+--- Starts `command` (for sh) on a terminal of `width` by `height`, with `env` on top of a plain
+-- environment.
 function terminal.open(options)
     local folder = os.tmpname()
     os.remove(folder)
     assert(os.execute(("mkdir %s && mkfifo %s/keys"):format(quote(folder), quote(folder))))
     local self = setmetatable({
-        folder = folder, width = options.width or 80, height = options.height or 24, rest = "", read = 0, bells = 0,
+        folder = folder, width = options.width or 80, height = options.height or 24, rest = "", read = 0,
+            bells = 0,
         row = 1, column = 1, top = 1, bottom = options.height or 24, last = " ", cursor = true,
     }, Terminal)
     clear(self)
@@ -204,13 +210,14 @@ function terminal.open(options)
         cd %s; %s
         stty rows %d cols %d; tty >tty.new; mv tty.new tty; stty -g >before
         cd - >/dev/null
+        trap : INT QUIT HUP # the program's own affair
         sh -c 'echo $$ >%s/pid; exec %s'
         echo $? >%s/code.new
-        cd %s; stty -g >after; mv code.new code
+        cd %s && stty -g >after && mv code.new code
     ]]):format(quote(folder), settings_of(options), self.height, self.width, folder,
         options.command:gsub("'", "'\\''"), folder, quote(folder)))
-    assert(os.execute(("script -qfec 'sh %s/inside' /dev/null <%s/keys >%s/drawn 2>&1 &"):format(folder, folder,
-        folder)))
+    local started = "env --default-signal=INT,QUIT,HUP script -qfec 'sh %s/inside' /dev/null <%s/keys >%s/drawn 2>&1 &"
+    assert(os.execute(started:format(folder, folder, folder)))
     self.keys = assert(io.open(folder .. "/keys", "w"))
     self.keys:setvbuf "no"
     return self
@@ -287,7 +294,8 @@ function Terminal:signal(name)
     assert(os.execute(("kill -s %s %d"):format(name, tonumber(pid))))
 end
 
---- Waits for the end; returns the exit code, and the terminal's settings before and after (as stty -g says them).
+--- Waits for the end; returns the exit code, and the terminal's settings before and after (as stty -g says
+-- them).
 function Terminal:ended()
     local code = look_until(function() return read(self.folder .. "/code") end)
     if not code then error("the program has not ended:\n" .. self:text(), 2) end
@@ -298,7 +306,8 @@ end
 --- Ends what still runs and forgets the folder.
 function Terminal:close()
     local pid = (read(self.folder .. "/pid") or ""):match "%d+"
-    if pid and not read(self.folder .. "/code") then os.execute(("kill -s KILL %s 2>/dev/null"):format(pid)) end
+    local ended = read(self.folder .. "/code")
+    if pid and not ended then os.execute(("kill -s KILL %s 2>/dev/null"):format(pid)) end
     self.keys:close()
     os.execute(("rm -rf %s"):format(quote(self.folder)))
 end

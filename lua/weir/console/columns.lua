@@ -61,24 +61,23 @@ function columns.width(text)
     return width
 end
 
--- The character that starts at `at` and where the next one does, or nil if there is none of UTF-8.
-local function character(text, at)
-    local last = utf8.len(text, at, at) and utf8.offset(text, 2, at) - 1
-    return last and text:sub(at, last), last and last + 1
+-- The code point of the character that starts at `at`, or nil if there is none of UTF-8.
+local function code_at(text, at)
+    return utf8.len(text, at, at) and utf8.codepoint(text, at)
 end
 
-local function printable(letter)
-    local code = utf8.codepoint(letter)
-    return code < 0x80 or (code >= 0xa0 and code < 0xe000) or code > 0xf8ff
-end
+local steering = { { 0x80, 0x9f }, { 0x200b, 0x200f }, { 0x2028, 0x202e }, { 0x2060, 0x206f }, { 0xe000,
+    0xf8ff },
+    { 0xfeff, 0xfeff }, { 0xfff9, 0xfffb } }
 
--- Valid UTF-8 without signs that steer a terminal; what is neither becomes "?".
+-- Valid UTF-8 without signs that steer a terminal or turn the text round; what is neither becomes "?".
 local function clean_utf8(text)
     local out, at = {}, 1
     while at <= #text do
-        local letter, after = character(text, at)
-        out[#out + 1] = letter and printable(letter) and letter or "?"
-        at = after or at + 1
+        local code = code_at(text, at)
+        local letter = code and utf8.char(code)
+        out[#out + 1] = letter and not within(steering, code) and letter or "?"
+        at = at + (letter and #letter or 1)
     end
     return table.concat(out)
 end

@@ -67,7 +67,7 @@ local function look_and_follow(self)
     return state, why, false
 end
 
---- Everything that `weir top` shows, as of now: stats, histograms, calls, events, workers, and `area` = {
+--- Everything that `weir top` shows, as of now: stats, calls, events, workers, and `area` = {
 -- state, why, replaced }. `at` is the wall clock in seconds. nil and a sentence if the area cannot be
 -- read.
 function Feed:reading(at, most_calls)
@@ -76,7 +76,6 @@ function Feed:reading(at, most_calls)
     local wrong
     reading.stats, wrong = self:document "stats"
     if not reading.stats then return nil, wrong end
-    reading.histograms = self:document "histograms"
     reading.workers = self:document "workers" or {}
     reading.calls = self:document("calls", most_calls or 1000) or {}
     reading.events = self:document("events", 0) or {}

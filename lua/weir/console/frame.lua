@@ -97,7 +97,7 @@ end
 
 local function head(state, width, height)
     local lines = { name_line(state, width), traffic_line(state, width), latency_line(state, width) }
-    add_warnings(lines, state, width, height and (height >= 20 and 3 or 1) or 10)
+    add_warnings(lines, state, width, height and (height >= 20 and 3 or height >= 8 and 1 or 0) or 10)
     return lines
 end
 
@@ -117,8 +117,9 @@ local function foot(state, width)
                 rank = here and 1 or 3 }
         end
     end
-    segments[#segments + 1] = { "? help", "dim", rank = 2 }
-    segments[#segments + 1] = { "q", "dim", rank = 2 }
+    for i, text in ipairs { "? help", "q quit", "/ filter", "s sort", "Enter look", "Space freeze" } do
+        segments[#segments + 1] = { text, "dim", rank = i <= 2 and 2 or i + 3 }
+    end
     return (grid.segments(segments, width, 1))
 end
 
@@ -146,42 +147,36 @@ local function filter_text(state)
     return state.filter ~= "" and ("  filter: %s"):format(columns.clean(state.filter, state.glyphs)) or ""
 end
 
--- How many rows pools, labels and events get of `room` lines, headings not counted.
+-- How many rows pools, labels and events get of `room` lines, headings not counted; and whether labels
+-- have a title.
 local function shares(state, room)
-    local pools, labels, events = #state.figures.pools, #state.figures.labels, #state.figures.events
-    if not room then return pools, math.min(10, math.max(1, labels)), math.min(5, math.max(1, events)) end
-    local with_events = room >= 11
-    room = room - (with_events and 3 or 2)
-    local for_pools = math.min(math.max(1, pools), math.max(1, room * 2 // 5))
-    local for_events = with_events and math.min(math.max(1, events), math.max(2, room // 4)) or nil
-    local for_labels = math.max(1, room - for_pools - (for_events or 0))
-    local spare = for_events and math.max(0, for_labels - math.max(1, labels)) or 0
-    return for_pools, for_labels - spare, for_events and for_events + spare
+    local pools, labels, events = math.max(1, #state.figures.pools), math.max(1, #state.figures.labels),
+        math.max(1, #state.figures.events)
+    if not room then return pools, math.min(10, labels), math.min(5, events), true end
+    local titled = room >= 12
+    local left = room - (titled and 4 or 2)
+    local for_pools = math.min(pools, math.max(1, left * 2 // 5))
+    local for_events = titled and math.min(events, math.max(2, left // 4)) or 0
+    local for_labels = math.max(1, left - for_pools - for_events)
+    if titled and for_labels > labels then for_labels, for_events = labels, left - for_pools - labels end
+    return for_pools, for_labels, for_events, titled
 end
 
 local function label_title(state)
     local f = state.figures
-    return (" labels by %s, last %s%s "):format(views.order(state, state.view).name,
-        f.first and "since the start" or amounts.seconds(f.window), filter_text(state))
-end
-
-local function titled(state, title, name, width, rows)
-    local lines = { grid.rule(title, width, state.glyphs) }
-    local body = show_table(state, name, width, rows)
-    add(lines, body)
-    return lines
+    local span = f.first and "since the start" or "last " .. amounts.seconds(f.window)
+    local lasting = not f.labels_exact and not f.first and ", p50 to p99 since the start" or ""
+    return (" labels by %s, %s%s%s "):format(views.order(state, state.view).name, span, lasting,
+        filter_text(state))
 end
 
 local function overview(state, width, room)
-    local for_pools, for_labels, for_events = shares(state, room)
+    local for_pools, for_labels, for_events, titled = shares(state, room)
     local unfiltered = setmetatable({ filter = "" }, { __index = state })
     local lines = show_table(unfiltered, "pools", width, for_pools)
-    if room and room < 14 then
-        add(lines, (show_table(state, "overview", width, for_labels)))
-    else
-        add(lines, titled(state, label_title(state), "overview", width, for_labels - (room and 1 or 0)))
-    end
-    if for_events then add(lines, (show_table(unfiltered, "events", width, for_events))) end
+    if titled then lines[#lines + 1] = grid.rule(label_title(state), width, state.glyphs) end
+    add(lines, (show_table(state, "overview", width, for_labels)))
+    if for_events > 0 then add(lines, (show_table(unfiltered, "events", width, for_events))) end
     return lines
 end
 
@@ -250,17 +245,21 @@ end
 local details = { pools = pool_details, breakers = breaker_details, calls = call_details,
     label = call_details }
 
-local function part_text(part)
-    local now = ("%s: %s/s, ok %s%%, p50 %s p95 %s p99 %s"):format(part.pool, amounts.rate(part.calls_s),
-        amounts.percent(part.ok_share), amounts.ms(part.p50), amounts.ms(part.p95), amounts.ms(part.p99))
-    return ("%s; %s"):format(now, counts_text("since the start", part.whole, { "ok", "failed",
-        "refused", "timeout", "unknown", "cancelled", "retries" }))
+local function part_lines(state, part, width)
+    local now = ("%s: %s/s, ok %s%%, mean %s, p50 %s p95 %s p99 %s"):format(part.pool,
+        amounts.rate(part.calls_s),
+        amounts.percent(part.ok_share), amounts.ms(part.mean_ms), amounts.ms(part.p50), amounts.ms(part.p95),
+        amounts.ms(part.p99))
+    local ever = counts_text("  since the start", part.whole, { "ok", "failed", "refused", "timeout",
+        "unknown",
+        "cancelled", "retries" })
+    return { sentence(state, width, now), sentence(state, width, ever) }
 end
 
 local function label_parts(state, label, width)
     local lines = { grid.rule((" %s, last %s "):format(columns.clean(label.label, state.glyphs),
         amounts.seconds(state.figures.window)), width, state.glyphs) }
-    for _, part in ipairs(label.parts) do lines[#lines + 1] = sentence(state, width, part_text(part)) end
+    for _, part in ipairs(label.parts) do add(lines, part_lines(state, part, width)) end
     return lines
 end
 
@@ -278,7 +277,7 @@ local function one_table(state, width, room)
     local rows = views.rows(state, state.view)
     local at = views.selected(state, state.view, rows)
     local more = at and details[state.view] and details[state.view](state, rows[at], width) or {}
-    local left = room and math.max(2, room - #lines - 1) or #rows
+    local left = room and math.max(1, room - #lines - 1) or #rows
     if room and #more > left - 3 then more = {} end
     add(lines, (show_table(state, state.view, width, room and math.max(1, left - #more) or #rows)))
     for _ = 1, room and room - #lines - #more or 0 do lines[#lines + 1] = {} end
@@ -334,7 +333,7 @@ function frame.make(state, width, height)
     add(lines, body(state, width, room))
     if height then
         for _ = #lines + 1, height - 1 do lines[#lines + 1] = {} end
-        for i = #lines, math.max(1, height), -1 do lines[i] = nil end
+        for i = #lines, math.max(2, height), -1 do lines[i] = nil end
         if height > 1 then lines[height] = foot(state, width) end
     end
     for i, line in ipairs(lines) do lines[i] = grid.clip(line, width, state.glyphs) end

@@ -101,19 +101,23 @@ function grid.choose(specs, width)
     return chosen
 end
 
---- The line with the names of the columns, in a rule; the one that is sorted by is marked.
+-- The name of a column, in a rule as wide as the column.
+local function head_cell(line, column, glyphs)
+    local name = columns.cut(column.spec.name, column.width, glyphs)
+    local rest = { glyphs.rule:rep(column.width - columns.width(name)), "rule" }
+    if column.spec.right then line[#line + 1] = rest end
+    line[#line + 1] = { name, "head" }
+    if not column.spec.right then line[#line + 1] = rest end
+end
+
+--- The line with the names of the columns, in a rule; before the one that is sorted by is a mark.
 function grid.head(chosen, sorted, width, glyphs)
-    local line, taken = { { glyphs.rule, "rule" } }, 1
-    for i, column in ipairs(chosen) do
-        local spec = column.spec
-        local name = spec.name == sorted and glyphs.down .. spec.name or spec.name
-        name = columns.cut(name, column.width, glyphs)
-        local rest = glyphs.rule:rep(column.width - columns.width(name))
-        if i > 1 then line[#line + 1] = { glyphs.rule, "rule" } end
-        if spec.right then line[#line + 1] = { rest, "rule" } end
-        line[#line + 1] = { name, "head" }
-        if not spec.right then line[#line + 1] = { rest, "rule" } end
-        taken = taken + column.width + (i > 1 and 1 or 0)
+    local line, taken = {}, 0
+    for _, column in ipairs(chosen) do
+        local here = column.spec.name == sorted
+        line[#line + 1] = { here and glyphs.down or glyphs.rule, here and "head" or "rule" }
+        head_cell(line, column, glyphs)
+        taken = taken + column.width + 1
     end
     line[#line + 1] = { glyphs.rule:rep(math.max(0, width - taken)), "rule" }
     return line

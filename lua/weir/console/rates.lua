@@ -32,28 +32,20 @@ local function add_counts(to, from)
     for name, value in pairs(from) do
         if type(value) == "number" then to[name] = (to[name] or 0) + value end
     end
+    to.mean_ms = to.ended > 0 and to.sum_ms / to.ended or 0
+    to.exact_sum = from.exact_sum
 end
 
--- Documents without buckets know a mean and a count.
-local function with_durations(counts, summary, buckets)
-    counts.spread = buckets and spread.of(buckets) or nil
-    counts.sum_ms = counts.spread and counts.spread.sum_us / 1000 or (summary.mean
-        or 0) * (summary.count or 0)
+-- Time in all: as the document says, else as far as its mean tells.
+local function with_durations(counts, source)
+    local summary = source.duration_ms
+    counts.spread, counts.mean_ms = spread.of(source.histogram), summary.mean
+    counts.sum_ms, counts.exact_sum = summary.sum or summary.mean * summary.count, summary.sum ~= nil
     return counts
 end
 
-local function buckets_by_pool(histograms)
-    local found = {}
-    for _, pool in ipairs(histograms and histograms.pools or {}) do
-        local labels = {}
-        for _, label in ipairs(pool.labels or {}) do labels[label.label] = label.duration end
-        found[pool.pool] = { duration = pool.duration, wait = pool.wait, labels = labels }
-    end
-    return found
-end
-
-local function mark_label(marks, pool, label, buckets)
-    local part = with_durations(counts_of(label, label.retries), label.duration_ms, buckets)
+local function mark_label(marks, pool, label)
+    local part = with_durations(counts_of(label, label.retries), label)
     part.pool, part.lasting = pool, label.duration_ms
     local whole = marks.labels[label.label]
     if not whole then
@@ -67,22 +59,27 @@ end
 
 local function mark_of(reading)
     local marks = { at = reading.at, pools = {}, labels = {} }
-    local buckets = buckets_by_pool(reading.histograms)
     for _, pool in ipairs(reading.stats.pools or {}) do
-        local known = buckets[pool.pool]
-        local mark = with_durations(counts_of(pool.calls, pool.attempts.retries), pool.duration_ms,
-            known and known.duration)
-        mark.wait = known and known.wait and spread.of(known.wait)
+        local mark = with_durations(counts_of(pool.calls, pool.attempts.retries), pool)
         mark.started = pool.calls.started
         marks.pools[pool.pool] = mark
         for _, label in ipairs(pool.labels or {}) do
-            mark_label(marks, pool.pool, label, known and known.labels[label.label])
+            mark_label(marks, pool.pool, label)
         end
     end
     return marks
 end
 
 -- ---- differences ------------------------------------------------------------------------------------------
+
+-- A mean has three decimals: of many calls, what it says of the last few drowns in its rounding. Their
+-- usual time says more then.
+local function time_between(new, old, ended)
+    local time = math.max(0, new.sum_ms - (old and old.sum_ms or 0))
+    local usual = ended * (new.mean_ms or 0)
+    if not old or new.exact_sum or new.ended * 0.001 < usual * 0.05 then return time end
+    return usual
+end
 
 local function difference(new, old, seconds)
     local found = { seconds = seconds, ended = 0 }
@@ -92,8 +89,8 @@ local function difference(new, old, seconds)
         found.ended = found.ended + found[name]
     end
     found.retries = math.max(0, new.retries - (old and old.retries or 0))
-    found.sum_ms = math.max(0, new.sum_ms - (old and old.sum_ms or 0))
-    found.spread = new.spread and spread.since(new.spread, old and old.spread)
+    found.sum_ms = time_between(new, old, found.ended)
+    found.spread = spread.since(new.spread, old and old.spread)
     return found
 end
 
@@ -132,9 +129,7 @@ local function pool_figures(pool, new, old, seconds)
     found.paused, found.draining, found.forced_for = pool.paused, pool.draining, pool.forced_for
     found.resized, found.configured_max = pool.resized, pool.configured_max
     found.breaker, found.budget, found.state = pool.breaker, pool.budget, pool.breaker.state
-    if new.wait then
-        found.wait_p99 = spread.quantiles(spread.since(new.wait, old and old.wait), 0.99)
-    elseif (pool.wait_ms.count or 0) > 0 then
+    if (pool.wait_ms.count or 0) > 0 then
         found.wait_p99 = pool.wait_ms.p99
     end
     found.whole = { calls = pool.calls, attempts = pool.attempts, refused = pool.refused,
@@ -151,7 +146,7 @@ local function total_of(pools, seconds)
     for _, name in ipairs(gauges) do total[name] = 0 end
     for _, pool in ipairs(pools) do
         for name, value in pairs(total) do
-            if name ~= "seconds" then total[name] = value + (pool[name] or 0) end
+            if name ~= "seconds" and name ~= "spread" then total[name] = value + (pool[name] or 0) end
         end
         total.spread = spread.sum(total.spread, pool.spread)
     end
@@ -234,6 +229,15 @@ local function seconds_between(new, old, uptime)
     return seconds > 0 and seconds or 1
 end
 
+-- With the newest generation that a worker has taken.
+local function policy_of(stats, workers)
+    local policy = { off = stats.policy.off, message = stats.policy.message, generation = 0 }
+    for _, worker in ipairs(workers) do
+        policy.generation = math.max(policy.generation, worker.policy_generation or 0)
+    end
+    return policy
+end
+
 local function copied(history)
     local copy = {}
     for name, list in pairs(history) do copy[name] = table.move(list, 1, #list, 1, {}) end
@@ -253,13 +257,15 @@ function Rates:take(reading)
     end
     local total = total_of(pools, seconds)
     if last then remember_moment(self, total) end
+    local labels = all_labels(marks, first, seconds_between(marks, first, stats.uptime))
     return {
         at = reading.at, seconds = seconds, first = last == nil, pools = pools, total = total,
         window = first and marks.at - first.at or seconds,
-        labels = all_labels(marks, first, seconds_between(marks, first, stats.uptime)),
-        exact = reading.histograms ~= nil, created_us = stats.created_us, history = copied(self.history),
+        labels = labels, labels_exact = labels[1] ~= nil and labels[1].spread ~= nil,
+        exact = total.spread ~= nil, created_us = stats.created_us, history = copied(self.history),
         name = stats.name, health = stats.health, worker_count = stats.workers, uptime = stats.uptime,
-        policy = stats.policy or {}, draining = stats.draining, checks = stats.checks or {},
+        policy = policy_of(stats, reading.workers or {}), draining = stats.draining,
+            checks = stats.checks or {},
         workers = reading.workers or {}, calls = reading.calls or {}, events = reading.events or {},
     }
 end

@@ -1,70 +1,46 @@
 --- Durations as the area counts them, by buckets: what two readings differ in, and the quantiles of that.
 --
--- A spread is { count, sum_us, max_us, buckets = { [upper edge in us] = how many } }.
+-- A spread is { count, edges = list of ms, below = how many durations were less than each edge }. All
+-- spreads of an engine have the same edges.
 
 local spread = {}
 
---- From the document: { sum_us, max_us, buckets = { { upper_us, count }... } }.
+--- From the document { edges_ms, below, count }; nil if there is none.
 function spread.of(document)
-    local made = { count = 0, sum_us = document.sum_us or 0, max_us = document.max_us or 0, buckets = {} }
-    for _, bucket in ipairs(document.buckets or {}) do
-        made.buckets[bucket[1]] = (made.buckets[bucket[1]] or 0) + bucket[2]
-        made.count = made.count + bucket[2]
-    end
-    return made
+    if not document then return nil end
+    return { count = document.count, edges = document.edges_ms, below = document.below }
 end
 
---- What came since `old`, nil if there is no older one. Counts that have fallen are those of another area:
--- all of them are new then.
+--- What came since `old`. Counts that have fallen are those of another area: all of them are new then.
 function spread.since(new, old)
-    if not old or old.count > new.count then return new end
-    local made = { count = 0, sum_us = math.max(0, new.sum_us - old.sum_us), max_us = new.max_us,
-        buckets = {} }
-    for edge, count in pairs(new.buckets) do
-        local more = count - (old.buckets[edge] or 0)
-        if more < 0 then return new end
-        if more > 0 then
-            made.buckets[edge] = more
-            made.count = made.count + more
-        end
-    end
+    if not new or not old or old.count > new.count then return new end
+    local made = { count = new.count - old.count, edges = new.edges, below = {} }
+    for i, below in ipairs(new.below) do made.below[i] = math.max(0, below - (old.below[i] or 0)) end
     return made
 end
 
 --- The sum of two; either may be nil.
 function spread.sum(one, other)
     if not one or not other then return one or other end
-    local made = {
-        count = one.count + other.count, sum_us = one.sum_us + other.sum_us,
-        max_us = math.max(one.max_us, other.max_us), buckets = {},
-    }
-    for edge, count in pairs(one.buckets) do made.buckets[edge] = count end
-    for edge, count in pairs(other.buckets) do made.buckets[edge] = (made.buckets[edge] or 0) + count end
+    local made = { count = one.count + other.count, edges = one.edges, below = {} }
+    for i, below in ipairs(one.below) do made.below[i] = below + (other.below[i] or 0) end
     return made
 end
 
-local function edges_of(made)
-    local edges = {}
-    for edge in pairs(made.buckets) do edges[#edges + 1] = edge end
-    table.sort(edges)
-    return edges
+local function quantile(made, share)
+    local rank, edges = math.max(1, math.ceil(share * made.count)), made.edges
+    for i, below in ipairs(made.below) do
+        if below >= rank then return ((edges[i - 1] or 0) + edges[i]) / 2 end
+    end
+    return edges[#edges]
 end
 
---- For each share of `shares` the duration in ms that so many did not exceed (the upper edge of their
--- bucket, never above the maximum); nothing if there were none.
+--- For each share the duration in ms that so many did not exceed: the middle of its bucket. Nothing if
+-- there were none.
 function spread.quantiles(made, ...)
-    if not made or made.count == 0 then return end
-    local edges, found = edges_of(made), {}
-    for i, share in ipairs { ... } do
-        local rank, seen = math.max(1, math.ceil(share * made.count)), 0
-        for _, edge in ipairs(edges) do
-            seen = seen + made.buckets[edge]
-            if seen >= rank then
-                found[i] = math.min(edge, made.max_us > 0 and made.max_us or edge) / 1000
-                break
-            end
-        end
-    end
+    if not made or made.count <= 0 or #made.edges == 0 then return end
+    local found = {}
+    for i, share in ipairs { ... } do found[i] = quantile(made, share) end
     return table.unpack(found)
 end
 

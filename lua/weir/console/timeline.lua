@@ -68,12 +68,26 @@ local function attempt_text(attempt)
     return #words > 0 and table.concat(words, " ") or attempt.phase
 end
 
-local function attempt_line(call, i, width, glyphs)
+-- The text in lines, broken at blanks; those after the first stand further in.
+local function wrapped(text, width, look, glyphs)
+    local lines, indent = {}, (" "):rep(math.min(12, width // 4))
+    text = columns.clean(text, glyphs)
+    while columns.width(text) > width do
+        local part = columns.fit(text, width + 1, glyphs)
+        local at = part:match "^.*() "
+        if not at or at <= #indent + 1 then break end
+        lines[#lines + 1] = { { text:sub(1, at - 1), look } }
+        text = indent .. text:sub(at + 1)
+    end
+    lines[#lines + 1] = { { columns.cut(text, width, glyphs), look } }
+    return lines
+end
+
+local function attempt_lines(call, i, width, glyphs)
     local attempt = call.timeline[i]
     local number = call.attempts - #call.timeline + i
     local text = ("  +%-8s attempt %d: %s"):format(us(attempt.start_us), number, attempt_text(attempt))
-    return { { columns.cut(columns.clean(text, glyphs), width, glyphs), attempt.sqlstate ~= ""
-        and "warn" or "plain" } }
+    return wrapped(text, width, attempt.sqlstate ~= "" and "warn" or "plain", glyphs)
 end
 
 local function end_text(call)
@@ -91,19 +105,22 @@ function timeline.look(call)
     return call.outcome == "unknown" and "bad" or "warn"
 end
 
+local function add(lines, more)
+    table.move(more, 1, #more, #lines + 1, lines)
+end
+
 --- The call's whole story in lines of at most `width` columns.
 function timeline.lines(call, width, glyphs, offset)
     local head = ("%s  %s  %s  %s  worker %d  %s"):format(call.id, amounts.clock_ms(call.started_us / 1e6,
         offset),
         call.context, call.pool, call.worker, call.unit and "transaction" or "call")
-    local lines = { { { columns.cut(columns.clean(head, glyphs), width, glyphs), "head" } } }
+    local lines = wrapped(head, width, "head", glyphs)
     local bar = timeline.bar(call, math.max(1, width - 4), glyphs)
     table.insert(bar, 1, { "  |", "dim" })
     bar[#bar + 1] = { "|", "dim" }
     lines[#lines + 1] = bar
-    for i = 1, #(call.timeline or {}) do lines[#lines + 1] = attempt_line(call, i, width, glyphs) end
-    lines[#lines + 1] = { { columns.cut(columns.clean(end_text(call), glyphs), width, glyphs),
-        timeline.look(call) } }
+    for i = 1, #(call.timeline or {}) do add(lines, attempt_lines(call, i, width, glyphs)) end
+    add(lines, wrapped(end_text(call), width, timeline.look(call), glyphs))
     return lines
 end
 
