@@ -274,6 +274,7 @@ end
 function Serving:close()
     local server = self.server
     self.server = nil
+    core.watch(server:getfd(), "") -- who turned it still waits for it; libuv aborts on a closed descriptor
     server:close()
     if self.attached then self.attached:close() end
     if self.db then self.db:close() end
