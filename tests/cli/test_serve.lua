@@ -322,4 +322,16 @@ function TestScripts.test_its_tasks_run_while_it_is_served_and_do_not_hold_up_th
     lu.assertEquals(server:stop(), 0)
 end
 
+function TestScripts.test_a_task_that_fails_is_told_while_the_others_go_on()
+    serve([[
+        local weir = require "weir"
+        weir.spawn(function() error "out of eggs" end)
+        return assert(weir.open { name = "own", backends = { primary = "host=/nowhere" },
+            clients = { service = { bypass_rls = true } } })
+    ]])
+    serving.wait(function() return select(2, server:said()):find("out of eggs", 1, true) end, "the failure")
+    lu.assertEquals((server:get "/livez"), 200)
+    lu.assertEquals(server:stop(), 0)
+end
+
 os.exit(lu.LuaUnit.run())
