@@ -20,7 +20,7 @@ typedef struct weir_repl_options {
      * program has there go on. NULL: a loop of the console's own, and the program's stands still meanwhile. */
     struct uv_loop_s *loop;
     /* Lua 5.4: what is typed works on its globals. Standard libraries are open in it; weir.core is opened on `loop` if
-     * the program has not done so. NULL: a state of the console's own, which ends with it. */
+     * the program has not done so (weir_lua_open_uv, which this library has, too). NULL: a state of the console's own, which ends with it. */
     struct lua_State *lua;
 } weir_repl_options;
 
