@@ -37,15 +37,15 @@ local function add_counts(to, from)
 end
 
 -- Time in all: as the document says, else as far as its mean tells.
-local function with_durations(counts, source)
+local function with_durations(counts, source, edges)
     local summary = source.duration_ms
-    counts.spread, counts.mean_ms = spread.of(source.histogram), summary.mean
+    counts.spread, counts.mean_ms = spread.of(source.histogram, edges), summary.mean
     counts.sum_ms, counts.exact_sum = summary.sum or summary.mean * summary.count, summary.sum ~= nil
     return counts
 end
 
-local function mark_label(marks, pool, label)
-    local part = with_durations(counts_of(label, label.retries), label)
+local function mark_label(marks, pool, label, edges)
+    local part = with_durations(counts_of(label, label.retries), label, edges)
     part.pool, part.lasting = pool, label.duration_ms
     local whole = marks.labels[label.label]
     if not whole then
@@ -64,7 +64,7 @@ local function mark_of(reading)
         mark.started = pool.calls.started
         marks.pools[pool.pool] = mark
         for _, label in ipairs(pool.labels or {}) do
-            mark_label(marks, pool.pool, label)
+            mark_label(marks, pool.pool, label, pool.histogram and pool.histogram.edges_ms)
         end
     end
     return marks
