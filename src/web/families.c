@@ -105,7 +105,7 @@ static const struct wr_family native[] = {
             "Attempts that the breaker let through; a call has one and its retries."),
     BY_HAND(
         "weir_backend_up", NULL, WR_GAUGE, WR_BACKEND_UP,
-        "Whether the backend answers, as the worker that was asked knows it; absent until it was heard of."),
+        "Whether the backend answers, as the worker that heard of it last knows it; absent until one has."),
     BY_HAND("weir_breaker_failure_ratio", NULL, WR_GAUGE, WR_BREAKER_RATIO,
             "Failures among the calls in the breaker's window; absent below its least number of calls."),
     BY_HAND("weir_breaker_open_until_timestamp_seconds", "seconds", WR_GAUGE, WR_BREAKER_OPEN_UNTIL,
@@ -135,7 +135,7 @@ static const struct wr_family native[] = {
     REASONS("weir_errors", attempts_failed,
             "Attempts that failed, by what the failure was; what a guard refused is not among them."),
     BY_HAND("weir_health", NULL, WR_STATESET, WR_HEALTH,
-            "1 for the word that /health says, as the worker that was asked sees it."),
+            "1 for the word that /health says."),
     SPREAD("weir_hold_duration_seconds", hold,
            "Time that attempts had a connection, until they gave it back."),
     BY_HAND("weir_labels", NULL, WR_GAUGE, WR_LABELS,
