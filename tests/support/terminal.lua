@@ -209,7 +209,7 @@ function terminal.open(options)
         trap : INT QUIT HUP # the program's own affair
         sh -c 'echo $$ >%s/pid; exec %s'
         echo $? >%s/code.new
-        cd %s; stty -g >after; mv code.new code
+        cd %s && stty -g >after && mv code.new code
     ]]):format(quote(folder), settings_of(options), self.height, self.width, folder,
         options.command:gsub("'", "'\\''"), folder, quote(folder)))
     local started = "env --default-signal=INT,QUIT,HUP script -qfec 'sh %s/inside' /dev/null <%s/keys >%s/drawn 2>&1 &"

@@ -1,5 +1,5 @@
---- The calls that have ended since the last time: each worker's ring numbers them, so what was overwritten before it
--- could be read leaves a gap.
+--- The calls that have ended since the last time: each worker's ring numbers them, so what was overwritten
+-- before it could be read leaves a gap.
 
 local harvest = {}
 

@@ -15,12 +15,12 @@ local function whole(document, edges)
     return below
 end
 
---- From a pool's document { edges_ms, below, count }, or a label's { first, below, count } and the pool's edges; nil if
--- there is none.
+--- From a pool's document { edges_ms, below, count }, or a label's { first, below, count } and the pool's
+-- edges.
 function spread.of(document, edges)
-    if not document then return nil end
     edges = document.edges_ms or edges
-    return { count = document.count, edges = edges, below = document.first and whole(document, edges) or document.below }
+    return { count = document.count, edges = edges, below = document.first and whole(document, edges)
+        or document.below }
 end
 
 --- What came since `old`. Counts that have fallen are those of another area: all of them are new then.
