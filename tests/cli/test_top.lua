@@ -94,7 +94,7 @@ function TestPlain:test_another_locale_gets_ascii()
 end
 
 function TestPlain:test_json_is_one_object_in_one_line()
-    local code, out = top("--json --once --interval 0.2 --area " .. area)
+    local code, out = top("--json --interval 0.2 --area " .. area)
     lu.assertEquals(code, 0)
     lu.assertEquals(select(2, out:gsub("\n", "")), 1)
     local document = assert(weir.json.decode(out))
