@@ -12,6 +12,8 @@ extern "C" {
 #endif
 
 struct lua_State;
+struct uv_loop_s;
+struct weir_area;
 
 /* What one coroutine waits at. The host's own. */
 typedef struct weir_lua_gate weir_lua_gate;
@@ -25,7 +27,8 @@ typedef struct weir_lua_host {
     /* Pushes a new Lua thread for policies to run on, which must not be tied to what L works for. NULL: lua_newthread. */
     struct lua_State *(*thread)(void *ctx, struct lua_State *L);
 
-    /* The hooks for one engine, and what they belong to. WEIR_OK, WEIR_ENOMEM, WEIR_ESYS. */
+    /* The hooks for one engine, and what they belong to. WEIR_OK, WEIR_ENOMEM, WEIR_ESYS; WEIR_ESTATE: this process runs no
+     * loop for engines. */
     int (*lend)(void *ctx, uint64_t seed, weir_host *hooks, void **loan);
     void (*bind)(void *loan, weir_engine *engine); /* from now on readiness reaches the engine */
     void (*take_back)(void *loan);                 /* after weir_free; accepts NULL */
@@ -62,6 +65,14 @@ typedef struct weir_lua_host {
 /* Like a lua_CFunction that opens weir.core: leaves the module on the stack and returns 1, or raises. The table is
  * copied. Once per Lua state. */
 int weir_lua_open(struct lua_State *L, const weir_lua_host *host);
+
+/* The same on a libuv loop that the program turns, too, or on one of its own (NULL). Whoever waits in Lua turns it, so not
+ * from inside its callbacks. It must outlive the Lua state. Where the binding is built with libuv: not in nginx. */
+int weir_lua_open_uv(struct lua_State *L, struct uv_loop_s *loop);
+
+/* Pushes a handle for Lua on an area that stays the caller's: core.attach's methods. weir.core is loaded in L. The handle
+ * must be closed (its method close) before the area goes. */
+void weir_lua_push_area(struct lua_State *L, struct weir_area *area);
 
 /* Ends all engines of this Lua state at once, as weir_free does; what Lua still holds of them stays safe to touch and to
  * collect. Before the host goes. */

@@ -23,6 +23,9 @@ local function new(area, path)
     return setmetatable({ area = area, path = path, samples = {} }, View)
 end
 
+--- A view by an area's handle, which it closes.
+view.new = new
+
 --- The engine that keeps its area in the file at `path`, in whatever process.
 -- @return a view, or nil and an error (code "unreachable")
 function view.attach(path)

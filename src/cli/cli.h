@@ -31,6 +31,9 @@ extern const struct cli_command cli_command_tail;
  * lua_close. */
 lua_State *cli_state_new(void);
 
+/* Makes Weir's modules known to a state: weir.core is opened by the function on top of the stack, which is taken off. */
+void cli_state_equip(lua_State *L);
+
 /* Sets the global `arg` as lua5.4 does: script at 0, its arguments from 1, "run" and the program below 0. */
 void cli_state_set_arguments(lua_State *L, const char *script, int argc, char **argv);
 

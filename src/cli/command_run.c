@@ -13,10 +13,13 @@
 #include <lauxlib.h>
 
 static const char help[] =
-    "usage: weir run FILE.lua [ARGUMENTS]\n\n"
+    "usage: weir run [--repl-on-error] FILE.lua [ARGUMENTS]\n\n"
     "Runs a Lua 5.4 script as a task of Weir's loop: calls to the database and weir.sleep park it, and\n"
     "what it starts with weir.spawn runs meanwhile. Ends when the script and all its tasks have ended.\n\n"
     "  FILE.lua     the script; - reads it from standard input\n"
+    "  --repl-on-error  where the script fails, a prompt opens (on a terminal): err, traceback, and the "
+    "locals\n"
+    "               of the function that raised\n"
     "  ARGUMENTS    reach the script as ... and in the table arg\n\n"
     "Exit codes: 0 well, 1 the script failed (why is on stderr), 2 wrong usage, 130 after Ctrl-C, 143 after\n"
     "SIGTERM, 129 after SIGHUP, 141 if the reader of its output went away, or what the script hands to "
@@ -98,8 +101,8 @@ static int failure_code(lua_State *L, int index)
     return CLI_FAILED;
 }
 
-/* Calls require("weir.loop").run(script, ...); the script is on top of the stack. */
-static int run_script(lua_State *L, int argc, char **argv)
+/* Calls require(module).run(script, ...); the script is on top of the stack. */
+static int run_script(lua_State *L, const char *module, int argc, char **argv)
 {
     int base = lua_gettop(L);
 
@@ -108,7 +111,7 @@ static int run_script(lua_State *L, int argc, char **argv)
         return CLI_USAGE;
     }
     lua_getglobal(L, "require");
-    lua_pushliteral(L, "weir.loop");
+    lua_pushstring(L, module);
     if (lua_pcall(L, 1, 1, 0) != LUA_OK) return failure_code(L, -1);
     lua_getfield(L, -1, "run");
     lua_pushvalue(L, base);
@@ -121,17 +124,22 @@ static int run_script(lua_State *L, int argc, char **argv)
 static int run_command(int argc, char **argv)
 {
     lua_State *L;
+    const char *module = "weir.loop";
     int first = 1, code;
 
     if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
         fputs(help, stdout);
         return CLI_OK;
     }
-    if (argc > 1 && strcmp(argv[1], "--") == 0) {
-        first = 2;
-    } else if (argc > 1 && argv[1][0] == '-' && argv[1][1] != '\0') {
+    if (argc > first && strcmp(argv[first], "--repl-on-error") == 0) {
+        module = "weir.console.repl";
+        first++;
+    }
+    if (argc > first && strcmp(argv[first], "--") == 0) {
+        first++;
+    } else if (argc > first && argv[first][0] == '-' && argv[first][1] != '\0') {
         fprintf(stderr, "weir run: unknown option '%s'; options of the script come after FILE.lua\n",
-                argv[1]);
+                argv[first]);
         return CLI_USAGE;
     }
     if (argc <= first) {
@@ -142,7 +150,7 @@ static int run_command(int argc, char **argv)
     if (L == NULL) return CLI_FAILED;
     cli_state_set_arguments(L, argv[first], argc - first - 1, argv + first + 1);
     code = load_script(L, argv[first]);
-    if (code == CLI_OK) code = run_script(L, argc - first - 1, argv + first + 1);
+    if (code == CLI_OK) code = run_script(L, module, argc - first - 1, argv + first + 1);
     lua_close(L);
     return code;
 }

@@ -259,6 +259,7 @@ void cli_interrupt_catch(int number)
 void cli_interrupt_install(lua_State *L)
 {
     main_state = running = L;
+    caught = pending = hung_up = 0;
     main_thread = pthread_self();
     replace_coroutine_function(L, "resume", tracked_resume);
     replace_coroutine_function(L, "wrap", tracked_wrap);

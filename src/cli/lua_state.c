@@ -140,15 +140,22 @@ static void close_at_exit(lua_State *L)
 
 /* ---- the state ----------------------------------------------------------------------------------------- */
 
-static int set_up(lua_State *L)
+void cli_state_equip(lua_State *L)
 {
-    luaL_openlibs(L);
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-    lua_pushcfunction(L, luaopen_weir_core);
+    lua_insert(L, -2);
     lua_setfield(L, -2, "weir.core");
     lua_pushcfunction(L, cli_terminal_open);
     lua_setfield(L, -2, "weir.terminal");
+    lua_pop(L, 1);
     set_search_path(L);
+}
+
+static int set_up(lua_State *L)
+{
+    luaL_openlibs(L);
+    lua_pushcfunction(L, luaopen_weir_core);
+    cli_state_equip(L);
     check_output(L);
     close_at_exit(L);
     return 0;

@@ -177,7 +177,11 @@ const char *weir_reason_name(size_t number)
 
 static void read_counters(const struct wr_area *area, uint32_t pool, weir_pool_figures *out)
 {
-    wr_meter_reasons(area, pool, out->attempts_failed, out->retries_after);
+    struct wr_reason_sums reasons;
+    wr_meter_reasons(area, pool, &reasons);
+    memcpy(out->attempts_failed, reasons.failed, sizeof reasons.failed);
+    memcpy(out->retries_after, reasons.repeated, sizeof reasons.repeated);
+    memcpy(out->connects_failed, reasons.unconnected, sizeof reasons.unconnected);
     for (size_t i = 0; i < sizeof counted / sizeof *counted; i++) {
         uint64_t sum = wr_meter_counter(area, pool, counted[i].counter);
         memcpy((char *)out + counted[i].offset, &sum, sizeof sum);

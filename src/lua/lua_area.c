@@ -65,6 +65,12 @@ static struct area_box *new_box(lua_State *L)
     return box;
 }
 
+/* An engine's own area is left alone by weir_area_detach. */
+void weir_lua_push_area(lua_State *L, weir_area *area)
+{
+    new_box(L)->attached = area;
+}
+
 /* core.attach(path) -> area | nil, why */
 int wl_area_attach(lua_State *L)
 {

@@ -42,7 +42,7 @@ static void close_loop(void *ctx)
     weir_uv_free(ctx);
 }
 
-int luaopen_weir_core(lua_State *L)
+int weir_lua_open_uv(lua_State *L, struct uv_loop_s *loop)
 {
     weir_lua_host host = {.name = "libuv",
                           .lend = lend,
@@ -52,7 +52,12 @@ int luaopen_weir_core(lua_State *L)
                           .turn = turn,
                           .close = close_loop};
     struct weir_uv *uv = NULL;
-    if (weir_uv_new(&uv, NULL, 0) != WEIR_OK) return luaL_error(L, "cannot make an event loop");
+    if (weir_uv_new(&uv, loop, 0) != WEIR_OK) return luaL_error(L, "cannot make an event loop");
     host.ctx = uv;
     return weir_lua_open(L, &host);
+}
+
+int luaopen_weir_core(lua_State *L)
+{
+    return weir_lua_open_uv(L, NULL);
 }

@@ -255,7 +255,6 @@ end
 function rules.declared_functions(tree)
     local declared = {}
     for path, text in house.each(tree, { "include" }, { ".h" }) do
-        if path:find "luahost%.h$" then text = "" end -- of the binding, which is linked in and exports nothing
         local code = house.code(text, true):gsub("#[^\n]*", ""):gsub('extern%s*"%s*"%s*{', "")
         code = code:gsub("%b{}", " ")
         for declaration in code:gmatch "[^;]+" do
@@ -270,14 +269,16 @@ end
 --- What is declared is there, and nothing else comes out of the shared libraries in build.
 function rules.the_libraries_export_what_the_headers_declare(tree, build)
     local found, exported = {}, {}
-    for _, library in ipairs { "libweir.so", "libweir-uv.so" } do
+    for _, library in ipairs { "libweir.so", "libweir-uv.so", "libweir-repl.so" } do
         for _, line in ipairs(house.lines_of_command("nm -D --defined-only " .. house.quote(build .. "/" .. library))) do
             exported[line:match "%S+$"] = library
         end
     end
     local declared = rules.declared_functions(tree)
     for name, header in pairs(declared) do
-        if not exported[name] then finding(found, header, 1, "declares %s, which no library defines", name) end
+        -- luahost.h is the binding's, which programs link in, or take from libweir-repl
+        local optional = header:find "luahost%.h$"
+        if not exported[name] and not optional then finding(found, header, 1, "declares %s, which no library defines", name) end
     end
     for name, library in pairs(exported) do
         if not declared[name] then finding(found, library, 1, "exports %s, which no header declares", name) end

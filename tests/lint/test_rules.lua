@@ -146,7 +146,8 @@ end
 local function libraries(first, second)
     return function(root)
         write(root, "build/CMakeCache.txt", "")
-        for name, code in pairs { ["libweir.so"] = first, ["libweir-uv.so"] = second } do
+        local codes = { ["libweir.so"] = first, ["libweir-uv.so"] = second, ["libweir-repl.so"] = "typedef int none;" }
+        for name, code in pairs(codes) do
             write(root, "build/x.c", code)
             run(("cc -shared -fPIC -o %s %s"):format(house.quote(root .. "/build/" .. name),
                 house.quote(root .. "/build/x.c")))

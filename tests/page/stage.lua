@@ -23,8 +23,8 @@ local POLICY = [[
         local handle = db:service()
         if task == 3 then handle = db:client("reports"):with { backend = "replica" } end
         while true do
-            handle:query(contexts[task], "select pg_sleep($1)", ({ 0.001, 0.02, 0 })[task] * math.random())
-            weir.sleep(0.02)
+            handle:query(contexts[task], "select pg_sleep($1)", ({ 0.01, 0.02, 0 })[task] * math.random())
+            weir.sleep(0.05)
         end
     end
     for task = 1, 3 do weir.spawn(work, task) end

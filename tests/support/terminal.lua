@@ -1,5 +1,5 @@
---- A terminal for tests: a program on a pseudo-terminal (by script(1)), and an xterm, as much of one as ncurses and
--- line editors ask for, that reads what the program draws.
+--- A terminal for tests: a program on a pseudo-terminal (by script(1)), and an xterm, as much of one as
+-- ncurses and line editors ask for, that reads what the program draws.
 --
 --     local t = terminal.open { command = "build/weir top --area x", width = 80, height = 24 }
 --     t:wait_for "calls"      t:type "q"      t:ended()
@@ -84,7 +84,8 @@ local commands = {
         fill(self, self.row, self.column, self.width)
         for row = self.row + 1, self.height do fill(self, row, 1, self.width) end
     end,
-    X = function(self, n) fill(self, self.row, self.column, math.min(self.width, self.column + (n or 1) - 1)) end,
+    X = function(self, n) fill(self, self.row, self.column, math.min(self.width, self.column + (n
+        or 1) - 1)) end,
     P = function(self, n)
         for _ = 1, n or 1 do
             table.remove(self.rows[self.row], self.column)
@@ -187,18 +188,21 @@ local function read(path)
 end
 
 local function settings_of(options)
-    local lines = { "export TERM=xterm; unset LINES COLUMNS NO_COLOR LC_ALL LC_CTYPE; export LANG=C.UTF-8 TZ=UTC" }
-    for name, value in pairs(options.env or {}) do lines[#lines + 1] = ("export %s=%s"):format(name, quote(value)) end
+    local lines = { "unset LINES COLUMNS NO_COLOR LC_ALL LC_CTYPE", "export TERM=xterm LANG=C.UTF-8 TZ=UTC" }
+    for name, value in pairs(options.env or {}) do lines[#lines + 1] = ("export %s=%s"):format(name,
+        quote(value)) end
     return table.concat(lines, "\n")
 end
 
---- Starts `command` (for sh) on a terminal of `width` by `height`, with `env` on top of a plain environment.
+--- Starts `command` (for sh) on a terminal of `width` by `height`, with `env` on top of a plain
+-- environment.
 function terminal.open(options)
     local folder = os.tmpname()
     os.remove(folder)
     assert(os.execute(("mkdir %s && mkfifo %s/keys"):format(quote(folder), quote(folder))))
     local self = setmetatable({
-        folder = folder, width = options.width or 80, height = options.height or 24, rest = "", read = 0, bells = 0,
+        folder = folder, width = options.width or 80, height = options.height or 24, rest = "", read = 0,
+            bells = 0,
         row = 1, column = 1, top = 1, bottom = options.height or 24, last = " ", cursor = true,
     }, Terminal)
     clear(self)
@@ -290,7 +294,8 @@ function Terminal:signal(name)
     assert(os.execute(("kill -s %s %d"):format(name, tonumber(pid))))
 end
 
---- Waits for the end; returns the exit code, and the terminal's settings before and after (as stty -g says them).
+--- Waits for the end; returns the exit code, and the terminal's settings before and after (as stty -g says
+-- them).
 function Terminal:ended()
     local code = look_until(function() return read(self.folder .. "/code") end)
     if not code then error("the program has not ended:\n" .. self:text(), 2) end
@@ -301,7 +306,8 @@ end
 --- Ends what still runs and forgets the folder.
 function Terminal:close()
     local pid = (read(self.folder .. "/pid") or ""):match "%d+"
-    if pid and not read(self.folder .. "/code") then os.execute(("kill -s KILL %s 2>/dev/null"):format(pid)) end
+    local ended = read(self.folder .. "/code")
+    if pid and not ended then os.execute(("kill -s KILL %s 2>/dev/null"):format(pid)) end
     self.keys:close()
     os.execute(("rm -rf %s"):format(quote(self.folder)))
 end

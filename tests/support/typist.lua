@@ -94,7 +94,7 @@ local words = {
     { "%d%d:%d%d:%d%d%.%d%d%d", "TIME" }, { "%d%d:%d%d:%d%d", "TIME" },
     { "%f[%d]%d+%.%d ms%f[^%w]", "DURATION" }, { "%f[%d]%d+ ms%f[^%w]", "DURATION" },
     { "%f[%d]%d+%.%d s%f[^%w]", "DURATION" },
-    { "uid %d+", "uid UID" }, { "pid %d+", "pid PID" },
+    { "by %S+ %(uid %d+, process %d+%)", "by USER (uid UID, process PID)" },
 }
 
 --- The text with what is different each time put in words.

@@ -2,6 +2,7 @@
 
 local db = require "weir.db"
 local errors = require "weir.errors"
+local loop = require "weir.loop"
 local policyfile = require "weir.policyfile"
 local session = require "weir.console.dialogue"
 local view = require "weir.view"
@@ -145,8 +146,76 @@ function repl.open(options)
     if options.error ~= nil then names.err = options.error end
     if names.db == nil and rawget(_G, "db") == nil then names.db = db.only() end
     local self = session.new { view = options.view, names = names, json = options.json, colours = colours(options) }
-    if options.error ~= nil then self:complain(options.error) end
+    if options.error ~= nil then
+        self:complain(options.error)
+        if names.traceback then self:say(names.traceback) end
+        self:say "err and traceback hold it; Ctrl-D ends"
+    end
     self:live()
+end
+
+-- ---- weir run --repl-on-error -------------------------------------------------------------------------------------
+
+-- The locals of the function that raised, by their names; the innermost wins. `level` as blamed_level gives it.
+local function locals_at(level)
+    local found = {}
+    for i = 1, 200 do
+        local name, value = debug.getlocal(level, i)
+        if not name then break end
+        if name:find "^[%a_]" then found[name] = value end
+    end
+    return found
+end
+
+local here = debug.getinfo(1, "S").source:match "^(.*[/\\])console[/\\]"
+
+-- The level of the script's own function that is to blame, from the one who calls.
+local function blamed_level()
+    for level = 2, 50 do
+        local info = debug.getinfo(level, "S")
+        if not info then return nil end
+        if info.what ~= "C" and not (here and info.source:sub(1, #here) == here) then return level end
+    end
+end
+
+local function keep_scene(scene)
+    return function(err)
+        local level = blamed_level()
+        scene.names = level and locals_at(level) or {}
+        scene.names.traceback = debug.traceback(nil, 2)
+        return err
+    end
+end
+
+local function wanted(err)
+    local interrupt = type(err) == "string" and err:find "interrupted$"
+    return not interrupt and session.interactive()
+end
+
+--- What `weir run --repl-on-error FILE` does instead of loop.run: where the script fails, the prompt opens, with `err`,
+-- `traceback` and the locals of the function that raised; when that ends, the script has failed.
+function repl.run(main, ...)
+    return loop.run(function(...)
+        local scene = {}
+        local results = table.pack(xpcall(main, keep_scene(scene), ...))
+        if results[1] then return table.unpack(results, 2, results.n) end
+        local err = results[2]
+        if not wanted(err) then error(err, 0) end
+        repl.open { error = err, names = scene.names }
+        error(err, 0)
+    end, ...)
+end
+
+-- ---- in a program in C --------------------------------------------------------------------------------------------
+
+--- What weir_repl_run does: `area` is the handle of the program's engine, or nil. Returns the exit code.
+function repl.embedded(area)
+    local seen = area and view.new(area)
+    local self = session.new { view = seen, names = { db = seen }, colours = colours {} }
+    if session.interactive() then greet(self) end
+    local code = self:live()
+    if seen then seen:close() end
+    return code
 end
 
 return repl
