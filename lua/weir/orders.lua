@@ -8,6 +8,8 @@ local loop = require "weir.loop"
 local policyfile = require "weir.policyfile"
 local view = require "weir.view"
 
+local orders = {}
+
 local View = view.View
 
 local PATIENCE = 1.5 -- seconds; workers look four times in one
@@ -19,6 +21,11 @@ function Done:__tostring()
     local text = self.done
     if self.undo then text = text .. "   undo: " .. self.undo end
     return text
+end
+
+--- What an order answers with: what was done, and what undoes it.
+function orders.done(did, undo)
+    return setmetatable({ done = did, undo = undo, workers = 1, carried_out = 1 }, Done)
 end
 
 -- Waits until every worker has carried the order out, or has refused it.
@@ -81,9 +88,9 @@ View.pause = on_pools("pause", "paused: calls are refused", "resume")
 --- As pause, and connections are closed as they get free: before work on the database.
 View.drain = on_pools("drain", "drained: calls are refused, connections are closed as they get free", "resume")
 --- Ends pause and drain.
-View.resume = on_pools("resume", "resumed")
+View.resume = on_pools("resume", "resumed", "pause")
 --- Connections are closed as they get free, and new ones are opened as they are needed.
-View.reconnect = on_pools("reconnect", "reconnects: present connections are closed as they get free")
+View.reconnect = on_pools("reconnect", "told to reconnect: present connections are closed as they get free")
 --- The breaker back to normal, with a fresh window.
 View.reset = on_pools("reset", "breaker back to normal, with a fresh window")
 
@@ -128,11 +135,14 @@ function View:kill(id, reason)
     return give(self, { kind = "kill", call = id, reason = reason }, ("call %s: told to end"):format(id))
 end
 
-local function read(path)
+--- The text of a policy file, or nil and why not.
+function orders.read_policy(path)
+    if type(path) ~= "string" then return nil, "reload needs the policy's file" end
     local file, why = io.open(path, "rb")
     if not file then return nil, why end
     local text = file:read "*a"
     file:close()
+    if not text then return nil, path .. ": cannot be read" end
     return text
 end
 
@@ -147,12 +157,16 @@ end
 
 --- Gives all workers a new policy: the file is tried here first, and if there is a mistake in it, the old one stays.
 function View:reload(path, reason)
-    if type(path) ~= "string" then return nil, errors.new("misuse", "reload needs the policy's file") end
-    local text, why = read(path)
+    local text, why = orders.read_policy(path)
     if text then why = fault_of(text, path, self.path) end
     if why then return nil, errors.new("refused", why .. "; the policy in force stays") end
-    return give(self, { kind = "policy", text = policyfile.stamped(text, os.time() * 1e6), reason = reason },
-        ("policy %s given"):format(path))
+    local order = { kind = "policy", text = policyfile.stamped(text, os.time() * 1e6), reason = reason }
+    local done, err = give(self, order, ("policy %s is in force"):format(path))
+    if done and done.workers > 0 and done.carried_out == 0 then
+        return nil, errors.new("refused", "no worker has taken the policy: an engine that a program opens by itself "
+            .. "follows none")
+    end
+    return done, err
 end
 
-return View
+return orders

@@ -5,6 +5,7 @@ local errors = require "weir.errors"
 local loop = require "weir.loop"
 local policyfile = require "weir.policyfile"
 local session = require "weir.console.dialogue"
+local succession = require "weir.console.succession"
 local view = require "weir.view"
 
 local repl = {}
@@ -97,7 +98,8 @@ local function subject(options)
     if options.policy then
         local engine, more = open_policy(options.policy, options.area)
         if not engine then return nil, more, 1 end
-        _G.db, made.policy = engine, more
+        _G.db = engine
+        if more then made.succession = succession.new(engine, options.policy, more) end
     elseif options.area then
         local attached, err = view.attach(options.area)
         if not attached then return nil, err.message, UNREACHABLE end
