@@ -13,6 +13,7 @@ local orders = {}
 local View = view.View
 
 local PATIENCE = 1.5 -- seconds; workers look four times in one
+local OPENING = 3    -- seconds that an engine may take to be opened by a new policy
 
 local Done = { __name = "weir.done" }
 Done.__index = Done
@@ -47,13 +48,13 @@ local function report(progress, did)
     return text
 end
 
-local function give(self, order, did, undo)
+local function give(self, order, did, undo, how_long)
     if self.path then self:look() end
     local may, reason = self.area:may_steer()
     if not may then return nil, errors.new("refused", reason) end
     local ticket, why = self.area:order(order)
     if not ticket then return nil, errors.new("refused", why) end
-    local progress = await(self.area, ticket)
+    local progress = how_long and how_long(self, ticket) or await(self.area, ticket)
     if progress.workers > 0 and progress.done == 0 and progress.refused > 0 then
         return nil, errors.new("refused", progress.why)
     end
@@ -155,18 +156,48 @@ local function fault_of(text, path, area)
     return not sound and path .. ": " .. reason or nil
 end
 
+-- Workers that are to stay, and how many of them work by a policy newer than `former`; the newest of theirs.
+local function policies_in_force(self, former)
+    local workers, newer, newest = 0, 0, 0
+    for _, worker in ipairs(self:document "workers") do
+        if not worker.draining then
+            workers = workers + 1
+            if worker.policy_generation > former then newer = newer + 1 end
+            newest = math.max(newest, worker.policy_generation)
+        end
+    end
+    return workers, newer, newest
+end
+
+-- A worker that changes over may do so by another engine, in another slot.
+local function await_policy(former)
+    return function(self, ticket)
+        local till = loop.now() + OPENING
+        while true do
+            local told = self.area:progress(ticket)
+            local workers, newer = policies_in_force(self, former)
+            if told.refused > 0 or newer >= workers or loop.now() > till then
+                return { workers = workers, done = newer, refused = told.refused, why = told.why }
+            end
+            loop.sleep(0.02)
+        end
+    end
+end
+
 --- Gives all workers a new policy: the file is tried here first, and if there is a mistake in it, the old one stays.
 function View:reload(path, reason)
     local text, why = orders.read_policy(path)
     if text then why = fault_of(text, path, self.path) end
     if why then return nil, errors.new("refused", why .. "; the policy in force stays") end
     local order = { kind = "policy", text = policyfile.stamped(text, os.time() * 1e6), reason = reason }
-    local done, err = give(self, order, ("policy %s is in force"):format(path))
+    local _, _, former = policies_in_force(self, 0)
+    local done, err = give(self, order, ("policy %s is in force"):format(path), nil, await_policy(former))
     if done and done.workers > 0 and done.carried_out == 0 then
         return nil, errors.new("refused", "no worker has taken the policy: an engine that a program opens by itself "
             .. "follows none")
     end
-    return done, err
+    if not done then return nil, err end
+    return done
 end
 
 return orders

@@ -81,7 +81,7 @@ function TestSteering.test_a_policy_with_a_mistake_is_shown_and_the_old_one_stay
     for _, line in ipairs {
         "\\reload broken.lua", "\\reload wrong.lua", "\\reload raises.lua", "\\reload missing.lua",
         "config().policy_generation", "\\reload good.lua", "config().policy_generation",
-        "\\events kind reload",
+        "\\events kind operator",
     } do
         who:enter(line)
     end

@@ -98,7 +98,7 @@ local words = {
     { "/dev/shm/weir%-[%w.]+", "SERVER" }, { "/tmp/weir%-[%w.]+", "SERVER" },
     { "%f[%d]%d+%.%d ms%f[^%w]", "DURATION" }, { "%f[%d]%d+ ms%f[^%w]", "DURATION" },
     { "%f[%d]%d+%.%d s%f[^%w]", "DURATION" },
-    { "by %S+ %(uid %d+, process %d+%)", "by USER (uid UID, process PID)" },
+    { "by %S+ %(uid %d+, process %d+%)", "by USER (uid UID, process PID)" }, { "in process %d+", "in process PID" },
 }
 
 --- The text with what is different each time put in words.

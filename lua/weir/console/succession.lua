@@ -73,8 +73,12 @@ function Succession:reload(path, reason)
         if type(path) == "string" then self.name = path end
         local done, why = everybody:reload(path, reason)
         everybody:close()
-        if not done then self.name = former end
-        return done, why
+        if done then
+            done.undo = ("reload(%q)"):format(former)
+            return done
+        end
+        self.name = former
+        return nil, why
     end
     local text, why = orders.read_policy(path)
     local good = text
