@@ -103,7 +103,7 @@ function View:resize(name, max, reason)
     if max ~= nil and (type(max) ~= "number" or max % 1 ~= 0 or max < 1 or max > 10000) then
         return nil, errors.new("misuse", ("max is %s; it must be a whole number from 1 to 10000"):format(tostring(max)))
     end
-    local did = max and ("%s: %d connections at most, was %d"):format(words, max, pool.max)
+    local did = max and ("%s: %d connection%s at most, was %d"):format(words, max, max == 1 and "" or "s", pool.max)
         or words .. ": as many connections as configured"
     return give(self, { kind = "resize", pool = name_of, max = max, reason = reason }, did,
         ("resize(%q, %d)"):format(name_of, pool.max))
