@@ -5,7 +5,7 @@
 #
 # --sanitize LIST   in a build of its own, with these sanitizers
 # --valgrind        the Lua tests alone, under valgrind
-# ctest's own       -L unit (a label: unit sim pg fault lua54 luajit cli nginx live lint), -R REGEX (names), -j N
+# ctest's own       -L unit (a label: unit sim pg fault lua54 luajit cli nginx page live lint), -R REGEX (names), -j N
 #
 # The last line is always `N passed, N failed`; the exit code is 0 only if something ran and nothing failed.
 set -eu
@@ -53,6 +53,7 @@ elif [ $valgrind = ON ]; then
 fi
 
 need_packages $packages
+[ $nginx = OFF ] || need_browser "$directory"
 configure "$directory" WEIR_TESTS=ON WEIR_BENCH=ON WEIR_LUAJIT=ON "WEIR_NGINX=$nginx" "WEIR_SANITIZE=$sanitize" WEIR_VALGRIND=$valgrind &&
     compile "$directory" || {
     say "The build failed, which counts as one failure."

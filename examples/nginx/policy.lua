@@ -10,6 +10,7 @@ return {
     acquire_timeout = 2,
     breaker = { window = 10, min_calls = 20, failure_rate = 0.5, open_for = 30 },
     backoff = { kind = "full", base = 0.05, cap = 1 },
+    slow_log = 1, -- into the error log, as all that happens to the engine
     retry = function(failure)
         if failure.safe and failure.attempt <= 2 then return failure:backoff() end
     end,

@@ -60,6 +60,8 @@ const char *weir_area_path(const weir_area *area); /* "" for private memory; liv
  *   stats     as weir_stats_json        health    as weir_health_json
  *   calls     as weir_calls_json; argument: how many at most
  *   events    as weir_events_json; argument: those after this sequence number
+ *   finished  { workers, calls, recorded }: calls as they ended in one worker, for whoever follows; argument: worker << 40 | n,
+ *             for those after its n-th. Each has its `n`; `recorded` counts all that it has ever had, workers its slots in use
  *   workers   pid, host, age of the heartbeat, policy in force, connections and calls of each worker that lives
  *   conns     connections one by one, 64 of each worker at most: state, since when, for which call
  *   config    the options in force, as the worker that opened last has them; nothing secret is in it

@@ -27,7 +27,8 @@ typedef struct weir_lua_host {
     /* Pushes a new Lua thread for policies to run on, which must not be tied to what L works for. NULL: lua_newthread. */
     struct lua_State *(*thread)(void *ctx, struct lua_State *L);
 
-    /* The hooks for one engine, and what they belong to. WEIR_OK, WEIR_ENOMEM, WEIR_ESYS. */
+    /* The hooks for one engine, and what they belong to. WEIR_OK, WEIR_ENOMEM, WEIR_ESYS; WEIR_ESTATE: this process runs no
+     * loop for engines. */
     int (*lend)(void *ctx, uint64_t seed, weir_host *hooks, void **loan);
     void (*bind)(void *loan, weir_engine *engine); /* from now on readiness reaches the engine */
     void (*take_back)(void *loan);                 /* after weir_free; accepts NULL */

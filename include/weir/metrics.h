@@ -93,6 +93,7 @@ typedef struct weir_pool_figures {
     uint64_t
         attempts_failed[WEIR_REASONS];    /* those that met the call's deadline included, refused ones not */
     uint64_t retries_after[WEIR_REASONS]; /* sum to retries: why the attempt before failed */
+    uint64_t connects_failed[WEIR_REASONS]; /* "connect": nobody answered, or not as a server does */
     uint64_t refused_breaker, refused_queue, refused_acquire, refused_paused, refused_draining;
     uint64_t opened, connect_failed;
     uint64_t closed_idle, closed_lifetime, closed_error, closed_server, closed_cancel, closed_shutdown;

@@ -376,7 +376,8 @@ weir_health weir_health_now(weir_engine *engine);
 /* JSON as the health endpoint gives it / all figures per pool, recorder and events. Writes at most size bytes with NUL and
  * returns the length of the whole text without NUL, like snprintf.
  * In stats, a pool's "histogram" tells how many of its calls took less than each edge ("edges_ms", four per octave from
- * 0.033 ms to 34 s: "below"): what took how long between two readings is their difference. */
+ * 0.033 ms to 34 s: "below"): what took how long between two readings is their difference. A label's tells only what is
+ * neither 0 nor all of them, from the edge "first" on. */
 size_t weir_health_json(weir_engine *engine, char *out, size_t size);
 size_t weir_stats_json(weir_engine *engine, char *out, size_t size);
 size_t weir_calls_json(weir_engine *engine, size_t most, char *out,

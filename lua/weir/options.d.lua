@@ -120,7 +120,7 @@ function failure:backoff() end
 ---@field route? fun(call: weir.call): string Names the backend.
 ---@field label? fun(context: string): string Bounds what metrics are split by.
 ---@field log? weir.log_options|false Where events and slow calls are logged (nowhere; inside nginx its error log).
----@field slow_log? number A call that took longer, in seconds, is logged with its timeline (0: none). Needs a log.
+---@field slow_log? number A call that took longer, in seconds, is logged with its timeline (0: none); without `log`, on stderr.
 ---@field trace? "off"|"comment" Whether a call's traceparent goes to the server behind its statements ("off").
 ---@field policy_slice? number How long a policy may run, seconds (0.01).
 ---@field policy_faults? integer Faults in a row that switch a policy off (5).

@@ -61,6 +61,7 @@ function Serving:settled(options)
         return nil, both:format(self.name, tostring(options.area), wanted)
     end
     if options.area == nil then options.area = wanted or self.private_area end
+    if options.log == nil then options.log = {} end -- on stderr, as a server's log is
     local sound, why = core.check(options)
     if not sound then return nil, self.name .. ": " .. why end
     return options
@@ -128,9 +129,12 @@ function Serving:bring_into_force(options, text, generation)
     say(("policy %d is in force"):format(generation))
 end
 
--- Reads the file again. All processes on the area are told of it.
+-- Opens the logs anew and reads the file again. All processes on the area are told of it.
 function Serving:reload()
     if self.attached then return end
+    local logs, fault = core.reopen_logs()
+    if fault then complain("%s", fault) end
+    if self.scripted and logs > 0 then return end
     if self.scripted then
         return complain("%s opens its engine itself and is not read again; restart instead", self.name)
     end
@@ -138,7 +142,7 @@ function Serving:reload()
     local options
     if text then options, why = self:next_options(text) end
     if not options then return self:refuse(0, why) end
-    local generation, reason = self.db.core:policy_publish(text)
+    local generation, reason = self.db.core:policy_publish(policyfile.stamped(text, os.time() * 1e6))
     if not generation then return self:refuse(0, reason) end
     self:bring_into_force(options, text, generation)
 end

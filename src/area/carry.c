@@ -67,13 +67,14 @@ static void carry_coarse(struct wr_histogram_coarse *to, const struct wr_histogr
 /* Ends before starts, so that no call has ended that was not started. */
 static void carry_counters(struct wr_pool_meter *meter, const struct wr_area *from, uint32_t pool)
 {
-    uint64_t failed[WR_REASONS], repeated[WR_REASONS];
+    struct wr_reason_sums sums;
     for (int c = WR_COUNTERS - 1; c >= 0; c--)
         add(&meter->counter[c], wr_meter_counter(from, pool, (enum wr_counter)c));
-    wr_meter_reasons(from, pool, failed, repeated);
+    wr_meter_reasons(from, pool, &sums);
     for (int i = 0; i < WR_REASONS; i++) {
-        add(&meter->failed[i], failed[i]);
-        add(&meter->repeated[i], repeated[i]);
+        add(&meter->failed[i], sums.failed[i]);
+        add(&meter->repeated[i], sums.repeated[i]);
+        add(&meter->unconnected[i], sums.unconnected[i]);
     }
 }
 

@@ -68,18 +68,22 @@ uint64_t wr_meter_counter(const struct wr_area *area, uint32_t pool, enum wr_cou
     return sum;
 }
 
-void wr_meter_reasons(const struct wr_area *area, uint32_t pool, uint64_t failed[WR_REASONS],
-                      uint64_t repeated[WR_REASONS])
+static void add_relaxed(uint64_t *sum, const _Atomic uint64_t *counter)
+{
+    *sum += atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+void wr_meter_reasons(const struct wr_area *area, uint32_t pool, struct wr_reason_sums *sums)
 {
     WR_CHECK(pool < area->shape.pools);
-    memset(failed, 0, WR_REASONS * sizeof *failed);
-    memset(repeated, 0, WR_REASONS * sizeof *repeated);
+    memset(sums, 0, sizeof *sums);
     for (uint32_t worker = 1; worker <= wr_slots_used(area); worker++) {
         if (!pool_touched(area, worker, pool)) continue;
         const struct wr_pool_meter *meter = pool_meter(area, worker, pool);
         for (int i = 0; i < WR_REASONS; i++) {
-            failed[i] += atomic_load_explicit(&meter->failed[i], memory_order_relaxed);
-            repeated[i] += atomic_load_explicit(&meter->repeated[i], memory_order_relaxed);
+            add_relaxed(&sums->failed[i], &meter->failed[i]);
+            add_relaxed(&sums->repeated[i], &meter->repeated[i]);
+            add_relaxed(&sums->unconnected[i], &meter->unconnected[i]);
         }
     }
 }

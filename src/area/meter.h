@@ -69,6 +69,7 @@ struct wr_pool_meter {
     _Atomic uint64_t counter[WR_COUNTERS];
     _Atomic uint64_t failed[WR_REASONS],
         repeated[WR_REASONS]; /* attempts; those of them that another one followed */
+    _Atomic uint64_t unconnected[WR_REASONS]; /* connects that failed; they sum to WR_N_CONNECT_FAILED */
     _Atomic int64_t gauge[WR_GAUGES];
     struct wr_histogram_fine duration, wait, connect, hold;
 };
@@ -100,8 +101,10 @@ uint32_t wr_meter_workers(const struct wr_area *area, uint32_t pool);
 
 /* Sums over all slots. */
 uint64_t wr_meter_counter(const struct wr_area *area, uint32_t pool, enum wr_counter counter);
-void wr_meter_reasons(const struct wr_area *area, uint32_t pool, uint64_t failed[WR_REASONS],
-                      uint64_t repeated[WR_REASONS]);
+struct wr_reason_sums {
+    uint64_t failed[WR_REASONS], repeated[WR_REASONS], unconnected[WR_REASONS];
+};
+void wr_meter_reasons(const struct wr_area *area, uint32_t pool, struct wr_reason_sums *sums);
 int64_t wr_meter_gauge(const struct wr_area *area, uint32_t pool,
                        enum wr_gauge gauge); /* live workers only */
 enum wr_pool_histogram { WR_H_DURATION, WR_H_WAIT, WR_H_CONNECT, WR_H_HOLD, WR_POOL_HISTOGRAMS };

@@ -50,6 +50,20 @@ static bool read_cell(const struct wr_call_cell *cell, struct wr_recorded_call *
     return true;
 }
 
+uint64_t wr_recorder_count(const struct wr_area *area, uint32_t worker)
+{
+    return atomic_load_explicit(&wr_slot_of(area, worker)->calls_recorded, memory_order_acquire);
+}
+
+/* Whoever overwrites the cell meanwhile has raised the count by then. */
+bool wr_recorder_get(const struct wr_area *area, uint32_t worker, uint64_t number,
+                     struct wr_recorded_call *out)
+{
+    if (!read_cell(cell_of(area, worker, number - 1), out)) return false;
+    uint64_t recorded = wr_recorder_count(area, worker);
+    return number <= recorded && recorded - number < area->shape.calls;
+}
+
 /* ---- the newest of all ---- */
 
 static bool is_older(const struct wr_recorded_call *a, const struct wr_recorded_call *b)

@@ -62,6 +62,12 @@ void wr_recorder_add(struct wr_area *area, const struct wr_recorded_call *call);
 /* Newest first over all workers by start time, at most `room`. Returns how many. */
 size_t wr_recorder_read(const struct wr_area *area, struct wr_recorded_call *out, size_t room);
 
+/* One worker's ring (a slot that was used): how many calls it has ever taken, and the one of that number, from 1; false if it
+ * has been overwritten or is just being written. */
+uint64_t wr_recorder_count(const struct wr_area *area, uint32_t worker);
+bool wr_recorder_get(const struct wr_area *area, uint32_t worker, uint64_t number,
+                     struct wr_recorded_call *out);
+
 void wr_event_add(struct wr_area *area, enum wr_event_kind kind, uint32_t pool, uint64_t at_us,
                   const char *text);
 /* Events with sequence > after, oldest first, at most `room` (the newest ones if there are more). */

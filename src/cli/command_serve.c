@@ -32,10 +32,9 @@ static const char help[] =
     "  --linger SECONDS    at least so long /readyz says 503 before the end; 0 if not given\n\n"
     "  /health /livez /readyz /metrics /stats.json /calls.json /events.json   and / for people\n"
     "  /events             server-sent events: once a second what the page shows, and the log of events\n\n"
-    "SIGHUP reads POLICY.lua again; if there is a mistake in it, it is told and the old one stays. SIGTERM "
-    "or\n"
-    "Ctrl-C drains and ends, a second one ends at once. Exit codes: 0 after that, 1 the policy or the "
-    "server\n"
+    "The log is on stderr unless the policy says otherwise. SIGHUP opens a log file anew and reads\n"
+    "POLICY.lua again; if there is a mistake in it, it is told and the old one stays. SIGTERM or Ctrl-C\n"
+    "drains and ends, a second one ends at once. Exit codes: 0 after that, 1 the policy or the server\n"
     "failed, 2 wrong usage.\n";
 
 /* ---- signals ------------------------------------------------------------------------------------------- */

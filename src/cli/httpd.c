@@ -312,6 +312,7 @@ void cli_httpd_stop(struct cli_httpd *httpd)
     cli_httpd_quiesce(httpd);
     (void)MHD_run(httpd->daemon); /* or it would find connections that are suspended */
     MHD_stop_daemon(httpd->daemon);
+    free(httpd->metrics);
     free(httpd->token);
     free(httpd);
 }

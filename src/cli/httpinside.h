@@ -102,6 +102,8 @@ struct cli_httpd {
     size_t stream_count;
     uint64_t told;      /* the last event of the log that was told to streams */
     uint64_t ticked_ns; /* when streams and time limits were last looked after */
+    char *metrics;      /* the last text of /metrics */
+    size_t metrics_room;
     bool closing;
 };
 
@@ -109,6 +111,9 @@ struct cli_httpd {
 
 const char *http_trouble(const struct cli_httpd *httpd); /* a sentence, whether there is trouble or not */
 bool http_path_is(const char *target, const char *path); /* whatever query the target has */
+/* Families about this process (httpprocess.c); returns their length, 0 if there is no room. */
+size_t http_process_text(bool open_metrics, char *out, size_t size);
+
 /* The document of that path, as weir_page_get gives it. False: there is none. */
 bool http_page(struct cli_httpd *httpd, const char *path, const char *accept, weir_page *page);
 

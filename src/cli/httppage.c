@@ -2,6 +2,7 @@
 #include "httpinside.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { TROUBLE_MAX = 2 * WEIR_WHY_MAX };
@@ -68,6 +69,29 @@ static void give_sentence(const struct cli_httpd *httpd, weir_page *page)
     give(page, 503, "text/plain; charset=utf-8", body);
 }
 
+/* The area's families and the process's, which come before the end mark of OpenMetrics. */
+static void give_metrics(struct cli_httpd *httpd, const char *path, const char *accept, weir_page *page)
+{
+    static const char eof[] = "# EOF\n";
+    char more[4096];
+    (void)weir_page_get(httpd->area, path, accept, page);
+    bool open_metrics = strncmp(page->type, "application/openmetrics-text", 28) == 0;
+    size_t of_end = open_metrics ? sizeof eof - 1 : 0;
+    size_t length = http_process_text(open_metrics, more, sizeof more), whole = page->length + length;
+    if (page->http != 200 || page->length < of_end || length == 0) return;
+    if (httpd->metrics_room < whole) {
+        char *larger = realloc(httpd->metrics, whole * 2);
+        if (larger == NULL) return;
+        httpd->metrics = larger;
+        httpd->metrics_room = whole * 2;
+    }
+    memcpy(httpd->metrics, page->body, page->length - of_end);
+    memcpy(httpd->metrics + page->length - of_end, more, length);
+    memcpy(httpd->metrics + whole - of_end, eof, of_end);
+    page->body = httpd->metrics;
+    page->length = whole;
+}
+
 bool http_page(struct cli_httpd *httpd, const char *path, const char *accept, weir_page *page)
 {
     bool troubled = httpd->area == NULL || httpd->trouble != NULL;
@@ -77,6 +101,8 @@ bool http_page(struct cli_httpd *httpd, const char *path, const char *accept, we
         give_health(httpd, path, accept, page);
     } else if (httpd->area == NULL || (troubled && http_path_is(path, "/readyz"))) {
         give_sentence(httpd, page);
+    } else if (http_path_is(path, "/metrics") && strstr(path, "set=otel") == NULL) {
+        give_metrics(httpd, path, accept, page);
     } else {
         return weir_page_get(httpd->area, path, accept, page);
     }

@@ -6,6 +6,7 @@
 #include "engine/health.h"
 #include "engine/lane.h"
 #include "engine/listener.h"
+#include "engine/outcome.h"
 #include "engine/places.h"
 #include "engine/queue.h"
 
@@ -286,7 +287,9 @@ static void connect_ended(struct wr_pool *pool, const struct wr_fault *fault)
         pool->connect_not_before = pool->fill_not_before = 0;
         return;
     }
+    struct wr_judgement judged = wr_outcome_judge(fault, &(struct wr_circumstances){.connecting = true});
     wr_count(&pool->meter->counter[WR_N_CONNECT_FAILED], 1);
+    wr_count(&pool->meter->unconnected[wr_outcome_reason(judged.reason)], 1);
     pool->last_fault = *fault;
     if (!pool->connect_failing) {
         struct wr_event_facts facts = {.id = "connect.failing",

@@ -109,6 +109,13 @@ void wr_health_stop(struct weir_engine *engine)
     for (size_t i = 0; i < engine->pool_count; i++) wr_engine_disarm(engine, &engine->pools[i].probe_timer);
 }
 
+static void arm_probe(struct wr_pool *pool)
+{
+    uint64_t at = pool->engine->now + pool->probe_delay_ns;
+    wr_engine_arm(pool->engine, &pool->probe_timer, at);
+    atomic_store_explicit(&pool->record->probe_at, at, memory_order_relaxed);
+}
+
 void wr_health_watch(struct wr_pool *pool)
 {
     struct weir_engine *engine = pool->engine;
@@ -123,7 +130,7 @@ void wr_health_watch(struct wr_pool *pool)
     if (state != WEIR_OPEN && state != WEIR_HALF_OPEN) return;
     if (wr_timer_armed(&pool->probe_timer) || engine->state != WR_ENGINE_OPEN) return;
     pool->probe_delay_ns = engine->config.options.probe_interval_ns;
-    wr_engine_arm(engine, &pool->probe_timer, engine->now + pool->probe_delay_ns);
+    arm_probe(pool);
 }
 
 void wr_health_probe_fired(struct wr_timer *timer)
@@ -135,7 +142,7 @@ void wr_health_probe_fired(struct wr_timer *timer)
     weir_breaker_state state = weir_breaker_state_at(pool->breaker, engine->now);
     if (state != WEIR_OPEN && state != WEIR_HALF_OPEN) return;
     if (state == WEIR_OPEN) start_probe(pool);
-    if (!wr_timer_armed(timer)) wr_engine_arm(engine, timer, engine->now + pool->probe_delay_ns);
+    if (!wr_timer_armed(timer)) arm_probe(pool);
 }
 
 static weir_log_level level_of(bool ok)

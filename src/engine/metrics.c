@@ -53,20 +53,13 @@ static void read_histogram(const struct weir_area *sight, uint32_t pool, enum wr
 
 /* ---- the engine and its backends ----------------------------------------------------------------------------------- */
 
-/* Of an engine's own the meters begin with it: its host's clock says when, and the area's would not, in a simulation. */
-static uint64_t created(const weir_area *area)
-{
-    bool shared = area->engine == NULL || wr_area_is_shared(area->area);
-    return shared ? wr_area_created_us(area->area) : area->engine->opened_wall_us;
-}
-
 void weir_read_engine(weir_area *area, weir_engine_figures *out)
 {
     const struct wr_household *all = &area->household;
     wr_sight_look(area);
     *out = (weir_engine_figures){
         .name = wr_area_name(area->area),
-        .created_us = created(area),
+        .created_us = wr_sight_created_us(area),
         .now_us = area->now_us,
         .uptime_ns = wr_sight_uptime_ns(area),
         .health = wr_assess(area),
@@ -184,7 +177,11 @@ const char *weir_reason_name(size_t number)
 
 static void read_counters(const struct wr_area *area, uint32_t pool, weir_pool_figures *out)
 {
-    wr_meter_reasons(area, pool, out->attempts_failed, out->retries_after);
+    struct wr_reason_sums reasons;
+    wr_meter_reasons(area, pool, &reasons);
+    memcpy(out->attempts_failed, reasons.failed, sizeof reasons.failed);
+    memcpy(out->retries_after, reasons.repeated, sizeof reasons.repeated);
+    memcpy(out->connects_failed, reasons.unconnected, sizeof reasons.unconnected);
     for (size_t i = 0; i < sizeof counted / sizeof *counted; i++) {
         uint64_t sum = wr_meter_counter(area, pool, counted[i].counter);
         memcpy((char *)out + counted[i].offset, &sum, sizeof sum);

@@ -52,9 +52,10 @@ struct wr_pool_record {       /* in the area, shared by all workers; the guards 
     _Atomic uint32_t paused;  /* 0, or one of the above */
     _Atomic uint32_t resized; /* connections, as an operator wants it; 0: as configured */
     _Atomic uint32_t max, min, kind, multiplex; /* as the worker that came last has them configured */
-    _Atomic uint64_t forced_until;              /* when the breaker is no longer forced; 0: for good */
-    _Atomic uint32_t wanted;  /* 1: a worker waits for a place that others' idle connections take up */
-    _Atomic uint32_t claimed; /* 1: ... and has less than its share: see places.c */
+    _Atomic uint64_t probe_at;     /* when a worker means to probe next, while the breaker is not closed */
+    _Atomic uint64_t forced_until; /* when the breaker is no longer forced; 0: for good */
+    _Atomic uint32_t wanted;       /* 1: a worker waits for a place that others' idle connections take up */
+    _Atomic uint32_t claimed;      /* 1: ... and has less than its share: see places.c */
     _Atomic uint64_t claimed_until;
 };
 

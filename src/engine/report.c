@@ -1,4 +1,5 @@
-/* Health, statistics, the flight recorder and the event log as JSON. One truth for every reader: the area. */
+/* Health and statistics as JSON. One truth for every reader: the area. */
+#include "area/policytext.h"
 #include "engine/call.h"
 #include "engine/pool.h"
 #include "engine/sight.h"
@@ -8,16 +9,6 @@
 #include <string.h>
 
 /* ---- shared ------------------------------------------------------------------------------------------------- */
-
-/* From the server or from shared memory: five bytes, whatever they are. */
-static void sqlstate_field(struct wr_buffer *b, const char *sqlstate)
-{
-    char text[6];
-    memcpy(text, sqlstate, 5);
-    text[5] = '\0';
-    wr_buffer_printf(b, ",\"sqlstate\":");
-    wr_buffer_json_string(b, text);
-}
 
 void wr_json_number(struct wr_buffer *b, double number, int decimals)
 {
@@ -32,14 +23,14 @@ static double milliseconds(uint64_t ns)
 static void quantiles(struct wr_buffer *b, const char *name, const struct wr_histogram_view *view)
 {
     double mean = view->count == 0 ? 0 : milliseconds(view->sum_ns) / (double)view->count;
-    wr_buffer_printf(b,
-                     "\"%s\":{\"count\":%llu,\"mean\":%.3f,\"p50\":%.3f,\"p90\":%.3f,\"p99\":%.3f,\"p999\":%."
-                     "3f,\"max\":%.3f}",
-                     name, (unsigned long long)view->count, mean,
-                     milliseconds(wr_histogram_quantile(view, 0.5)),
-                     milliseconds(wr_histogram_quantile(view, 0.9)),
-                     milliseconds(wr_histogram_quantile(view, 0.99)),
-                     milliseconds(wr_histogram_quantile(view, 0.999)), milliseconds(view->max_ns));
+    wr_buffer_printf(
+        b,
+        "\"%s\":{\"count\":%llu,\"sum\":%.3f,\"mean\":%.3f,\"p50\":%.3f,\"p90\":%.3f,\"p99\":%.3f,\"p999\":%."
+        "3f,\"max\":%.3f}",
+        name, (unsigned long long)view->count, milliseconds(view->sum_ns), mean,
+        milliseconds(wr_histogram_quantile(view, 0.5)), milliseconds(wr_histogram_quantile(view, 0.9)),
+        milliseconds(wr_histogram_quantile(view, 0.99)), milliseconds(wr_histogram_quantile(view, 0.999)),
+        milliseconds(view->max_ns));
 }
 
 static uint64_t sum_of(const struct weir_area *sight, uint32_t pool, enum wr_counter counter)
@@ -302,6 +293,9 @@ static void pool_breaker(struct wr_buffer *b, const struct at *at)
         s.opened_count, s.retry_after_ns == UINT64_MAX ? 0 : (double)s.retry_after_ns / 1e9);
     if (s.failure_rate >= 0)
         wr_buffer_printf(b, ",\"failure_rate\":%.4f,\"slow_rate\":%.4f", s.failure_rate, s.slow_rate);
+    bool probing = s.state == WEIR_OPEN || s.state == WEIR_HALF_OPEN;
+    uint64_t now = at->sight->now_ns, probe_at = probing ? at->pool->probe_at_ns : 0;
+    wr_buffer_printf(b, ",\"next_probe\":%.3f", probe_at > now ? (double)(probe_at - now) / 1e9 : 0.0);
     wr_buffer_printf(b, ",\"evidence\":");
     wr_buffer_json_string(b, text);
     wr_buffer_printf(b, "},");
@@ -324,19 +318,47 @@ static void pool_steering(struct wr_buffer *b, const struct at *at)
 
 /* How many calls took less than each edge: four edges per octave, which are bucket borders, from 33 us to 34 s. Two readings
  * differ by what has ended between them. */
+enum { FIRST_OCTAVE = 15, LAST_OCTAVE = 35, EDGES = (LAST_OCTAVE - FIRST_OCTAVE) * 4 + 1 };
+
+struct cumulated {
+    uint64_t edges[EDGES], below[EDGES];
+};
+
+static void cumulate(struct cumulated *c, const struct wr_histogram_view *view)
+{
+    for (unsigned i = 0; i < EDGES; i++) c->edges[i] = (uint64_t)(4 + i % 4) << (FIRST_OCTAVE - 2 + i / 4);
+    wr_histogram_below(view, c->edges, c->below, EDGES);
+}
+
+static void list(struct wr_buffer *b, const uint64_t *numbers, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        wr_buffer_printf(b, "%s%llu", i > 0 ? "," : "", (unsigned long long)numbers[i]);
+}
+
 static void pool_histogram(struct wr_buffer *b, const struct wr_histogram_view *view)
 {
-    enum { FIRST_OCTAVE = 15, LAST_OCTAVE = 35, EDGES = (LAST_OCTAVE - FIRST_OCTAVE) * 4 + 1 };
-    uint64_t edges[EDGES], below[EDGES];
-    for (unsigned i = 0; i < EDGES; i++) edges[i] = (uint64_t)(4 + i % 4) << (FIRST_OCTAVE - 2 + i / 4);
-    wr_histogram_below(view, edges, below, EDGES);
+    struct cumulated c;
+    cumulate(&c, view);
     wr_buffer_printf(b, "\"histogram\":{\"edges_ms\":[");
     for (unsigned i = 0; i < EDGES; i++)
-        wr_buffer_printf(b, "%s%.6g", i > 0 ? "," : "", milliseconds(edges[i]));
+        wr_buffer_printf(b, "%s%.6g", i > 0 ? "," : "", milliseconds(c.edges[i]));
     wr_buffer_printf(b, "],\"below\":[");
-    for (unsigned i = 0; i < EDGES; i++)
-        wr_buffer_printf(b, "%s%llu", i > 0 ? "," : "", (unsigned long long)below[i]);
+    list(b, c.below, EDGES);
     wr_buffer_printf(b, "],\"count\":%llu},", (unsigned long long)view->count);
+}
+
+/* There may be hundreds: the edges are the pool's, and neither what is below no call nor what is above all is told. */
+static void label_histogram(struct wr_buffer *b, const struct wr_histogram_view *view)
+{
+    struct cumulated c;
+    unsigned first = 0, end = EDGES;
+    cumulate(&c, view);
+    while (first < EDGES && c.below[first] == 0) first++;
+    while (end > first && c.below[end - 1] == view->count) end--;
+    wr_buffer_printf(b, ",\"histogram\":{\"first\":%u,\"below\":[", first);
+    list(b, c.below + first, end - first);
+    wr_buffer_printf(b, "],\"count\":%llu}", (unsigned long long)view->count);
 }
 
 static void pool_latency(struct wr_buffer *b, const struct at *at)
@@ -374,6 +396,7 @@ static void pool_labels(struct wr_buffer *b, const struct at *at)
                          (unsigned long long)sum.unknown, (unsigned long long)sum.cancelled,
                          (unsigned long long)sum.retries);
         quantiles(b, "duration_ms", &sum.duration);
+        label_histogram(b, &sum.duration);
         wr_buffer_printf(b, "}");
         first = false;
     }
@@ -432,92 +455,17 @@ void wr_document_stats(struct weir_area *sight, struct wr_buffer *b, uint64_t ar
     wr_buffer_json_string(b, wr_area_name(sight->area));
     wr_buffer_printf(b, ",\"health\":\"%s\",\"workers\":%u,\"draining\":%s", health_name(wr_assess(sight)),
                      all->workers, draining ? "true" : "false");
-    wr_buffer_printf(
-        b, ",\"uptime\":%.3f,\"in_flight\":%llu,\"allocations\":%llu,\"policy\":{\"off\":%s,\"message\":",
-        (double)wr_sight_uptime_ns(sight) / 1e9, (unsigned long long)in_flight(sight),
-        (unsigned long long)all->allocations, all->policy_off ? "true" : "false");
+    wr_buffer_printf(b,
+                     ",\"created_us\":%llu,\"now_us\":%llu,\"uptime\":%.3f,\"in_flight\":%llu,"
+                     "\"allocations\":%llu,\"policy\":{\"generation\":%llu,\"off\":%s,\"message\":",
+                     (unsigned long long)wr_sight_created_us(sight), (unsigned long long)sight->now_us,
+                     (double)wr_sight_uptime_ns(sight) / 1e9, (unsigned long long)in_flight(sight),
+                     (unsigned long long)all->allocations,
+                     (unsigned long long)wr_policy_generation(sight->area),
+                     all->policy_off ? "true" : "false");
     wr_buffer_json_string(b, all->policy_message);
     wr_buffer_printf(b, "},");
     all_checks(b, all);
     all_pools(b, sight);
     wr_buffer_printf(b, "}");
-}
-
-/* ---- recorder and events ------------------------------------------------------------------------------------------- */
-
-enum { CALLS_MOST = 1024, EVENTS_MOST = 1024 };
-
-static void attempt_line(struct wr_buffer *b, const struct wr_recorded_attempt *a)
-{
-    wr_buffer_printf(b,
-                     "{\"start_us\":%u,\"wait_us\":%u,\"connect_us\":%u,\"run_us\":%u,\"backoff_us\":%u,"
-                     "\"backend_pid\":%u",
-                     a->start_us, a->wait_us, a->connect_us, a->run_us, a->backoff_us, a->backend_pid);
-    sqlstate_field(b, a->sqlstate);
-    wr_buffer_printf(b, ",\"phase\":\"%s\",\"class\":\"%s\"}", weir_phase_name((weir_phase)a->phase),
-                     weir_class_name((weir_class)a->class_));
-}
-
-static void call_line(struct wr_buffer *b, struct weir_area *sight, const struct wr_recorded_call *r)
-{
-    wr_buffer_printf(b, "{\"id\":\"%llx\",\"started_us\":%llu,\"duration_ms\":%.3f,\"pool\":",
-                     (unsigned long long)r->id, (unsigned long long)r->started_us,
-                     milliseconds(r->duration_ns));
-    wr_buffer_json_string(b, wr_sight_pool_name(sight, r->pool, "?"));
-    wr_buffer_printf(b, ",\"label\":");
-    wr_buffer_json_string(b, wr_sight_label(sight, r->label));
-    wr_buffer_printf(b, ",\"context\":");
-    wr_buffer_json_string(b, r->context);
-    wr_buffer_printf(b, ",\"worker\":%u,\"code\":\"%s\",\"outcome\":\"%s\",\"unit\":%s,\"xid\":%llu",
-                     r->worker, weir_code_name((weir_code)r->code),
-                     weir_outcome_name((weir_outcome)r->outcome), r->unit != 0 ? "true" : "false",
-                     (unsigned long long)r->xid);
-    sqlstate_field(b, r->sqlstate);
-    wr_buffer_printf(b, ",\"traceparent\":");
-    wr_buffer_json_string(b, r->traceparent);
-    wr_buffer_printf(b, ",\"attempts\":%u,\"timeline\":[", r->attempts);
-    uint32_t kept = r->attempts < WR_RECORD_ATTEMPTS ? r->attempts : WR_RECORD_ATTEMPTS;
-    for (uint32_t i = 0; i < kept; i++) {
-        if (i > 0) wr_buffer_printf(b, ",");
-        attempt_line(b, &r->attempt[i]);
-    }
-    wr_buffer_printf(b, "]}");
-}
-
-void wr_document_calls(struct weir_area *sight, struct wr_buffer *b, uint64_t most)
-{
-    size_t room = most < CALLS_MOST ? (size_t)most : CALLS_MOST;
-    struct wr_recorded_call *calls = wr_alloc(sight->memory, (room + 1) * sizeof *calls);
-    wr_buffer_printf(b, "[");
-    size_t count = calls == NULL ? 0 : wr_recorder_read(sight->area, calls, room);
-    for (size_t i = 0; i < count; i++) {
-        if (i > 0) wr_buffer_printf(b, ",");
-        call_line(b, sight, &calls[i]);
-    }
-    wr_buffer_printf(b, "]");
-    wr_free(sight->memory, calls);
-}
-
-static void event_line(struct wr_buffer *b, struct weir_area *sight, const struct wr_event *e)
-{
-    wr_buffer_printf(b, "{\"sequence\":%llu,\"at_us\":%llu,\"kind\":\"%s\",\"worker\":%u,\"pool\":",
-                     (unsigned long long)e->sequence, (unsigned long long)e->at_us,
-                     wr_event_kind_name(e->kind), e->worker);
-    wr_buffer_json_string(b, e->pool > 0 ? wr_sight_pool_name(sight, e->pool - 1, "") : "");
-    wr_buffer_printf(b, ",\"text\":");
-    wr_buffer_json_string(b, e->text);
-    wr_buffer_printf(b, "}");
-}
-
-void wr_document_events(struct weir_area *sight, struct wr_buffer *b, uint64_t after)
-{
-    struct wr_event *events = wr_alloc(sight->memory, EVENTS_MOST * sizeof *events);
-    wr_buffer_printf(b, "[");
-    size_t count = events == NULL ? 0 : wr_event_read(sight->area, after, events, EVENTS_MOST);
-    for (size_t i = 0; i < count; i++) {
-        if (i > 0) wr_buffer_printf(b, ",");
-        event_line(b, sight, &events[i]);
-    }
-    wr_buffer_printf(b, "]");
-    wr_free(sight->memory, events);
 }

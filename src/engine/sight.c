@@ -130,6 +130,13 @@ void wr_sight_look_at_clock(struct weir_area *sight)
     }
 }
 
+/* Of an engine's own the meters begin with it: its host's clock says when, and the area's would not, in a simulation. */
+uint64_t wr_sight_created_us(const struct weir_area *sight)
+{
+    bool shared = sight->engine == NULL || wr_area_is_shared(sight->area);
+    return shared ? wr_area_created_us(sight->area) : sight->engine->opened_wall_us;
+}
+
 void wr_sight_look(struct weir_area *sight)
 {
     wr_sight_look_at_clock(sight);
@@ -208,6 +215,7 @@ bool wr_sight_pool(struct weir_area *sight, uint32_t index, struct wr_pool_seen 
         .kind = record->kind,
         .multiplex = at_most(record->multiplex, WR_MULTIPLEX_MAX),
         .forced_until_ns = record->forced_until,
+        .probe_at_ns = record->probe_at,
         .breaker = wr_pool_breaker_in(sight->copy),
         .budget = wr_pool_budget_in(sight->copy),
     };
@@ -244,7 +252,7 @@ static const struct {
     {"stats", wr_document_stats, "{}"},     {"health", wr_document_health, "{}"},
     {"calls", wr_document_calls, "[]"},     {"events", wr_document_events, "[]"},
     {"workers", wr_document_workers, "[]"}, {"conns", wr_document_conns, "[]"},
-    {"config", wr_document_config, "{}"},
+    {"config", wr_document_config, "{}"},   {"finished", wr_document_finished, "{}"},
 };
 
 static size_t hand_over(const struct wr_buffer *b, const char *empty, char *out, size_t size)

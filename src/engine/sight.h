@@ -33,6 +33,7 @@ void wr_sight_release(struct weir_area *sight); /* accepts what was not or half 
 
 /* Reads the clocks and what the workers say; before anything is read for one answer. */
 void wr_sight_look(struct weir_area *sight);
+uint64_t wr_sight_created_us(const struct weir_area *sight); /* when all counters stood at zero */
 void wr_sight_look_at_clock(struct weir_area *sight); /* for figures that no worker tells */
 
 /* Of the own engine; attached: of the oldest worker. */
@@ -44,7 +45,7 @@ struct wr_pool_seen {
     const char *name, *client, *backend; /* live as long as the handle */
     bool paused, drained;
     uint32_t max, min, configured_max, resized, kind, multiplex;
-    uint64_t forced_until_ns;
+    uint64_t forced_until_ns, probe_at_ns;
     const weir_breaker *breaker;
     const weir_budget *budget;
 };
@@ -55,10 +56,10 @@ const char *wr_sight_label(struct weir_area *sight, uint32_t label);
 void wr_sight_breaker(const struct weir_area *sight, const struct wr_pool_seen *pool,
                       weir_breaker_snapshot *out);
 
-/* report.c and listing.c: JSON documents. */
+/* report.c, following.c and listing.c: JSON documents. */
 typedef void wr_document(struct weir_area *sight, struct wr_buffer *b, uint64_t argument);
 wr_document wr_document_health, wr_document_stats, wr_document_calls, wr_document_events;
-wr_document wr_document_workers, wr_document_conns, wr_document_config;
+wr_document wr_document_finished, wr_document_workers, wr_document_conns, wr_document_config;
 void wr_json_number(struct wr_buffer *b, double number, int decimals); /* what is none becomes 0 */
 
 weir_health wr_assess(struct weir_area *sight); /* after wr_sight_look */

@@ -146,6 +146,9 @@ static int open_on_host(lua_State *L, struct wl_engine *engine, const struct wl_
     const weir_lua_host *host = &engine->loop->host;
     weir_host hooks;
     int code = host->lend(host->ctx, options->seeded ? options->seed : wl_seed(L), &hooks, &engine->loan);
+    if (code == WEIR_ESTATE)
+        (void)snprintf(why, WEIR_WHY_MAX, "engines are opened in workers, and this process of %s is none",
+                       host->name);
     if (code != WEIR_OK) return code;
     code = weir_open(&engine->handle, &options->engine, &hooks, weir_driver_pg(), why);
     if (code == WEIR_OK) host->bind(engine->loan, engine->handle);

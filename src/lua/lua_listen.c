@@ -22,6 +22,7 @@ struct note { /* one that has not been taken */
 struct wl_listener {
     weir_listener *handle; /* NULL once closed */
     struct wl_engine *engine;
+    weir_lua_gate *bond; /* tells when what it was opened in has ended; NULL: the host does not know */
     struct note *first, *last;
     size_t count, most;
     bool gap; /* something was missed after the last one */
@@ -114,6 +115,24 @@ static struct note *take_first(struct wl_listener *listener)
     return note;
 }
 
+/* The request has gone that opened it. Whoever else waits for it is told; its memory is its userdata's, which only Lua's
+ * collector frees, and until then a connection would be held for nobody. */
+static void on_deserted(void *user)
+{
+    struct wl_listener *listener = user;
+    weir_listener_free(listener->handle);
+    listener->handle = NULL;
+    listener->over = true;
+    make_news(listener);
+}
+
+static void bind_to_request(lua_State *L, struct wl_listener *listener)
+{
+    const weir_lua_host *host = &listener->engine->loop->host;
+    if (wl_has_gates(listener->engine->loop))
+        listener->bond = host->gate(host->ctx, L, on_deserted, listener);
+}
+
 /* May run inside a policy: weir_listener_free only marks. What it arms then, nobody need be told of but the host, and it
  * is. */
 static int listen_close(lua_State *L)
@@ -122,6 +141,7 @@ static int listen_close(lua_State *L)
     struct wl_listener *listener = *box;
     *box = NULL;
     if (listener == NULL) return 0;
+    if (listener->bond != NULL) listener->engine->loop->host.drop(listener->bond);
     weir_listener_free(listener->handle);
     forget_news(listener);
     for (struct note *note; (note = take_first(listener)) != NULL;) free(note);
@@ -152,6 +172,7 @@ static int open_channels(lua_State *L, struct wl_listener *listener, weir_listen
         lua_pushstring(L, why);
         return 3;
     }
+    bind_to_request(L, listener);
     lua_pushlightuserdata(L, listener);
     return 2;
 }
@@ -244,7 +265,7 @@ static int change(lua_State *L, int (*how)(weir_listener *listener, const char *
     char why[WEIR_WHY_MAX] = "";
     struct wl_listener *listener = check_listener(L);
     const char *channel = luaL_checkstring(L, 2);
-    if (listener == NULL) return wl_refuse(L, "the listener is closed");
+    if (listener == NULL || listener->handle == NULL) return wl_refuse(L, "the listener is closed");
     if (listener->engine->loop->busy > 0) return luaL_error(L, "a policy must not wait or call the database");
     if (how(listener->handle, channel, why) != WEIR_OK) return wl_refuse(L, why);
     lua_pushboolean(L, 1);

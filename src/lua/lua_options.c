@@ -485,12 +485,20 @@ static bool read_health(struct wl_reader *reader, int index, struct wl_options *
     return good;
 }
 
-/* The surrounding program's own log is named after it, and the default where there is one. */
+/* The surrounding program's own log is named after it, and the default where there is one. Elsewhere there is none unless
+ * somebody asks for it, were it only by slow_log: a policy for nginx is to work in a script as well. */
+static void settle_log(const weir_lua_host *host, bool wanted, weir_options *engine)
+{
+    const char *to = engine->log_to;
+    if (to == NULL && !host->logs && (wanted || engine->slow_log_ns > 0)) engine->log_to = "stderr";
+    if (to != NULL && host->logs && strcmp(to, host->name) == 0) engine->log_to = NULL;
+}
+
 static bool read_log(struct wl_reader *reader, int index, struct wl_options *out)
 {
-    const weir_lua_host *host = &wl_loop_of(reader->L)->host;
     weir_options *engine = &out->engine;
-    if (type_of(reader->L, index, "log") == LUA_TBOOLEAN) {
+    int type = type_of(reader->L, index, "log");
+    if (type == LUA_TBOOLEAN) {
         lua_pushliteral(reader->L, "log");
         lua_rawget(reader->L, index);
         bool on = lua_toboolean(reader->L, -1) != 0;
@@ -498,14 +506,13 @@ static bool read_log(struct wl_reader *reader, int index, struct wl_options *out
         engine->log_level = WEIR_LOG_OFF;
         return !on || wl_complain(reader, "log", "is true; it must be a table, or false");
     }
-    if (!wl_enter_table(reader, index, "log")) return reader->why[0] == '\0';
-    bool good = wl_read_fields(reader, -1, log_fields, COUNT(log_fields), out);
-    wl_leave_table(reader);
+    if (wl_enter_table(reader, index, "log")) {
+        (void)wl_read_fields(reader, -1, log_fields, COUNT(log_fields), out);
+        wl_leave_table(reader);
+    }
     engine->log_json = out->log_format == 1;
-    if (engine->log_to == NULL && !host->logs) engine->log_to = "stderr";
-    if (engine->log_to != NULL && host->logs && strcmp(engine->log_to, host->name) == 0)
-        engine->log_to = NULL;
-    return good;
+    settle_log(&wl_loop_of(reader->L)->host, type == LUA_TTABLE, engine);
+    return reader->why[0] == '\0';
 }
 
 /* Some keys make sense only where a guard stands alone; silently ignoring one would be a lie. */

@@ -232,10 +232,18 @@ static void make_timer(ngx_event_t *event, struct loan *loan)
     event->cancelable = 1;
 }
 
+/* init_worker_by_lua runs before our own start. The master has no connections, and its helpers do not stop us. */
+static bool has_loop(void)
+{
+    return wn_is_worker() && ngx_cycle->connections != NULL;
+}
+
 int wn_host_lend(void *ctx, uint64_t seed, weir_host *hooks, void **out)
 {
     (void)ctx;
     *out = NULL;
+    if (!has_loop()) return WEIR_ESTATE;
+    if (!host.started) wn_host_start(ngx_cycle->log);
     struct loan *loan = calloc(1, sizeof *loan);
     if (loan == NULL) return WEIR_ENOMEM;
     make_timer(&loan->timer, loan);

@@ -354,6 +354,7 @@ ngx_int_t wn_lua_start(struct wn_conf *conf, char *why)
     state.L = conf->L;
     state.stir = (ngx_event_t){.handler = on_stir, .log = ngx_cycle->log, .cancelable = 1};
     state.later = state.stir;
+    wn_lua_stir(NULL); /* what engines of init_worker_by_lua had to tell before */
     if (conf->policy.len == 0) return NGX_OK;
     return call_lua(conf->L, WORKER_MODULE, "start", conf, why) ? NGX_OK : NGX_ERROR;
 }

@@ -31,14 +31,22 @@ ngx_int_t wn_route_variable(ngx_conf_t *cf)
     return variable_index == NGX_ERROR ? NGX_ERROR : NGX_OK;
 }
 
+/* Clients may make methods up, and each would take one of the places that there are for labels. */
+static ngx_str_t method_of(const ngx_http_request_t *r)
+{
+    static const ngx_str_t other = ngx_string("OTHER");
+    return r->method == NGX_HTTP_UNKNOWN ? other : r->method_name;
+}
+
 static const char *context_of(ngx_http_request_t *r)
 {
     static char context[CONTEXT_MAX];
+    ngx_str_t method = method_of(r);
     if (r->method_name.len == 0 || r->variables == NULL) return NULL; /* a timer's, made up by ngx_lua */
     ngx_http_variable_value_t *route = ngx_http_get_flushed_variable(r, (ngx_uint_t)variable_index);
     if (route == NULL || route->not_found) return NULL;
-    (void)snprintf(context, sizeof context, "%.*s %.*s", (int)r->method_name.len,
-                   (const char *)r->method_name.data, (int)route->len, (const char *)route->data);
+    (void)snprintf(context, sizeof context, "%.*s %.*s", (int)method.len, (const char *)method.data,
+                   (int)route->len, (const char *)route->data);
     return context;
 }
 

@@ -39,6 +39,10 @@ struct wn_location {    /* a location's */
 
 extern ngx_module_t ngx_http_weir_module;
 
+/* ---- ngxworker.c ---- */
+
+bool wn_is_worker(void); /* and not the master or one of its helpers */
+
 /* ---- ngxhost.c: engines on nginx's events ---- */
 
 void wn_host_start(ngx_log_t *log);

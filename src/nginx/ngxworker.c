@@ -46,7 +46,7 @@ static ngx_int_t post_herald(ngx_cycle_t *cycle, struct wn_conf *conf)
     return NGX_OK;
 }
 
-static bool is_worker(void)
+bool wn_is_worker(void)
 {
     return ngx_process == NGX_PROCESS_WORKER || ngx_process == NGX_PROCESS_SINGLE;
 }
@@ -63,7 +63,7 @@ ngx_int_t wn_worker_start(ngx_cycle_t *cycle)
 {
     char why[WEIR_WHY_MAX] = "";
     struct wn_conf *conf = conf_of(cycle);
-    if (!is_worker() || conf == NULL || conf->L == NULL) return NGX_OK;
+    if (!wn_is_worker() || conf == NULL || conf->L == NULL) return NGX_OK;
     wn_host_start(cycle->log);
     if (wn_gate_start(cycle->log) != NGX_OK || post_herald(cycle, conf) != NGX_OK) {
         ngx_log_error(NGX_LOG_ALERT, cycle->log, 0,
@@ -78,7 +78,7 @@ ngx_int_t wn_worker_start(ngx_cycle_t *cycle)
 void wn_worker_stop(ngx_cycle_t *cycle)
 {
     struct wn_conf *conf = conf_of(cycle);
-    if (!is_worker() || conf == NULL || conf->L == NULL) return;
+    if (!wn_is_worker() || conf == NULL || conf->L == NULL) return;
     wn_lua_stop(conf);
     wn_gate_stop();
     drop_herald();

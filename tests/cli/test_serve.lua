@@ -53,6 +53,23 @@ function TestDocuments.test_accept_chooses_the_form()
     lu.assertEquals(headers["content-type"], "application/health+json")
 end
 
+function TestDocuments.test_metrics_tell_of_the_process_too_and_promtool_has_nothing_to_say()
+    serve(policy())
+    local _, _, body = server:get "/metrics"
+    lu.assertTrue(tonumber(body:match "\nprocess_resident_memory_bytes (%d+)\n") > 1000000)
+    lu.assertTrue(tonumber(body:match "\nprocess_open_fds (%d+)\n") > 5)
+    lu.assertAlmostEquals(tonumber(body:match "\nprocess_start_time_seconds (%S+)\n"), os.time(), 60)
+    local path = serving.write(os.tmpname(), body)
+    local pipe = io.popen("promtool check metrics <" .. path .. " 2>&1; echo $?")
+    lu.assertEquals(pipe:read "a", "0\n")
+    pipe:close()
+    os.remove(path)
+    _, _, body = server:get("/metrics", { Accept = "application/openmetrics-text" })
+    lu.assertStrContains(body, "# UNIT process_cpu_seconds seconds\nprocess_cpu_seconds_total ")
+    lu.assertEquals(body:sub(-6), "# EOF\n")
+    lu.assertEquals(select(2, body:gsub("# EOF", "")), 1)
+end
+
 function TestDocuments.test_a_dead_database_is_unhealthy_and_ready()
     serve(policy())
     serving.wait(function() return server:get "/health" == 503 end, "an unhealthy engine")
@@ -129,7 +146,7 @@ end
 
 function TestAddress.test_a_port_alone_is_on_the_loopback_and_the_wide_world_is_warned_of()
     for _, address in ipairs { "0", ":0", "127.0.0.1:0" } do
-        serve(policy(), "--listen " .. address)
+        serve(policy "log = false", "--listen " .. address)
         lu.assertEquals((server:get "/livez"), 200)
         lu.assertEquals(select(2, server:said()), "")
         stop()
@@ -204,6 +221,50 @@ function TestSignals.test_sighup_takes_a_new_policy_and_counters_go_on()
     serving.wait(function() return select(3, server:get "/health"):find('"new":', 1, true) end, "the new check")
     lu.assertEquals(select(3, server:get "/metrics"):match "weir_area_created_timestamp_seconds (%S+)", before)
     lu.assertStrContains(server:said(), "policy 1 is in force")
+end
+
+function TestSignals.test_its_log_is_on_standard_error_unless_the_policy_says_otherwise()
+    serve(policy())
+    lu.assertStrContains(select(2, server:said()), "level=info event=engine.opened ")
+    stop()
+    serve(policy "log = false")
+    lu.assertNotStrContains(select(2, server:said()), "event=")
+end
+
+local function moved_away_and_hung_up(log)
+    assert(os.rename(log, log .. ".1"))
+    server:signal "HUP"
+    return serving.wait(function() return io.open(log) end, "a new log")
+end
+
+function TestSignals.test_sighup_opens_a_log_file_anew_whoever_opened_the_engine()
+    local log = os.tmpname()
+    local option = ("log = { to = %q }"):format(log)
+    serve(policy(option))
+    moved_away_and_hung_up(log):close()
+    stop()
+    serve(([[
+        return assert(require "weir".open { name = "own", backends = { primary = "host=/nowhere" },
+            clients = { service = { bypass_rls = true } }, %s })
+    ]]):format(option))
+    moved_away_and_hung_up(log):close()
+    lu.assertEquals((server:get "/livez"), 200)
+    lu.assertNotStrContains(select(2, server:said()), "restart instead")
+    os.remove(log)
+    os.remove(log .. ".1")
+end
+
+function TestSignals.test_all_processes_on_an_area_follow_a_new_policy()
+    local folder = serving.folder()
+    local other = serving.serve(policy(), "--area " .. folder .. "/shared.area")
+    serve(policy(), "--area " .. folder .. "/shared.area")
+    serving.write(server.policy, policy "health = { checks = { new = function() return true end } }")
+    server:signal "HUP"
+    serving.wait(function() return select(3, other:get "/health"):find('"new":', 1, true) end, "the new check")
+    serving.wait(function() return other:said():find "policy 1 is in force" end, "that it is told")
+    other:stop()
+    stop()
+    os.execute("rm -rf " .. serving.quote(folder))
 end
 
 function TestSignals.test_a_mistake_is_told_and_the_old_policy_stays()

@@ -94,6 +94,7 @@ function TestArea.test_it_follows_when_another_takes_its_place()
     worker = serving.serve(policy "second")
     serving.wait(function() return select(3, watcher:get "/stats.json"):find '"name":"second"' end, "the second")
     serving.wait(function() return watcher:get "/readyz" == 200 end, "all well")
+    os.remove(area)
     serving.write(area, "rubbish")
     wait_for_reason '"reason":"'
 end

@@ -1,5 +1,5 @@
--- The structured log and traces as a script sees them: what is written where, what never is, and options that are
--- refused. Runs on both VMs and inside nginx, whose error log is then the default.
+-- The structured log and traces as a script sees them: what is written where, what never is, and options that
+-- are refused. Runs on both VMs and inside nginx, whose error log is then the default.
 
 local compat = require "weir.compat"
 local core = require "weir.core"
@@ -101,7 +101,8 @@ function TestLog:test_a_slow_call_is_there_with_its_timeline_and_its_trace()
 end
 
 function TestLog:test_the_level_bounds_what_is_written()
-    local db = self:open({ retry = function() error("no") end }, { to = self.path, format = "json", level = "warn" })
+    local log = { to = self.path, format = "json", level = "warn" }
+    local db = self:open({ retry = function() error("no") end }, log)
     db:service():query("fails", "select 1/0")
     db:close()
     local lines = self:lines()
@@ -114,7 +115,8 @@ end
 local function fail_in_every_way(db)
     local bad = {
         { "select $1::int", MARK }, { "select '" .. MARK .. "'::int" }, { "selekt '" .. MARK .. "'" },
-        { "insert into log (line, nothing) values ($1, $1)", MARK }, { "select pg_sleep($1::text::float8)", MARK },
+        { "insert into log (line, nothing) values ($1, $1)", MARK },
+        { "select pg_sleep($1::text::float8)", MARK },
     }
     for _, client in ipairs { db:service(), db:anon { sub = MARK, jwt = MARK } } do
         for _, statement in ipairs(bad) do
@@ -132,7 +134,8 @@ end
 
 function TestLog:test_sql_claims_and_parameters_are_in_no_line_whatever_goes_wrong()
     local log = { to = self.path, format = "json" }
-    local db = self:open({ slow_log = 0.000001, retries = 1, trace = "comment", breaker = { min_calls = 3 } }, log)
+    local breaker = { min_calls = 3 }
+    local db = self:open({ slow_log = 0.000001, retries = 1, trace = "comment", breaker = breaker }, log)
     local ok, err = pcall(fail_in_every_way, db)
     lu.assertTrue(ok, err)
     db:close()
@@ -178,8 +181,8 @@ function TestLog:test_after_a_rotation_the_file_is_opened_anew()
 end
 
 function TestLog:test_several_engines_may_write_to_one_file()
-    local one, other = self:open { name = "one" }, nil
-    other = fixture.open { name = "other", log = { to = self.path, format = "json" } }
+    local one = self:open { name = "one" }
+    local other = fixture.open { name = "other", log = { to = self.path, format = "json" } }
     for i = 1, 10 do (i % 2 == 0 and one or other):pause(nil, i % 4 < 2) end
     one:close()
     other:close()
@@ -192,8 +195,8 @@ function TestLog:test_in_a_simulation_nothing_is_logged()
     local sim = weir.sim { seed = 1 }
     sim:server("primary")
     sim:run(function()
-        local db = assert(weir.open { backends = { primary = "" }, clients = { service = { bypass_rls = true } },
-            log = { to = self.path }, slow_log = 0.000001 })
+        local db = assert(weir.open { backends = { primary = "" },
+            clients = { service = { bypass_rls = true } }, log = { to = self.path }, slow_log = 0.000001 })
         assert(db:service():query("a", "select 1"))
         db:close()
     end)
@@ -212,8 +215,10 @@ function TestLog:test_what_cannot_be_is_refused_by_name()
     lu.assertEquals(refusal { log = "stderr" }, "log is a string; it must be a table")
     lu.assertStrContains(refusal { log = { format = "xml" } }, "log.format")
     lu.assertStrContains(refusal { log = { level = "chatty" } }, "log.level")
-    lu.assertStrContains(refusal { log = { too = "stderr" } }, "log.too is not a known option; did you mean to?")
-    lu.assertEquals(refusal { log = { to = "weir.log" } }, "log.to is 'weir.log': stderr, or a path with a '/' in it")
+    lu.assertStrContains(refusal { log = { too = "stderr" } },
+        "log.too is not a known option; did you mean to?")
+    lu.assertEquals(refusal { log = { to = "weir.log" } },
+        "log.to is 'weir.log': stderr, or a path with a '/' in it")
     lu.assertStrContains(refusal { trace = "always" }, "trace")
     lu.assertStrContains(refusal { slow_log = -1 }, "slow_log")
     local db, err = weir.open(fixture.options { log = { to = "/no/such/folder/log" } })
@@ -222,15 +227,36 @@ function TestLog:test_what_cannot_be_is_refused_by_name()
     lu.assertStrContains(tostring(err), "cannot open the log /no/such/folder/log: No such file or directory")
 end
 
-function TestLog:test_slow_calls_need_a_log_and_nginx_has_one()
+function TestLog:test_nginxs_log_is_known_by_its_name_where_there_is_one()
+    local refused = refusal { log = { to = "nginx" } }
     if IN_NGINX then
-        lu.assertNil(refusal { slow_log = 0.1 })
-        lu.assertNil(refusal { log = { to = "nginx" } })
+        lu.assertNil(refused)
     else
-        lu.assertStrContains(refusal { slow_log = 0.1 }, "slow_log is 0.100 s, but there is no log")
-        lu.assertStrContains(refusal { log = { to = "nginx" } }, "log.to is 'nginx'")
+        lu.assertStrContains(refused, "log.to is 'nginx'")
     end
-    lu.assertNil(refusal { slow_log = 0.1, log = false })
+end
+
+-- What the command writes to standard error while a script opens an engine with these options and closes it.
+local function stderr_of(options)
+    local script, output = os.tmpname(), os.tmpname()
+    local file = assert(io.open(script, "wb"))
+    file:write(([[
+        assert(require "weir".open { backends = { primary = "host=/nowhere" }, health = { interval = 0 },
+            clients = { service = { bypass_rls = true } }, %s }):close()
+    ]]):format(options))
+    file:close()
+    os.execute(("'%s' run %s 2>%s"):format(os.getenv "WEIR_BIN", script, output))
+    local text = read(output)
+    os.remove(script)
+    os.remove(output)
+    return text
+end
+
+function TestLog:test_slow_calls_alone_ask_for_a_log_on_standard_error()
+    lu.assertStrContains(stderr_of "slow_log = 0.1", "event=engine.opened")
+    lu.assertStrContains(stderr_of "log = {}", "event=engine.opened")
+    lu.assertEquals(stderr_of "slow_log = 0.1, log = false", "")
+    lu.assertEquals(stderr_of "slow_log = 0, log = nil", "")
 end
 
 -- ---- traces -----------------------------------------------------------------------------------------------

@@ -147,17 +147,21 @@ function fixture.prepare(spec)
     return self
 end
 
---- Prepares, starts, and waits until all workers have opened their engines.
-function fixture.start(spec)
-    local self = fixture.prepare(spec)
+--- Starts what was prepared, and waits until all workers have opened their engines.
+function fixture.run(self, workers)
     os.execute(("$(command -v nginx) -p %s -c %s/nginx.conf >%s/said 2>&1 &"):format(self.folder, self.folder, self.folder))
     running[self] = true
     local up = fixture.eventually(function()
         local status = self:get "/weir/health"
-        return status and #self:workers() == (spec.workers or 2)
+        return status and #self:workers() == workers
     end)
     if not up then error("nginx did not start: " .. fixture.read(self.folder .. "/said") .. self:log()) end
     return self
+end
+
+--- Prepares and runs.
+function fixture.start(spec)
+    return fixture.run(fixture.prepare(spec), spec.workers or 2)
 end
 
 --- `nginx -t`: what it says, and whether the configuration is good.

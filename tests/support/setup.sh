@@ -115,6 +115,24 @@ need_packages() {
     apt_install_all $missing || fail "The packages could not be installed."
 }
 
+# need_browser DIR: chromium, node, and below DIR/node what tests/page/package.json names, in exactly these versions. Node may
+# be there from elsewhere, with an npm of its own that Debian's would quarrel with.
+need_browser() {
+    browser_packages=chromium
+    command -v node >/dev/null 2>&1 || browser_packages="$browser_packages nodejs"
+    command -v npm >/dev/null 2>&1 || browser_packages="$browser_packages npm"
+    need_packages $browser_packages
+    wanted=$root/tests/page/package.json
+    cmp -s "$wanted" "$1/node/package.json" && [ -e "$1/node/complete" ] && return
+    say "Installing what the tests of the page need of npm"
+    rm -rf "$1/node"
+    mkdir -p "$1/node"
+    cp "$wanted" "$1/node/"
+    quietly npm install --prefix "$1/node" --no-audit --no-fund --ignore-scripts --no-package-lock ||
+        fail "npm could not install what $wanted names; the network needs a look."
+    : >"$1/node/complete"
+}
+
 # configured DIR NAME=VALUE...: true if DIR was configured from this tree with these values.
 configured() {
     cache=$1/CMakeCache.txt

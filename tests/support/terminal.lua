@@ -108,9 +108,11 @@ local commands = {
     r = function(self, n, m)
         self.top, self.bottom, self.row, self.column = n or 1, m or self.height, 1, 1
     end,
-    m = function(self, n)
-        self.attributes = self.attributes or (n ~= nil and n ~= 0)
-        self.colours = self.colours or (n ~= nil and n >= 30 and n <= 37)
+    m = function(self, _, _, list)
+        for _, number in ipairs(list) do
+            self.attributes = self.attributes or (number and number > 0 and number < 30)
+            self.colours = self.colours or (number and number >= 30 and number <= 37)
+        end
     end,
 }
 
@@ -121,7 +123,7 @@ local function take_command(self, text, at)
     if action then
         local list = {}
         for number in (numbers .. ";"):gmatch "(%d*);" do list[#list + 1] = tonumber(number) or false end
-        action(self, list[1] or nil, list[2] or nil)
+        action(self, list[1] or nil, list[2] or nil, list)
     end
     if private == "?" and numbers == "1049" then self.alternate = letter == "h" end
     if private == "?" and numbers:find "%f[%d]25%f[%D]" then self.cursor = letter == "h" end
@@ -208,14 +210,14 @@ function terminal.open(options)
         cd %s; %s
         stty rows %d cols %d; tty >tty.new; mv tty.new tty; stty -g >before
         cd - >/dev/null
+        trap : INT QUIT HUP # the program's own affair
         sh -c 'echo $$ >%s/pid; exec %s'
         echo $? >%s/code.new
         cd %s && stty -g >after && mv code.new code
     ]]):format(quote(folder), settings_of(options), self.height, self.width, folder,
         options.command:gsub("'", "'\\''"), folder, quote(folder)))
-    assert(os.execute(("script -qfec 'sh %s/inside' /dev/null <%s/keys >%s/drawn 2>&1 &"):format(folder,
-        folder,
-        folder)))
+    local started = "env --default-signal=INT,QUIT,HUP script -qfec 'sh %s/inside' /dev/null <%s/keys >%s/drawn 2>&1 &"
+    assert(os.execute(started:format(folder, folder, folder)))
     self.keys = assert(io.open(folder .. "/keys", "w"))
     self.keys:setvbuf "no"
     return self

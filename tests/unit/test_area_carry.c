@@ -36,6 +36,7 @@ static void count_on(struct wr_area *area, const char *name, const char *label, 
     wr_count(&meter->counter[WR_N_STARTED], n + 1); /* one of them goes on for ever */
     wr_count(&meter->counter[WR_N_OK], n);
     wr_count(&meter->failed[3], n);
+    wr_count(&meter->unconnected[4], n);
     wr_gauge_add(&meter->gauge[WR_G_CONNECTIONS], 4);
     wr_histogram_record_fine(&meter->duration, n * 1000000);
     struct wr_series_meter *series = wr_meter_series(area, pool, wr_area_label(area, label));
@@ -82,7 +83,7 @@ static struct wr_area *fill(struct area_fixture *f)
 static void check_counts(const struct wr_area *area)
 {
     struct wr_histogram_view *view = malloc(sizeof *view);
-    uint64_t failed[WR_REASONS], repeated[WR_REASONS];
+    struct wr_reason_sums sums;
     assert_int_equal(wr_area_pool_count(area), 2);
     assert_string_equal(wr_area_pool_name(area, 0), "primary");
     assert_string_equal(wr_area_pool_name(area, 1), "replica");
@@ -91,8 +92,9 @@ static void check_counts(const struct wr_area *area)
     assert_int_equal(count_of(area, 0, WR_N_STARTED),
                      count_of(area, 0, WR_N_OK) + count_of(area, 0, WR_N_ABANDONED));
     assert_int_equal(count_of(area, 0, WR_N_ABANDONED), 2);
-    wr_meter_reasons(area, 0, failed, repeated);
-    assert_int_equal(failed[3], 15);
+    wr_meter_reasons(area, 0, &sums);
+    assert_int_equal(sums.failed[3], 15);
+    assert_int_equal(sums.unconnected[4], 15);
     wr_meter_histogram(area, 0, WR_H_DURATION, view);
     assert_int_equal(view->count, 2);
     assert_int_equal(view->sum_ns, 15000000);

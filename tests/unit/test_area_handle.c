@@ -371,6 +371,51 @@ static void connections_are_shown_with_their_state_and_their_call(void **state)
     fake_close(&s->one);
 }
 
+/* By numbers of the worker's own: what ends late is not missed, and what was overwritten is known of. */
+static void who_follows_finished_calls_misses_none(void **state)
+{
+    struct steer *s = *state;
+    steer_begin(s);
+    const uint64_t worker = UINT64_C(1) << 40;
+    weir_call *late = fake_begin(&s->one, (weir_request){.context = "late"});
+    fake_run(&s->one, FAKE_MS(10));
+    for (int i = 0; i < 3; i++) (void)steer_call(&s->one);
+    (void)weir_area_json(s->area, "finished", worker, s->text, STEER_TEXT);
+    assert_non_null(strstr(s->text, "{\"workers\":1,\"calls\":[{\"n\":1,"));
+    assert_non_null(strstr(s->text, "\"recorded\":3}"));
+    fake_finish(late, WEIR_COMMIT);
+    fake_run(&s->one, FAKE_MS(10));
+    weir_call_free(late);
+    (void)weir_area_json(s->area, "finished", worker | 3, s->text, STEER_TEXT);
+    assert_non_null(strstr(s->text, "\"calls\":[{\"n\":4,")); /* began first, ended last */
+    assert_non_null(strstr(s->text, "\"label\":\"late\""));
+    (void)weir_area_json(s->area, "finished", worker | 4, s->text, STEER_TEXT);
+    assert_string_equal(s->text, "{\"workers\":1,\"calls\":[],\"recorded\":4}");
+    (void)weir_area_json(s->area, "finished", 9 * worker, s->text, STEER_TEXT);
+    assert_string_equal(s->text, "{\"workers\":1,\"calls\":[],\"recorded\":0}");
+    for (int i = 0; i < 1000; i++) (void)steer_call(&s->one);
+    (void)weir_area_json(s->area, "finished", worker | 4, s->text, STEER_TEXT);
+    assert_non_null(strstr(s->text, "\"recorded\":1004}"));
+    assert_null(strstr(s->text, "{\"n\":5,")); /* overwritten */
+    assert_non_null(strstr(s->text, "{\"n\":1004,"));
+    fake_close(&s->one);
+}
+
+static void an_open_breaker_says_when_it_is_probed_next(void **state)
+{
+    struct steer *s = *state;
+    s->options.probe_interval_ns = FAKE_MS(60000);
+    s->options.breaker.min_calls = 2;
+    steer_begin(s);
+    s->one.refuse = true;
+    for (int i = 0; i < 4; i++) (void)steer_call(&s->one);
+    steer_expect(s, "stats", "\"state\":\"OPEN\"");
+    const char *at = strstr(steer_read(s, s->area, "stats"), "\"next_probe\":");
+    double seconds = strtod(at + 13, NULL);
+    assert_true(seconds > 50 && seconds < 70);
+    fake_close(&s->one);
+}
+
 static void nothing_secret_is_in_the_area(void **state)
 {
     struct steer *s = *state;
@@ -415,6 +460,8 @@ int main(void)
         steer_test(figures_and_pages_come_from_another_process_too),
         steer_test(what_the_newest_worker_says_of_a_backend_counts),
         steer_test(connections_are_shown_with_their_state_and_their_call),
+        steer_test(who_follows_finished_calls_misses_none),
+        steer_test(an_open_breaker_says_when_it_is_probed_next),
         steer_test(nothing_secret_is_in_the_area),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -214,10 +214,11 @@ static uint64_t value(struct hostile *h, uint64_t old)
 
 static void read_documents(struct steer *s)
 {
-    static const char *const documents[] = {"stats",   "health", "calls", "events",
-                                            "workers", "conns",  "config"};
+    static const char *const documents[] = {"stats",   "health", "calls",    "events",
+                                            "workers", "conns",  "finished", "config"};
     for (size_t i = 0; i < sizeof documents / sizeof *documents; i++) {
-        size_t length = weir_area_json(s->area, documents[i], 1000 * (i == 2), s->text, STEER_TEXT);
+        uint64_t argument = i == 2 ? 1000 : i == 6 ? UINT64_C(2) << 40 : 0;
+        size_t length = weir_area_json(s->area, documents[i], argument, s->text, STEER_TEXT);
         assert_int_not_equal(length, 0);
         if (length < STEER_TEXT) assert_json(documents[i], s->text);
     }

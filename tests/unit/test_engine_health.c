@@ -286,6 +286,10 @@ static void two_readings_of_the_histogram_tell_how_long_calls_took_between_them(
     assert_int_equal(below(f, 36, 16.777216), 3);
     assert_int_equal(below(f, 80, 34359.738), 3);
     assert_non_null(strstr(report, "],\"count\":3}"));
+    /* of the label, from the first edge above 1 ms to the last one below 15 ms */
+    assert_non_null(
+        strstr(report,
+               ",\"histogram\":{\"first\":20,\"below\":[1,1,1,1,1,1,2,2,2,2,2,2,2,2,2,2],\"count\":3}}]"));
     fake_close(&f->fake);
 }
 

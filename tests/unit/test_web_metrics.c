@@ -228,6 +228,26 @@ static void failures_and_retries_are_told_by_what_went_wrong(void **state)
     fake_close(&w->fake);
 }
 
+static void connects_that_fail_are_told_by_what_the_server_said(void **state)
+{
+    struct web *w = *state;
+    w->options.breaker.min_calls = 100;
+    fake_open(&w->fake, &w->options);
+    web_outage(w, "primary");
+    snprintf(w->fake.connect_sqlstate, sizeof w->fake.connect_sqlstate, "53300");
+    web_call(w, "full", "replica");
+    w->fake.connect_sqlstate[0] = '\0';
+    web_metrics(w, false);
+    assert_true(exposition_sum(w->body,
+                               "weir_connect_failures_total{pool=\"service@primary\",reason=\"connect\"}",
+                               "") > 0);
+    assert_true(exposition_sum(w->body, "weir_connect_failures_total{pool=\"service@replica\"",
+                               "too_many_connections") > 0);
+    assert_sum(w, "weir_connect_failures_total", "",
+               (double)fake_counter(&w->fake, "events", "connect_failed"));
+    fake_close(&w->fake);
+}
+
 static void an_open_breaker_tells_until_when(void **state)
 {
     struct web *w = *state;
@@ -525,6 +545,7 @@ int main(void)
         web_test(every_call_is_in_one_outcome_and_in_the_histogram),
         web_test(what_the_engine_counts_is_what_is_told),
         web_test(failures_and_retries_are_told_by_what_went_wrong),
+        web_test(connects_that_fail_are_told_by_what_the_server_said),
         web_test(an_open_breaker_tells_until_when),
         web_test(a_duration_stands_in_the_right_bucket_and_the_sum_is_exact),
         web_test(a_connection_is_held_from_its_lease_until_it_is_given_back),
