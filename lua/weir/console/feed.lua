@@ -12,8 +12,8 @@ local feed = {}
 local Feed = {}
 Feed.__index = Feed
 
--- An area that somebody has written over may tell any number. What no engine ever counts to is cut, so that those who
--- reckon with numbers need not ask what they are.
+-- An area that somebody has written over may tell any number. What no engine ever counts to is cut, so
+-- that those who reckon with numbers need not ask what they are.
 local MOST = 1 << 53
 
 local function tame(value)
