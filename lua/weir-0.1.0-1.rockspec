@@ -46,6 +46,7 @@ build = {
         ["weir.console.repl"] = "weir/console/repl.lua",
         ["weir.console.shorthand"] = "weir/console/shorthand.lua",
         ["weir.console.spread"] = "weir/console/spread.lua",
+        ["weir.console.succession"] = "weir/console/succession.lua",
         ["weir.console.switches"] = "weir/console/switches.lua",
         ["weir.console.tail"] = "weir/console/tail.lua",
         ["weir.console.timeline"] = "weir/console/timeline.lua",

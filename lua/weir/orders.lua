@@ -8,9 +8,12 @@ local loop = require "weir.loop"
 local policyfile = require "weir.policyfile"
 local view = require "weir.view"
 
+local orders = {}
+
 local View = view.View
 
 local PATIENCE = 1.5 -- seconds; workers look four times in one
+local OPENING = 3    -- seconds that an engine may take to be opened by a new policy
 
 local Done = { __name = "weir.done" }
 Done.__index = Done
@@ -19,6 +22,11 @@ function Done:__tostring()
     local text = self.done
     if self.undo then text = text .. "   undo: " .. self.undo end
     return text
+end
+
+--- What an order answers with: what was done, and what undoes it.
+function orders.done(did, undo)
+    return setmetatable({ done = did, undo = undo, workers = 1, carried_out = 1 }, Done)
 end
 
 -- Waits until every worker has carried the order out, or has refused it.
@@ -40,13 +48,13 @@ local function report(progress, did)
     return text
 end
 
-local function give(self, order, did, undo)
+local function give(self, order, did, undo, how_long)
     if self.path then self:look() end
     local may, reason = self.area:may_steer()
     if not may then return nil, errors.new("refused", reason) end
     local ticket, why = self.area:order(order)
     if not ticket then return nil, errors.new("refused", why) end
-    local progress = await(self.area, ticket)
+    local progress = how_long and how_long(self, ticket) or await(self.area, ticket)
     if progress.workers > 0 and progress.done == 0 and progress.refused > 0 then
         return nil, errors.new("refused", progress.why)
     end
@@ -81,9 +89,9 @@ View.pause = on_pools("pause", "paused: calls are refused", "resume")
 --- As pause, and connections are closed as they get free: before work on the database.
 View.drain = on_pools("drain", "drained: calls are refused, connections are closed as they get free", "resume")
 --- Ends pause and drain.
-View.resume = on_pools("resume", "resumed")
+View.resume = on_pools("resume", "resumed", "pause")
 --- Connections are closed as they get free, and new ones are opened as they are needed.
-View.reconnect = on_pools("reconnect", "reconnects: present connections are closed as they get free")
+View.reconnect = on_pools("reconnect", "told to reconnect: present connections are closed as they get free")
 --- The breaker back to normal, with a fresh window.
 View.reset = on_pools("reset", "breaker back to normal, with a fresh window")
 
@@ -95,7 +103,7 @@ function View:resize(name, max, reason)
     if max ~= nil and (type(max) ~= "number" or max % 1 ~= 0 or max < 1 or max > 10000) then
         return nil, errors.new("misuse", ("max is %s; it must be a whole number from 1 to 10000"):format(tostring(max)))
     end
-    local did = max and ("%s: %d connections at most, was %d"):format(words, max, pool.max)
+    local did = max and ("%s: %d connection%s at most, was %d"):format(words, max, max == 1 and "" or "s", pool.max)
         or words .. ": as many connections as configured"
     return give(self, { kind = "resize", pool = name_of, max = max, reason = reason }, did,
         ("resize(%q, %d)"):format(name_of, pool.max))
@@ -128,11 +136,14 @@ function View:kill(id, reason)
     return give(self, { kind = "kill", call = id, reason = reason }, ("call %s: told to end"):format(id))
 end
 
-local function read(path)
+--- The text of a policy file, or nil and why not.
+function orders.read_policy(path)
+    if type(path) ~= "string" then return nil, "reload needs the policy's file" end
     local file, why = io.open(path, "rb")
     if not file then return nil, why end
     local text = file:read "*a"
     file:close()
+    if not text then return nil, path .. ": cannot be read" end
     return text
 end
 
@@ -145,14 +156,48 @@ local function fault_of(text, path, area)
     return not sound and path .. ": " .. reason or nil
 end
 
---- Gives all workers a new policy: the file is tried here first, and if there is a mistake in it, the old one stays.
-function View:reload(path, reason)
-    if type(path) ~= "string" then return nil, errors.new("misuse", "reload needs the policy's file") end
-    local text, why = read(path)
-    if text then why = fault_of(text, path, self.path) end
-    if why then return nil, errors.new("refused", why .. "; the policy in force stays") end
-    return give(self, { kind = "policy", text = policyfile.stamped(text, os.time() * 1e6), reason = reason },
-        ("policy %s given"):format(path))
+-- Workers that are to stay, and how many of them work by a policy newer than `former`; the newest of theirs.
+local function policies_in_force(self, former)
+    local workers, newer, newest = 0, 0, 0
+    for _, worker in ipairs(self:document "workers") do
+        if not worker.draining then
+            workers = workers + 1
+            if worker.policy_generation > former then newer = newer + 1 end
+            newest = math.max(newest, worker.policy_generation)
+        end
+    end
+    return workers, newer, newest
 end
 
-return View
+-- A worker that changes over may do so by another engine, in another slot.
+local function await_policy(former)
+    return function(self, ticket)
+        local till = loop.now() + OPENING
+        while true do
+            local told = self.area:progress(ticket)
+            local workers, newer = policies_in_force(self, former)
+            if told.refused > 0 or newer >= workers or loop.now() > till then
+                return { workers = workers, done = newer, refused = told.refused, why = told.why }
+            end
+            loop.sleep(0.02)
+        end
+    end
+end
+
+--- Gives all workers a new policy: the file is tried here first, and if there is a mistake in it, the old one stays.
+function View:reload(path, reason)
+    local text, why = orders.read_policy(path)
+    if text then why = fault_of(text, path, self.path) end
+    if why then return nil, errors.new("refused", why .. "; the policy in force stays") end
+    local order = { kind = "policy", text = policyfile.stamped(text, os.time() * 1e6), reason = reason }
+    local _, _, former = policies_in_force(self, 0)
+    local done, err = give(self, order, ("policy %s is in force"):format(path), nil, await_policy(former))
+    if done and done.workers > 0 and done.carried_out == 0 then
+        return nil, errors.new("refused", "no worker has taken the policy: an engine that a program opens by itself "
+            .. "follows none")
+    end
+    if not done then return nil, err end
+    return done
+end
+
+return orders

@@ -84,7 +84,7 @@ local function ended(calls)
 end
 
 -- The counters of all pools at this moment are kept for a while: rates are taken from what was seen before.
-function View:remember(stats)
+local function remember(self, stats)
     local now, sample = loop.now(), { pools = {} }
     for _, pool in ipairs(stats.pools) do
         sample.pools[pool.pool] = { calls = ended(pool.calls), retries = pool.attempts.retries }
@@ -165,7 +165,7 @@ end
 --- A row for each pool; prints as a table.
 function View:pools()
     local stats = self:stats()
-    local before, seconds = self:remember(stats)
+    local before, seconds = remember(self, stats)
     local rows = {}
     for i, pool in ipairs(stats.pools) do rows[i] = pool_row(pool, before, seconds) end
     return listing.new(pool_columns, rows, "no pools")

@@ -102,6 +102,10 @@ function weir.open(options) end
 ---@class weir.db
 local db = {}
 
+---What an operator sees and steers of this engine; the same as weir.attach gives for another process.
+---@return weir.view
+function db:view() end
+
 ---@param claims weir.claims
 ---@return weir.handle
 function db:anon(claims) end
@@ -310,6 +314,17 @@ function weir.gather(...) end
 ---@param ... any
 ---@return boolean ok, any ...
 function weir.run(main, ...) end
+
+---The engine that keeps its area in the file at `path`, in whatever process: what `weir repl --area` sees.
+---@param path string
+---@return weir.view? view, weir.error? err
+function weir.attach(path) end
+
+---The console's prompt where a script stands; returns when it ends (Ctrl-D). Other tasks go on meanwhile. Full line
+---editing under the command `weir`, plain lines elsewhere.
+---@param options? { names?: table<string, any>, view?: weir.view, error?: any, json?: boolean } names: seen at the
+---prompt beside the globals; view: what is seen and steered (else `db`, or the only engine there is).
+function weir.repl(options) end
 
 ---@return number seconds Monotonic.
 function weir.now() end

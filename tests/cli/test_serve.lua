@@ -18,8 +18,9 @@ local function serve(...)
 end
 
 local function stop()
-    if server then server:stop() end
+    local ended = server
     server = nil
+    if ended then lu.assertEquals(ended:stop(), 0) end
 end
 
 -- ---- documents ------------------------------------------------------------------------------------------------
@@ -319,6 +320,18 @@ function TestScripts.test_its_tasks_run_while_it_is_served_and_do_not_hold_up_th
     end, "calls")
     server:signal "HUP"
     serving.wait(function() return select(2, server:said()):find "restart instead" end, "that it is not read again")
+    lu.assertEquals(server:stop(), 0)
+end
+
+function TestScripts.test_a_task_that_fails_is_told_while_the_others_go_on()
+    serve([[
+        local weir = require "weir"
+        weir.spawn(function() error "out of eggs" end)
+        return assert(weir.open { name = "own", backends = { primary = "host=/nowhere" },
+            clients = { service = { bypass_rls = true } } })
+    ]])
+    serving.wait(function() return select(2, server:said()):find("out of eggs", 1, true) end, "the failure")
+    lu.assertEquals((server:get "/livez"), 200)
     lu.assertEquals(server:stop(), 0)
 end
 

@@ -58,6 +58,17 @@ function TestAnnotations.test_so_are_the_methods_of_every_object()
     db:close()
 end
 
+function TestAnnotations.test_so_are_views()
+    local db = assert(weir.open {
+        backends = { primary = "host=/nowhere" },
+        clients = { service = { bypass_rls = true } },
+    })
+    local seen = db:view()
+    lu.assertEquals(defined(read_definitions "view.d.lua", "view"), public(getmetatable(seen).__index))
+    seen:close()
+    db:close()
+end
+
 function TestAnnotations.test_so_are_listeners()
     lu.assertEquals(defined(read_definitions "listen.d.lua", "listener"), public(require("weir.listen").Listener))
 end

@@ -173,13 +173,15 @@ test("pictures of good times are kept", async on => {
 
 // ---- what operators do, and a server that hangs -----------------------------------------------------------------
 
-test("a forced breaker and a paused pool are announced, with the time that is left", async on => {
+test("a forced breaker, a paused and a smaller pool are announced, with the time that is left", async on => {
     const { page, stage } = on;
     equal(await page.locator("#steered").isVisible(), false);
     await stage.do("force reports@primary open 50");
     await stage.do("pause service@replica");
+    await stage.do("resize service@primary 5");
     await reads(page, "#steered", /Breaker of reports@primary: forced open for another \d+ s\./);
     await reads(page, "#steered", /Pool service@replica is paused: calls are refused/);
+    await reads(page, "#steered", /Pool service@primary may hold 5 connections instead of 6\./);
     await reads(page, state("reports@primary"), /^■ forced open$/);
     await reads(page, state("service@replica"), /^❚❚ paused, ● closed$/);
     await reads(page, "#told", /Breaker of reports@primary is forced open|Pool service@replica is paused/);
@@ -187,6 +189,7 @@ test("a forced breaker and a paused pool are announced, with the time that is le
     await photograph(on, "steered", ["light"]);
     await stage.do("reset reports@primary");
     await stage.do("resume service@replica");
+    await stage.do("resize service@primary");
     await page.locator("#steered").waitFor({ state: "hidden" });
 });
 
@@ -195,6 +198,7 @@ test("data that is old is greyed and said to be old", async on => {
     await stage.do("freeze");
     await reads(page, "#stale", /^stale: no data for \d+ s/);
     equal(await page.evaluate(() => document.body.classList.contains("old")), true);
+    equal((await barriers(page)), []);
     await reads(page, "#told", /The data is stale/);
     await photograph(on, "stale", ["light"]);
     await stage.do("thaw");
@@ -208,7 +212,7 @@ test("an outage shows as an open breaker with its evidence and the time until it
     await stage.do("stop");
     await reads(page, state("service@primary"), /^■ open$/);
     await reads(page, why("service@primary"), /Why: failure rate [\d.]+ >= 0\.50 over \d+ calls/);
-    await countsDown(page, why("service@primary"), /^Half-open in (\d+) s, or when the background probe succeeds/);
+    await countsDown(page, why("service@primary"), /^Half-open in (\d+) s, or when a background probe succeeds, (the next within \d+ s|which is under way)\./);
     await reads(page, "#health", /^■ unhealthy$/);
     await reads(page, "#told", /Breaker of .* is open|Weir is unhealthy/);
     check((await page.title()).startsWith("■ unhealthy"), "the title");

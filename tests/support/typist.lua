@@ -1,6 +1,7 @@
 --- Somebody who types at a Weir console on a pseudo-terminal and keeps the transcript, with what differs from one
 -- run to the next (times, process ids, measured durations, folders) put in words.
 
+local lu = require "luaunit"
 local serving = require "serving"
 local terminal = require "terminal"
 
@@ -92,9 +93,12 @@ end
 
 local words = {
     { "%d%d:%d%d:%d%d%.%d%d%d", "TIME" }, { "%d%d:%d%d:%d%d", "TIME" },
+    { "retry_after  [%d.]+", "retry_after  SECONDS" }, { "retry after [%d.]+ s", "retry after SECONDS" },
+    { "in [%d.]+ s at the latest", "in SECONDS at the latest" }, { "again in [%d.]+ s", "again in SECONDS" },
+    { "/dev/shm/weir%-[%w.]+", "SERVER" }, { "/tmp/weir%-[%w.]+", "SERVER" },
     { "%f[%d]%d+%.%d ms%f[^%w]", "DURATION" }, { "%f[%d]%d+ ms%f[^%w]", "DURATION" },
     { "%f[%d]%d+%.%d s%f[^%w]", "DURATION" },
-    { "by %S+ %(uid %d+, process %d+%)", "by USER (uid UID, process PID)" },
+    { "by %S+ %(uid %d+, process %d+%)", "by USER (uid UID, process PID)" }, { "in process %d+", "in process PID" },
 }
 
 --- The text with what is different each time put in words.
@@ -108,6 +112,24 @@ end
 function Typist:transcript()
     local lines = self.terminal:lines()
     return self:steady(table.concat(lines, "\n", 1, (last_line(lines))))
+end
+
+local GOLDEN = (os.getenv "WEIR_SOURCE_DIR" or ".") .. "/tests/cli/golden/"
+
+-- Columns are as wide as what is measured.
+local function without_widths(text)
+    return (text:gsub("(%S)  +", "%1  "):gsub(" +DURATION", " DURATION"))
+end
+
+--- Compares the whole session with golden/NAME.txt, without lines that hold `left_out`. WEIR_GOLDEN=write writes it anew.
+function Typist:matches(name, left_out)
+    local kept = {}
+    for line in self:transcript():gmatch "[^\n]+" do
+        if not left_out or not line:find(left_out) then kept[#kept + 1] = without_widths(line) end
+    end
+    local text = table.concat(kept, "\n") .. "\n"
+    if os.getenv "WEIR_GOLDEN" == "write" then serving.write(GOLDEN .. name .. ".txt", text) end
+    lu.assertEquals(text, serving.read(GOLDEN .. name .. ".txt"))
 end
 
 --- Ctrl-D, and the exit code.

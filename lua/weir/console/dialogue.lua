@@ -272,10 +272,11 @@ local function read_policy(path)
     return policyfile.options(text, path)
 end
 
---- @param options  view (attached), names (a table of what is seen at the prompt), policy, json, colours
+--- @param options  view (attached), names (a table of what is seen at the prompt), succession, json,
+-- colours
 function session.new(options)
     local self = setmetatable({
-        view = options.view, names = options.names or {}, policy = options.policy, json = options.json,
+        view = options.view, names = options.names or {}, succession = options.succession, json = options.json,
         colours = options.colours, read_policy = read_policy,
     }, Session)
     self.watch = watcher(self)

@@ -18,7 +18,8 @@ local function current_view(self)
     if self.view then return self.view end
     local engine = rawget(self.names, "db") or rawget(_G, "db")
     if not db.is(engine) or engine.core:closed() then return nil end
-    if self.viewed ~= engine then self.viewed, self.own_view = engine, view.of(engine.core) end
+    -- A new policy brings another engine into the same table.
+    if self.viewed ~= engine.core then self.viewed, self.own_view = engine.core, view.of(engine.core) end
     return self.own_view
 end
 
@@ -34,10 +35,11 @@ end
 
 local function explain(self)
     return function(file)
-        if file == nil and not self.policy then
+        local in_force = self.succession and self.succession.policy
+        if file == nil and not in_force then
             return nil, errors.new("misuse", 'explain needs the policy\'s file: explain "policy.lua"')
         end
-        local options, why = self.policy, nil
+        local options, why = in_force, nil
         if file then options, why = self.read_policy(file) end
         if not options then return nil, errors.new("refused", why) end
         return require("weir.explain")(options)
@@ -46,11 +48,16 @@ end
 
 local own = { help = true, explain = true, watch = true }
 
---- @param self  the session: `view` (attached) or nil, `names` (given), `policy`, `watch`
+--- @param self  the session: `view` (attached) or nil, `names` (given), `succession` or nil, `watch`
 function environment.new(self)
     local functions = { weir = require "weir", help = names.help, explain = explain(self), watch = self.watch }
     for name in pairs(names.known) do
         if not own[name] then functions[name] = method(self, name) end
+    end
+    local given_reload = functions.reload
+    functions.reload = function(...)
+        if self.succession and not self.view then return self.succession:reload(...) end
+        return given_reload(...)
     end
     return setmetatable({}, {
         __index = function(_, key)

@@ -5,6 +5,7 @@ local errors = require "weir.errors"
 local loop = require "weir.loop"
 local policyfile = require "weir.policyfile"
 local session = require "weir.console.dialogue"
+local succession = require "weir.console.succession"
 local view = require "weir.view"
 
 local repl = {}
@@ -56,6 +57,15 @@ local function read_file(path)
     return text
 end
 
+local private -- the path of an area that nobody else is told of
+
+-- In a file, so that a new policy's engine goes on with what the old one's has counted.
+local function private_area()
+    private = os.tmpname()
+    os.remove(private)
+    return private
+end
+
 -- The engine of a policy file, and its options where it returned those.
 local function open_policy(path, area)
     local text, why = read_file(path)
@@ -63,7 +73,7 @@ local function open_policy(path, area)
     local result, fault = policyfile.options(text, path)
     if not result then return nil, fault end
     if db.is(result) then return result end
-    result.area = result.area or area
+    result.area = result.area or area or private_area()
     local ok, opened, err = pcall(db.open, result)
     if not ok then return nil, path .. ": " .. tostring(opened) end
     if not opened then return nil, path .. ": " .. tostring(err) end
@@ -97,7 +107,8 @@ local function subject(options)
     if options.policy then
         local engine, more = open_policy(options.policy, options.area)
         if not engine then return nil, more, 1 end
-        _G.db, made.policy = engine, more
+        _G.db = engine
+        if more then made.succession = succession.new(engine, options.policy, more) end
     elseif options.area then
         local attached, err = view.attach(options.area)
         if not attached then return nil, err.message, UNREACHABLE end
@@ -114,6 +125,12 @@ local function run_commands(self, commands)
     return 0
 end
 
+local function converse(self, options)
+    if #options.commands > 0 then return run_commands(self, options.commands) end
+    if session.interactive() and not options.json then greet(self) end
+    return self:live()
+end
+
 --- What `weir repl ARGUMENTS` does. Returns the exit code.
 function repl.main(arguments)
     local options, wrong = read_arguments(arguments)
@@ -126,10 +143,11 @@ function repl.main(arguments)
         complain("%s", why)
         return code
     end
-    local self = session.new(made)
-    if #options.commands > 0 then return run_commands(self, options.commands) end
-    if session.interactive() and not options.json then greet(self) end
-    return self:live()
+    local code
+    local ok, raised = pcall(function() code = converse(session.new(made), options) end)
+    if private then os.remove(private) end
+    if not ok then error(raised, 0) end
+    return code
 end
 
 -- ---- in a script ------------------------------------------------------------------------------------------------
