@@ -355,5 +355,7 @@ end
 
 local code = lu.LuaUnit.run()
 if engine then engine:stop() end
+terminal.close_all()
+watched.end_all()
 watched.clean(folder)
 os.exit(code)

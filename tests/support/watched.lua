@@ -95,6 +95,8 @@ end
 
 -- ---- a command beside the test ----------------------------------------------------------------------------
 
+local started = {} -- all of them
+
 local Process = {}
 Process.__index = Process
 
@@ -104,6 +106,7 @@ function watched.start(folder, line, input)
     assert(os.execute(("weir=%s; (sh -c 'echo $$ >%s.pid; exec env --default-signal=INT,TERM %s' <%s >%s.out "
         .. "2>%s.err; echo $? >%s.code) &"):format(quote(BIN), self.base, line:gsub("%$weir", BIN),
         input or "/dev/null", self.base, self.base, self.base)))
+    table.insert(started, self)
     return self
 end
 
@@ -142,6 +145,16 @@ function Process:ended()
     return tonumber(watched.wait(function() return "the end of " .. self:out() end, function()
         return (read(self.base .. ".code") or ""):match "%d+\n"
     end))
+end
+
+--- Ends those that a failed test has left running.
+function watched.end_all()
+    for _, process in ipairs(started) do
+        local pid = (read(process.base .. ".pid") or ""):match "%d+\n"
+        if pid and not (read(process.base .. ".code") or ""):find "\n" then
+            os.execute(("kill -s TERM %d 2>/dev/null"):format(tonumber(pid)))
+        end
+    end
 end
 
 -- ---- the engine -------------------------------------------------------------------------------------------
