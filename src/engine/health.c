@@ -116,21 +116,33 @@ static void arm_probe(struct wr_pool *pool)
     atomic_store_explicit(&pool->record->probe_at, at, memory_order_relaxed);
 }
 
+/* Until somebody hears of it again. */
+static void doubt(struct wr_pool *pool)
+{
+    struct wr_backend_state *backend = &pool->engine->backends[pool->backend_index];
+    backend->known = true;
+    backend->ok = false;
+    backend->at_ns = pool->engine->now;
+    wr_text_format(backend->message, sizeof backend->message, "breaker of %s is open", pool->name);
+}
+
+/* Called for each call that is refused, too: only the first time says something of the backend. */
 void wr_health_watch(struct wr_pool *pool)
 {
     struct weir_engine *engine = pool->engine;
     weir_breaker_state state = weir_breaker_state_at(pool->breaker, engine->now);
-    if (state == WEIR_OPEN) {
-        struct wr_backend_state *backend = &engine->backends[pool->backend_index];
-        backend->known = true;
-        backend->ok = false;
-        backend->at_ns = engine->now;
-        wr_text_format(backend->message, sizeof backend->message, "breaker of %s is open", pool->name);
-    }
     if (state != WEIR_OPEN && state != WEIR_HALF_OPEN) return;
     if (wr_timer_armed(&pool->probe_timer) || engine->state != WR_ENGINE_OPEN) return;
+    if (state == WEIR_OPEN) doubt(pool);
     pool->probe_delay_ns = engine->config.options.probe_interval_ns;
     arm_probe(pool);
+}
+
+/* Of the probes that end an open breaker early; those of the monitor come as they did. */
+static void slow_down(struct wr_pool *pool)
+{
+    pool->probe_delay_ns *= 2;
+    if (pool->probe_delay_ns > SLOWEST_PROBE_NS) pool->probe_delay_ns = SLOWEST_PROBE_NS;
 }
 
 void wr_health_probe_fired(struct wr_timer *timer)
@@ -142,7 +154,9 @@ void wr_health_probe_fired(struct wr_timer *timer)
     weir_breaker_state state = weir_breaker_state_at(pool->breaker, engine->now);
     if (state != WEIR_OPEN && state != WEIR_HALF_OPEN) return;
     if (state == WEIR_OPEN) start_probe(pool);
-    if (!wr_timer_armed(timer)) arm_probe(pool);
+    if (wr_timer_armed(timer)) return;
+    arm_probe(pool);
+    if (state == WEIR_OPEN) slow_down(pool);
 }
 
 static weir_log_level level_of(bool ok)
@@ -187,8 +201,6 @@ void wr_health_probed(struct wr_pool *pool, const struct wr_fault *fault)
     learn(pool, fault == NULL, engine->now - pool->probe_sent_at, fault == NULL ? "" : fault->message);
     if (fault != NULL) {
         wr_count(&pool->meter->counter[WR_N_PROBES_FAILED], 1);
-        pool->probe_delay_ns *= 2;
-        if (pool->probe_delay_ns > SLOWEST_PROBE_NS) pool->probe_delay_ns = SLOWEST_PROBE_NS;
         return;
     }
     pool->probe_delay_ns = engine->config.options.probe_interval_ns;

@@ -386,6 +386,63 @@ static void the_monitor_notices_an_outage_and_its_end_without_traffic(void **sta
     fake_free(&f->fake);
 }
 
+static size_t times_in_events(struct fixture *f, const char *words)
+{
+    static char text[65536];
+    size_t times = 0;
+    (void)weir_events_json(f->fake.engine, 0, text, sizeof text);
+    for (const char *at = text; (at = strstr(at, words)) != NULL; at++) times++;
+    return times;
+}
+
+/* The breaker of one pool stays open, and calls go on being refused by it. */
+static void a_backend_that_answers_one_pool_is_well_whatever_another_ones_breaker_says(void **state)
+{
+    struct fixture *f = *state;
+    f->options.health_interval_ns = FAKE_MS(1000);
+    f->options.probe_interval_ns = FAKE_MS(50000);
+    fake_open(&f->fake, &f->options);
+    f->fake.refuse = true;
+    weir_request users = {.client = "anon", .claims = "{}", .context = "GET /", .backend = "primary"};
+    for (int i = 0; i < 3; i++) {
+        weir_call_free(fake_submit(&f->fake, users, "select 1"));
+        run_ms(f, 20);
+    }
+    f->fake.refuse = false;
+    for (int i = 0; i < 12; i++) {
+        weir_call_free(fake_submit(&f->fake, users, "select 1"));
+        run_ms(f, 500);
+    }
+    assert_int_equal(times_in_events(f, "primary answers again"), 1);
+    expect(f, "\"primary\":{\"status\":\"healthy\"");
+    fake_free(&f->fake);
+}
+
+static double next_probe_in(struct fixture *f)
+{
+    static char text[65536];
+    (void)weir_stats_json(f->fake.engine, text, sizeof text);
+    const char *at = strstr(text, "\"next_probe\":");
+    assert_non_null(at);
+    return atof(at + strlen("\"next_probe\":"));
+}
+
+/* It comes 1, 2, 4 and 8 s after the breaker opened, however often the monitor asks in between. */
+static void the_monitor_does_not_slow_down_the_probes_of_an_open_breaker(void **state)
+{
+    struct fixture *f = *state;
+    f->options.backend_count = 1;
+    f->options.client_count = 1;
+    f->options.health_interval_ns = FAKE_MS(250);
+    f->options.probe_interval_ns = FAKE_MS(1000);
+    f->fake.refuse = true;
+    fake_open(&f->fake, &f->options);
+    for (int i = 0; i < 3; i++) one_call(f, "primary");
+    run_ms(f, 6000);
+    assert_in_range(next_probe_in(f) * 1000, 1000, 3000);
+    fake_free(&f->fake);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -401,6 +458,9 @@ int main(void)
         cmocka_unit_test_setup(the_programs_own_checks_are_asked_for_and_told, set_up),
         cmocka_unit_test_setup(a_check_that_does_not_answer_is_not_asked_again_and_counts_as_failed, set_up),
         cmocka_unit_test_setup(the_monitor_notices_an_outage_and_its_end_without_traffic, set_up),
+        cmocka_unit_test_setup(a_backend_that_answers_one_pool_is_well_whatever_another_ones_breaker_says,
+                               set_up),
+        cmocka_unit_test_setup(the_monitor_does_not_slow_down_the_probes_of_an_open_breaker, set_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
