@@ -4,6 +4,8 @@ local errors = require "weir.errors"
 local listing = require "weir.listing"
 local view = require "weir.view"
 
+local hindsight = {}
+
 local View = view.View
 
 local RECORDED_MAX = 8192
@@ -14,10 +16,6 @@ local REFUSALS = { breaker_open = true, queue_full = true, acquire_timeout = tru
 
 local function age(us, at)
     return (at - us) / 1e6
-end
-
-local function wall_us()
-    return os.time() * 1e6
 end
 
 local function why_of(call)
@@ -70,7 +68,7 @@ end
 function View:calls(filter)
     check(filter, calls_filters, "calls")
     filter = filter or {}
-    local rows, most, now = {}, filter.last or 20, wall_us()
+    local rows, most, now = {}, filter.last or 20, self:stats().now_us
     for _, call in ipairs(self:document("calls", RECORDED_MAX)) do
         if #rows >= most then break end
         if wanted(call, filter) then
@@ -99,7 +97,7 @@ local function attempt_steps(rows, n, attempt)
     local at = attempt.start_us
     if attempt.connect_us > 0 then
         step(rows, at, "waits, and a connection is opened", attempt.wait_us)
-    else
+    elseif attempt.phase ~= "not_sent" or attempt.backend_pid ~= 0 then
         step(rows, at, attempt.wait_us > 0 and "waits for a connection" or "has a connection at once", attempt.wait_us)
     end
     at = at + attempt.wait_us
@@ -123,6 +121,16 @@ function View:call(id)
         end
     end
     return nil, errors.new("misuse", ("no call %s is recorded; the recorder keeps the last ones only"):format(tostring(id)))
+end
+
+--- The timeline of the call that an error tells of, as far as it is recorded; nil if it is not.
+function hindsight.timeline_of(seen, err)
+    if type(err.pool) ~= "string" or type(err.context) ~= "string" then return nil end
+    for _, call in ipairs(seen:document("calls", 100)) do
+        if call.pool == err.pool and call.code == err.code and call.context == err.context then
+            return seen:call(call.id), call.id
+        end
+    end
 end
 
 -- ---- events ---------------------------------------------------------------------------------------------------
@@ -213,4 +221,4 @@ function View:why(name)
     return said
 end
 
-return View
+return hindsight

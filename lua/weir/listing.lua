@@ -20,6 +20,7 @@ end
 --- Seconds in words: "212 ms", "1.9 s", "3 min".
 function listing.seconds(value)
     if type(value) ~= "number" then return "-" end
+    if value > 0 and value < 0.001 then return ("%.0f us"):format(value * 1e6) end
     if value < 0.01 then return ("%.1f ms"):format(value * 1000) end
     if value < 1 then return ("%.0f ms"):format(value * 1000) end
     if value < 120 then return ("%.1f s"):format(value) end

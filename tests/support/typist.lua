@@ -96,7 +96,7 @@ local words = {
     { "retry_after  [%d.]+", "retry_after  SECONDS" }, { "retry after [%d.]+ s", "retry after SECONDS" },
     { "in [%d.]+ s at the latest", "in SECONDS at the latest" }, { "again in [%d.]+ s", "again in SECONDS" },
     { "/dev/shm/weir%-[%w.]+", "SERVER" }, { "/tmp/weir%-[%w.]+", "SERVER" },
-    { "%f[%d]%d+%.%d ms%f[^%w]", "DURATION" }, { "%f[%d]%d+ ms%f[^%w]", "DURATION" },
+    { "%f[%d]%d+%.%d ms%f[^%w]", "DURATION" }, { "%f[%d]%d+ [mu]s%f[^%w]", "DURATION" },
     { "%f[%d]%d+%.%d s%f[^%w]", "DURATION" },
     { "by %S+ %(uid %d+, process %d+%)", "by USER (uid UID, process PID)" }, { "in process %d+", "in process PID" },
 }

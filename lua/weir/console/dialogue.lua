@@ -4,6 +4,7 @@
 local complete = require "weir.console.complete"
 local environment = require "weir.console.environment"
 local errors = require "weir.errors"
+local hindsight = require "weir.hindsight"
 local listing = require "weir.listing"
 local loop = require "weir.loop"
 local names = require "weir.console.names"
@@ -99,6 +100,16 @@ end
 
 local exit_codes = { refused = 2, unreachable = 3 }
 
+-- An error, and what the recorder has of the call that it ended.
+function Session:tell(failure)
+    if self.json then return self:say(printer.json(failure)) end
+    self:complain(failure)
+    local seen = self.env.view
+    if not seen or (failure.attempts or 0) < 1 then return end
+    local ok, timeline, id = pcall(hindsight.timeline_of, seen, failure)
+    if ok and timeline then self:say("  call " .. id .. ":\n  " .. printer.text(timeline):gsub("\n", "\n  ")) end
+end
+
 --- Evaluates a whole chunk or command, and prints what it gives. Returns the exit code that stands for it.
 function Session:evaluate(fn)
     local results = self:run(fn)
@@ -111,7 +122,7 @@ function Session:evaluate(fn)
         self:complain(results[2])
         return 1
     elseif failure then
-        if self.json then self:say(printer.json(failure)) else self:complain(failure) end
+        self:tell(failure)
         return exit_codes[failure.code] or 1
     end
     self:show(results)
