@@ -117,6 +117,10 @@ It runs in $folder. Try, from another terminal:
   curl http://127.0.0.1:$port/health
   curl http://127.0.0.1:$port/metrics
 
-and http://127.0.0.1:$port/weir/ in a browser. Ctrl-C ends all of it.
+and http://127.0.0.1:$port/weir/ in a browser. After a change of policy.lua or nginx.conf, for all workers at once:
+
+  nginx -p $folder -c nginx.conf -e logs/error.log -s reload
+
+Ctrl-C ends all of it.
 END
 wait "$nginx" || fail "nginx ended; see $folder/logs/error.log"

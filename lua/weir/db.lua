@@ -307,18 +307,26 @@ function Db:backoff()
     return guard.backoff(self.backoff_options)
 end
 
+local function check_ours(self, what)
+    if not self.of_worker then return end
+    errors.misusef("%s: the engine of weir_policy is that of all code in this worker and ends with it; pause holds calls off",
+        what)
+end
+
 --- Lets running calls end for up to `seconds` (10), refuses new ones, and returns when nothing is left.
 function Db:drain(seconds)
     seconds = seconds or 10
     if type(seconds) ~= "number" or not (seconds >= 0 and seconds < 1e9) then
         errors.misusef("drain(%s): it must be a number of seconds, 0 or more", tostring(seconds))
     end
+    check_ours(self, "drain")
     self.core:drain(seconds)
     while not self.core:drained() do loop.sleep(0.005) end
 end
 
 --- Ends everything at once: calls under way end as cancelled.
 function Db:close()
+    check_ours(self, "close")
     self.core:close()
 end
 

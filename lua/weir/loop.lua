@@ -477,6 +477,9 @@ local function report_unheard()
     return failed
 end
 
+--- Tells on stderr of tasks that have failed and that nobody has joined so far. For programs without an end.
+loop.report_unheard = report_unheard
+
 -- A plain script never calls loop.run; what failed unheard is told when the state closes.
 loop.closing = compat.at_close(report_unheard)
 

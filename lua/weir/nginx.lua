@@ -61,6 +61,10 @@ local function new_gate()
     return gate
 end
 
+local function check_may_wait()
+    new_gate():drop()
+end
+
 local function leave(signal, gate)
     for i, other in ipairs(signal.waiters or {}) do
         if other == gate then table.remove(signal.waiters, i) break end
@@ -168,10 +172,11 @@ function nginx.spawn(fn, ...)
     if type(fn) ~= "function" then
         errors.misusef("spawn: the first argument is a %s; it must be a function", type(fn))
     end
+    check_may_wait() -- where nothing may, ngx.thread.spawn raises with half a thread made, and the worker dies of it
     local program = of_program[coroutine.running()]
-    if program then program.alive = program.alive + 1 end
     local task = setmetatable({ fn = fn, arguments = compat.pack(...), program = program }, Task)
     task.thread = ngx.thread.spawn(body, task)
+    if program then program.alive = program.alive + 1 end
     return task
 end
 
@@ -233,6 +238,7 @@ end
 -- results, or false and what it raised (strings with a traceback), or false and nil if only tasks failed that
 -- nobody joined.
 function nginx.run(main, ...)
+    check_may_wait()
     local arguments = compat.pack(...)
     local thread = coroutine.running()
     local outer, program = of_program[thread], { alive = 0, lonely = 0 }

@@ -13,6 +13,8 @@ local serve = {}
 local Serving = {}
 Serving.__index = Serving
 
+local UNHEARD_EVERY = 2 -- seconds: so long somebody may take until he joins a task that has failed
+
 local ENDED = {} -- raised by the main task: what the policy's own tasks still do is not waited for
 
 local function say(text)
@@ -177,6 +179,14 @@ function Serving:turn()
     end
 end
 
+-- A server has no end at which to tell of its tasks.
+local function tell_of_failures()
+    while true do
+        loop.sleep(UNHEARD_EVERY)
+        loop.report_unheard()
+    end
+end
+
 -- Looks once a second what is at the path, and tells when that changes.
 function Serving:look()
     local trouble = self.attached:look()
@@ -254,6 +264,7 @@ function Serving:run()
         return 1
     end
     loop.spawn_daemon(self.turn, self)
+    loop.spawn_daemon(tell_of_failures)
     self:heed_signals(fd)
     self:drain()
     self:finish()
@@ -263,6 +274,7 @@ end
 function Serving:close()
     local server = self.server
     self.server = nil
+    core.watch(server:getfd(), "") -- who turned it still waits for it; libuv aborts on a closed descriptor
     server:close()
     if self.attached then self.attached:close() end
     if self.db then self.db:close() end

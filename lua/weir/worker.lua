@@ -57,6 +57,7 @@ function worker.start(text, name, area, area_size, drain_timeout, read_at)
         return why
     end
     in_force = text
+    opened.of_worker = true -- stays with the table when the engine inside is exchanged
     take(opened)
     nginx.also[#nginx.also + 1] = worker.stirred
     local settled, reason = settle_policy(opened)

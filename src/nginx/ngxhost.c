@@ -270,6 +270,7 @@ void wn_host_bind(void *of, weir_engine *engine)
 void wn_host_take_back(void *of)
 {
     struct loan *loan = of;
+    if (loan->engine != NULL && loan->engine == wn_status_engine) wn_status_engine = NULL;
     loan_arm(loan, -1);
     for (size_t fd = 0; fd < host.room; fd++) {
         if (host.watches[fd] != NULL && host.watches[fd]->loan == loan) forget((int)fd);

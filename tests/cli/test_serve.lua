@@ -225,13 +225,16 @@ end
 
 function TestSignals.test_its_log_is_on_standard_error_unless_the_policy_says_otherwise()
     serve(policy())
-    lu.assertStrContains(select(2, server:said()), "level=info event=engine.opened ")
+    local function said(text) return select(2, server:said()):find(text, 1, true) end
+    serving.wait(function() return said "level=info event=engine.opened " end, "that the engine is open")
     stop()
     serve(policy "log = false")
-    lu.assertNotStrContains(select(2, server:said()), "event=")
+    serving.wait(function() return (server:get "/readyz") == 200 end, "that it is ready")
+    lu.assertNil(said "event=")
 end
 
 local function moved_away_and_hung_up(log)
+    serving.wait(function() return serving.read(log) ~= "" end, "that the engine is open")
     assert(os.rename(log, log .. ".1"))
     server:signal "HUP"
     return serving.wait(function() return io.open(log) end, "a new log")
@@ -243,6 +246,7 @@ function TestSignals.test_sighup_opens_a_log_file_anew_whoever_opened_the_engine
     serve(policy(option))
     moved_away_and_hung_up(log):close()
     stop()
+    os.remove(log)
     serve(([[
         return assert(require "weir".open { name = "own", backends = { primary = "host=/nowhere" },
             clients = { service = { bypass_rls = true } }, %s })
@@ -315,6 +319,18 @@ function TestScripts.test_its_tasks_run_while_it_is_served_and_do_not_hold_up_th
     end, "calls")
     server:signal "HUP"
     serving.wait(function() return select(2, server:said()):find "restart instead" end, "that it is not read again")
+    lu.assertEquals(server:stop(), 0)
+end
+
+function TestScripts.test_a_task_that_fails_is_told_while_the_others_go_on()
+    serve([[
+        local weir = require "weir"
+        weir.spawn(function() error "out of eggs" end)
+        return assert(weir.open { name = "own", backends = { primary = "host=/nowhere" },
+            clients = { service = { bypass_rls = true } } })
+    ]])
+    serving.wait(function() return select(2, server:said()):find("out of eggs", 1, true) end, "the failure")
+    lu.assertEquals((server:get "/livez"), 200)
     lu.assertEquals(server:stop(), 0)
 end
 

@@ -94,7 +94,7 @@ function TestPlain:test_another_locale_gets_ascii()
 end
 
 function TestPlain:test_json_is_one_object_in_one_line()
-    local code, out = top("--json --once --interval 0.2 --area " .. area)
+    local code, out = top("--json --interval 0.2 --area " .. area)
     lu.assertEquals(code, 0)
     lu.assertEquals(select(2, out:gsub("\n", "")), 1)
     local document = assert(weir.json.decode(out))
@@ -117,8 +117,7 @@ function TestPlain:test_without_a_terminal_the_screen_is_refused()
 end
 
 function TestPlain:test_batch_ends_when_its_reader_goes_away()
-    local process = watched.start(folder, ("sh -c \"$weir top -b --interval 0.2 --area %s; echo code \\$? >&2\" | head -n 1")
-        :format(area))
+    local process = watched.start(folder, watched.into_head("top -b --interval 0.2 --area " .. area))
     process:wait_for_error "code 141"
 end
 
@@ -211,11 +210,19 @@ function TestScreen:test_it_takes_the_size_that_the_terminal_has_now()
 end
 
 function TestScreen:test_signals_give_the_terminal_back()
-    for name, code in pairs { TERM = 143, INT = 130, HUP = 129, QUIT = 131 } do
+    for name, code in pairs { TERM = 143, INT = 130, HUP = 129, QUIT = 131, SEGV = 139, ABRT = 134 } do
         local screen = open()
         screen:signal(name)
         assert_restored(screen, code)
     end
+end
+
+function TestScreen:test_a_second_signal_that_ends_it_at_once_gives_the_terminal_back_too()
+    local screen = open()
+    for _, name in ipairs { "STOP", "INT", "TERM", "CONT" } do screen:signal(name) end
+    local code = screen:ended()
+    lu.assertTrue(code == 130 or code == 143)
+    assert_restored(screen, code)
 end
 
 function TestScreen:test_ctrl_c_ends_it()
@@ -252,6 +259,48 @@ function TestScreen:test_an_unknown_terminal_is_told()
     lu.assertEquals(screen:ended(), 1)
     lu.assertStrContains(screen:text(), "a terminal of the kind 'no-such' is not known here")
     screen:close()
+end
+
+-- ---- areas that cannot be trusted ---------------------------------------------------------------------------
+
+TestHostile = { setUp = setup }
+
+-- A copy of the area, written over in many places behind its header.
+local function spoilt(seed)
+    local path = folder .. "/spoilt"
+    assert(os.execute(("cp %s %s"):format(area, path)))
+    math.randomseed(seed)
+    local file = assert(io.open(path, "r+b"))
+    local size = file:seek "end"
+    for _ = 1, 4000 do
+        file:seek("set", 4096 + math.random(size - 8192))
+        file:write(string.char(math.random(0, 255)):rep(math.random(1, 16)))
+    end
+    file:close()
+    return path
+end
+
+function TestHostile:test_nonsense_in_an_area_gives_figures_or_a_sentence_and_no_error_of_ours()
+    for seed = 1, 8 do
+        local path = spoilt(seed)
+        for _, command in ipairs { "top --once --interval 0.2", "top --json --interval 0.2", "tail --once -n 1000",
+            "tail --once -n 1000 --json" } do
+            local process = watched.start(folder, ("$weir %s --area %s"):format(command, path))
+            local code, err = process:ended(), process:err()
+            lu.assertTrue(code == 0 or code == 1, ("seed %d: %s: %d %s"):format(seed, command, code, err))
+            lu.assertNil(err:find(".lua:", 1, true), ("seed %d: %s: %s"):format(seed, command, err))
+        end
+    end
+end
+
+function TestHostile:test_an_area_that_is_cut_short_while_it_is_looked_at_says_so()
+    local path = folder .. "/cut"
+    assert(os.execute(("cp %s %s"):format(area, path)))
+    local screen = open { area = path }
+    assert(os.execute("truncate -s 5000 " .. path))
+    screen:wait_for "damaged: area"
+    screen:type "q"
+    assert_restored(screen, 0)
 end
 
 -- ---- the engine comes and goes ----------------------------------------------------------------------------

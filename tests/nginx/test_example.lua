@@ -81,10 +81,20 @@ function TestExample:test_what_it_prints_can_be_tried()
     lu.assertStrContains(counted.body, '{"contacts":4}')
     lu.assertStrContains(health.body, '"status":"healthy"')
     lu.assertStrContains(metrics.body, 'label="POST /api/contacts",outcome="ok"} 1')
-    local url = ("http://127.0.0.1:%d"):format(self.port)
+    local url, claims = ("http://127.0.0.1:%d"):format(self.port), self:said():match "X%-Claims: ([^']+)'"
     lu.assertStrContains(sh(("curl -s -i %s/api/contacts"):format(url)), "HTTP/1.1 401")
+    lu.assertStrContains(sh(("curl -s -i -X DELETE -H 'X-Claims: %s' %s/api/contacts"):format(claims, url)), "HTTP/1.1 405")
+    lu.assertStrContains(sh(("curl -s -I -H 'X-Claims: %s' %s/api/contacts"):format(claims, url)), "HTTP/1.1 200")
     lu.assertStrContains(sh(("curl -s -i -H 'X-Claims: e30=.AAAA' %s/api/contacts"):format(url)), "HTTP/1.1 401")
     lu.assertStrContains(sh(("curl -s -i %s/weir/"):format(url)), "<title>weir</title>")
+    local reload = self:said():match "\n  (nginx %-p [^\n]+ %-s reload)\n"
+    sh(("sed -i 's/timeout = 5/timeout = 4/' %s/it/policy.lua; %s"):format(self.folder, reload))
+    for _ = 1, 250 do
+        if sh(("curl -s %s/weir/events.json"):format(url)):find("policy 2", 1, true) then break end
+        socket.sleep(0.02)
+    end
+    lu.assertStrContains(sh(("curl -s %s/weir/events.json"):format(url)), "policy 2")
+    lu.assertStrContains(sh(("curl -s -I -H 'X-Claims: %s' %s/api/contacts"):format(claims, url)), "HTTP/1.1 200")
     local log = io.open(self.folder .. "/it/logs/error.log"):read "a"
     lu.assertNil(log:match "%[alert%]" or log:match "%[emerg%]" or log:match "%[error%]", log)
 end

@@ -28,6 +28,20 @@ local server = [[
             ngx.exit(204)
         end)
     } }
+    location = /spawns { content_by_lua_block {
+        local ok, err = pcall(string.gsub, "x", "x", function() weir.spawn(function() weir.sleep(0.1) end) end)
+        ngx.say(ok, " ", err)
+        ngx.say(weir.run(function() pcall(string.gsub, "x", "x", function() weir.spawn(function() end) end) return "over" end))
+    } }
+    location = /runs { content_by_lua_block { ngx.say "x" } header_filter_by_lua_block {
+        ngx.header.x = select(2, pcall(weir.run, function() end))
+    } }
+    location = /closes { content_by_lua_block {
+        for _, what in ipairs { "close", "drain" } do
+            local ok, err = pcall(weir.db()[what], weir.db())
+            ngx.say(ok, " ", err)
+        end
+    } }
     location = /listens { content_by_lua_block {
         local listener = weir.db():service():listen "news"
         package.loaded.own.listener = listener
@@ -96,6 +110,25 @@ function TestHostile:test_a_handshake_may_ask_and_one_that_is_broken_off_ends_it
         return self.nginx:metric "weir_calls_in_flight" == 0 and fixture.sessions "and state <> 'idle'" == 0
     end, 3))
     lu.assertEquals((fixture.sh(url)), "42\n")
+end
+
+function TestHostile:test_tasks_are_refused_where_nothing_may_wait()
+    local said = select(2, self.nginx:get "/spawns")
+    lu.assertStrContains(said, "false ")
+    lu.assertStrContains(said, "here nothing may: this function was called by one of C")
+    lu.assertStrContains(said, "trueover")
+    local _, _, headers = self.nginx:get "/runs"
+    lu.assertStrContains(headers.x, "API disabled in the context of header_filter_by_lua")
+    lu.assertEquals((self.nginx:get "/read"), 200)
+end
+
+function TestHostile:test_one_request_cannot_close_the_engine_of_all()
+    local said = select(2, self.nginx:get "/closes")
+    lu.assertStrContains(said, "close: the engine of weir_policy")
+    lu.assertNil(said:find "true")
+    lu.assertStrContains(said, "drain: the engine of weir_policy")
+    lu.assertEquals((self.nginx:get "/weir/health"), 200)
+    lu.assertEquals((self.nginx:get "/read"), 200)
 end
 
 function TestHostile:test_methods_that_clients_make_up_do_not_use_up_the_labels()

@@ -102,7 +102,7 @@ function TestUpgrade:test_the_new_binarys_policy_is_in_force_in_the_old_workers_
     fixture.write(nginx.folder .. "/policy.lua", fixture.policy "timeout = 3,")
     local old = upgrade(nginx)
     lu.assertTrue(fixture.eventually(function()
-        return select(2, nginx:log():gsub("policy 2 is in force", "")) == 2 -- in the two old ones; the new began with it
+        return select(2, nginx:log():gsub("weir: policy 2 is in force", "")) == 2 -- in the two old ones; the new began with it
     end, 3), nginx:log())
     fixture.sh("kill -QUIT %s", old)
     assert_gone(old, 10)

@@ -72,7 +72,8 @@ async function setStage(kind) {
 function watch(page, seen, origin) {
     page.on("request", request => {
         const url = new URL(request.url());
-        if (url.origin !== origin && url.href !== "data:,") seen.elsewhere.push(url.href);
+        if (url.protocol === "data:") return; // the page's own icon
+        if (url.origin !== origin) seen.elsewhere.push(url.href);
         seen.paths.add(url.pathname);
     });
     page.on("console", message => {

@@ -23,8 +23,8 @@ local POLICY = [[
         local handle = db:service()
         if task == 3 then handle = db:client("reports"):with { backend = "replica" } end
         while true do
-            handle:query(contexts[task], "select pg_sleep($1)", ({ 0.001, 0.02, 0 })[task] * math.random())
-            weir.sleep(0.02)
+            handle:query(contexts[task], "select pg_sleep($1)", ({ 0.01, 0.02, 0 })[task] * math.random())
+            weir.sleep(0.05)
         end
     end
     for task = 1, 3 do weir.spawn(work, task) end
@@ -61,6 +61,8 @@ function obey.pause(pool) order { kind = "pause", pool = pool } end
 
 function obey.resume(pool) order { kind = "resume", pool = pool } end
 
+function obey.resize(pool, max) order { kind = "resize", pool = pool, max = tonumber(max) } end
+
 local function serve_with_weir()
     local folder = serving.folder()
     pg = assert(testing.postgres { name = "page" })
@@ -92,6 +94,7 @@ local function main(kind)
         print(good and "done" or tostring(why):gsub("\n", " "))
         io.stdout:flush()
     end
+    if kind ~= "nginx" then obey.thaw() end -- a case that failed may have left it frozen
     server:stop()
     pg:close()
     clean()

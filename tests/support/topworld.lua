@@ -11,7 +11,8 @@ local function spread(count, ms)
 end
 
 local function summary(count, ms)
-    return { count = count, mean = ms, p50 = ms * 0.8, p90 = ms * 2, p99 = ms * 3.5, p999 = ms * 4,
+    return { count = count, sum = count * ms, mean = ms, p50 = ms * 0.8, p90 = ms * 2, p99 = ms * 3.5,
+        p999 = ms * 4,
         max = ms * 4 }
 end
 
@@ -86,9 +87,10 @@ local function stats(turn)
             in_flight = 7 },
         closed(9))
     return {
-        name = "api", health = "degraded", workers = 2, draining = false, uptime = 273120 + turn,
+        name = "api", health = "degraded", created_us = T0 - 273120000000, now_us = T0 + turn * 1000000,
+            workers = 2, draining = false, uptime = 273120 + turn,
             in_flight = 14,
-        allocations = 400, policy = { off = false, message = "" },
+        allocations = 400, policy = { off = false, generation = 3, message = "" },
         checks = { database = { status = "healthy", responseTime = 2 },
             redis = { status = "unhealthy", responseTime = 1000, message = "no answer within 1 s" } },
         pools = { primary, replica, service },

@@ -98,6 +98,11 @@ function watched.start(folder, line, input)
     return self
 end
 
+--- A line for `start`: a command whose reader goes away after one line; its exit code goes to standard error.
+function watched.into_head(arguments)
+    return ("sh -c \"$weir %s; echo code \\$? >&2\" | head -n 1"):format(arguments)
+end
+
 function Process:out()
     return read(self.base .. ".out") or ""
 end

@@ -24,10 +24,12 @@ end
 
 --- GET: the user's contacts. POST name=...: one more.
 function contacts.serve()
+    local method = ngx.req.get_method()
+    if method ~= "GET" and method ~= "HEAD" and method ~= "POST" then return ngx.exit(405) end
     local db, err = weir.db()
     if not db then return weir.respond(err) end
     local user = db:anon(ngx.ctx.claims)
-    if ngx.req.get_method() == "GET" then return answer(list(user)) end
+    if method ~= "POST" then return answer(list(user)) end
     ngx.req.read_body()
     local name = ngx.req.get_post_args().name
     if type(name) ~= "string" then return ngx.exit(400) end

@@ -5,12 +5,27 @@
 -- at, the feed goes over to it, and says so.
 
 local core = require "weir.core"
-local json = require "weir.json"
+local dkjson = require "dkjson"
 
 local feed = {}
 
 local Feed = {}
 Feed.__index = Feed
+
+-- An area that somebody has written over may tell any number. What no engine ever counts to is cut, so that those who
+-- reckon with numbers need not ask what they are.
+local MOST = 1 << 53
+
+local function tame(value)
+    if type(value) == "table" then
+        for key, item in pairs(value) do value[key] = tame(item) end
+    elseif type(value) == "number" then
+        if value ~= value then return 0 end
+        if value > MOST then return MOST end
+        if value < -MOST then return -MOST end
+    end
+    return value
+end
 
 --- The feed of an area that is open already, such as an engine's own.
 function feed.of(area)
@@ -52,9 +67,9 @@ end
 function Feed:document(name, argument)
     local asked, text, why = pcall(self.area.json, self.area, name, argument)
     if not asked or not text then return nil, why or text end
-    local value, wrong = json.decode(text)
+    local value, _, wrong = dkjson.decode(text)
     if value == nil then return nil, ("the document %s: %s"):format(name, wrong) end
-    return value
+    return tame(value)
 end
 
 -- Looks, and goes over to another file where that is the thing to do.

@@ -85,7 +85,7 @@ end
 local function note_losses(self, lost_calls, ready)
     local texts = {}
     if lost_calls > 0 then
-        texts[1] = ("at least %d calls were overwritten before they could be read"):format(lost_calls)
+        texts[1] = ("%d calls were overwritten before they could be read"):format(lost_calls)
     end
     if self.lost_events > 0 then
         texts[#texts + 1] = ("%d events were overwritten before they could be read"):format(self.lost_events)

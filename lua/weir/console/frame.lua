@@ -67,7 +67,6 @@ local function traffic_line(state, width)
 end
 
 local function since_text(state)
-    if not state.figures.exact then return "since the start" end
     return state.figures.first and "since the start"
         or ("of %s"):format(amounts.seconds(state.figures.seconds))
 end
@@ -165,9 +164,7 @@ end
 local function label_title(state)
     local f = state.figures
     local span = f.first and "since the start" or "last " .. amounts.seconds(f.window)
-    local lasting = not f.labels_exact and not f.first and ", p50 to p99 since the start" or ""
-    return (" labels by %s, %s%s%s "):format(views.order(state, state.view).name, span, lasting,
-        filter_text(state))
+    return (" labels by %s, %s%s "):format(views.order(state, state.view).name, span, filter_text(state))
 end
 
 local function overview(state, width, room)
@@ -306,7 +303,8 @@ local help = {
     "q               end",
     "",
     "Rates and quantiles are of the time between two readings, those of labels of the last ten.",
-    "err/s: failed, timed out, or unknown; ref/s: refused by a guard; w.p99: waiting for a connection.",
+    "err/s: failed, timed out, or unknown; ref/s: refused by a guard;",
+    "w.p99: waiting for a connection, since the start.",
     "Nothing here is asked of the engine: all of it is read from its area.",
 }
 

@@ -32,21 +32,16 @@ local function add_counts(to, from)
     for name, value in pairs(from) do
         if type(value) == "number" then to[name] = (to[name] or 0) + value end
     end
-    to.mean_ms = to.ended > 0 and to.sum_ms / to.ended or 0
-    to.exact_sum = from.exact_sum
 end
 
--- Time in all: as the document says, else as far as its mean tells.
-local function with_durations(counts, source)
-    local summary = source.duration_ms
-    counts.spread, counts.mean_ms = spread.of(source.histogram), summary.mean
-    counts.sum_ms, counts.exact_sum = summary.sum or summary.mean * summary.count, summary.sum ~= nil
+local function with_durations(counts, source, edges)
+    counts.spread, counts.sum_ms = spread.of(source.histogram, edges), source.duration_ms.sum
     return counts
 end
 
-local function mark_label(marks, pool, label)
-    local part = with_durations(counts_of(label, label.retries), label)
-    part.pool, part.lasting = pool, label.duration_ms
+local function mark_label(marks, pool, label, edges)
+    local part = with_durations(counts_of(label, label.retries), label, edges)
+    part.pool = pool
     local whole = marks.labels[label.label]
     if not whole then
         whole = { label = label.label, parts = {} }
@@ -64,22 +59,13 @@ local function mark_of(reading)
         mark.started = pool.calls.started
         marks.pools[pool.pool] = mark
         for _, label in ipairs(pool.labels or {}) do
-            mark_label(marks, pool.pool, label)
+            mark_label(marks, pool.pool, label, pool.histogram and pool.histogram.edges_ms)
         end
     end
     return marks
 end
 
 -- ---- differences ------------------------------------------------------------------------------------------
-
--- A mean has three decimals: of many calls, what it says of the last few drowns in its rounding. Their
--- usual time says more then.
-local function time_between(new, old, ended)
-    local time = math.max(0, new.sum_ms - (old and old.sum_ms or 0))
-    local usual = ended * (new.mean_ms or 0)
-    if not old or new.exact_sum or new.ended * 0.001 < usual * 0.05 then return time end
-    return usual
-end
 
 local function difference(new, old, seconds)
     local found = { seconds = seconds, ended = 0 }
@@ -89,7 +75,7 @@ local function difference(new, old, seconds)
         found.ended = found.ended + found[name]
     end
     found.retries = math.max(0, new.retries - (old and old.retries or 0))
-    found.sum_ms = time_between(new, old, found.ended)
+    found.sum_ms = math.max(0, new.sum_ms - (old and old.sum_ms or 0))
     found.spread = spread.since(new.spread, old and old.spread)
     return found
 end
@@ -98,9 +84,8 @@ local function share(part, whole)
     if whole > 0 then return part / whole end
 end
 
--- Rates, shares and quantiles of a difference. `lasting` is what the documents say of the quantiles since
--- the area was made, for those who have no buckets.
-local function described(found, lasting)
+-- Rates, shares and quantiles of a difference.
+local function described(found)
     local per = found.seconds > 0 and 1 / found.seconds or 0
     found.calls_s = found.ended * per
     found.errors = found.failed + found.timeout + found.unknown
@@ -109,18 +94,14 @@ local function described(found, lasting)
     found.retries_s = found.retries * per
     found.ok_share = share(found.ok, found.ended)
     found.mean_ms = share(found.sum_ms, found.ended)
-    if found.spread then
-        found.p50, found.p95, found.p99 = spread.quantiles(found.spread, 0.5, 0.95, 0.99)
-    elseif lasting and (lasting.count or 0) > 0 then
-        found.p50, found.p95, found.p99 = lasting.p50, lasting.p95, lasting.p99
-    end
+    found.p50, found.p95, found.p99 = spread.quantiles(found.spread, 0.5, 0.95, 0.99)
     return found
 end
 
 -- ---- the figures ------------------------------------------------------------------------------------------
 
 local function pool_figures(pool, new, old, seconds)
-    local found = described(difference(new, old, seconds), pool.duration_ms)
+    local found = described(difference(new, old, seconds))
     local c = pool.connections
     found.pool, found.client, found.backend = pool.pool, pool.client, pool.backend
     found.max, found.busy, found.idle, found.waiting = c.max, c.busy, c.idle, c.waiting
@@ -129,12 +110,9 @@ local function pool_figures(pool, new, old, seconds)
     found.paused, found.draining, found.forced_for = pool.paused, pool.draining, pool.forced_for
     found.resized, found.configured_max = pool.resized, pool.configured_max
     found.breaker, found.budget, found.state = pool.breaker, pool.budget, pool.breaker.state
-    if (pool.wait_ms.count or 0) > 0 then
-        found.wait_p99 = pool.wait_ms.p99
-    end
+    found.wait_p99 = pool.wait_ms.count > 0 and pool.wait_ms.p99 or nil
     found.whole = { calls = pool.calls, attempts = pool.attempts, refused = pool.refused,
-        closed = pool.closed,
-        events = pool.events }
+        closed = pool.closed, events = pool.events }
     return found
 end
 
@@ -150,27 +128,20 @@ local function total_of(pools, seconds)
         end
         total.spread = spread.sum(total.spread, pool.spread)
     end
-    -- without buckets there is no telling what several pools have together; the worst of them is no lie
-    local worst
-    for _, pool in ipairs(pools) do
-        if not total.spread and pool.p99 and (not worst or pool.p99 > worst.p99) then
-            worst = { count = 1, p50 = pool.p50, p95 = pool.p95, p99 = pool.p99 }
-        end
-    end
-    return described(total, worst)
+    return described(total)
 end
 
 local function label_part(new, old, seconds)
     for _, before in ipairs(old and old.parts or {}) do
         if before.pool == new.pool then
-            return described(difference(new, before, seconds), new.lasting)
+            return described(difference(new, before, seconds))
         end
     end
-    return described(difference(new, nil, seconds), new.lasting)
+    return described(difference(new, nil, seconds))
 end
 
 local function label_figures(new, old, seconds)
-    local found = described(difference(new, old, seconds), new.parts[1].lasting)
+    local found = described(difference(new, old, seconds))
     found.label, found.parts, found.whole = new.label, {}, new
     for i, part in ipairs(new.parts) do
         local figures = label_part(part, old, seconds)
@@ -224,18 +195,10 @@ local function remember_moment(self, total)
     end
 end
 
-local function seconds_between(new, old, uptime)
-    local seconds = old and new.at - old.at or uptime or 0
+-- The first reading is of the time since all counters stood at zero.
+local function seconds_between(new, old, stats)
+    local seconds = old and new.at - old.at or (stats.now_us - stats.created_us) / 1e6
     return seconds > 0 and seconds or 1
-end
-
--- With the newest generation that a worker has taken.
-local function policy_of(stats, workers)
-    local policy = { off = stats.policy.off, message = stats.policy.message, generation = 0 }
-    for _, worker in ipairs(workers) do
-        policy.generation = math.max(policy.generation, worker.policy_generation or 0)
-    end
-    return policy
 end
 
 local function copied(history)
@@ -250,22 +213,20 @@ function Rates:take(reading)
     local stats, marks = reading.stats, mark_of(reading)
     remember(self, marks)
     local last, first = self.marks[#self.marks - 1], #self.marks > 1 and self.marks[1] or nil
-    local seconds = seconds_between(marks, last, stats.uptime)
+    local seconds = seconds_between(marks, last, stats)
     local pools = {}
     for i, pool in ipairs(stats.pools or {}) do
         pools[i] = pool_figures(pool, marks.pools[pool.pool], last and last.pools[pool.pool], seconds)
     end
     local total = total_of(pools, seconds)
     if last then remember_moment(self, total) end
-    local labels = all_labels(marks, first, seconds_between(marks, first, stats.uptime))
     return {
         at = reading.at, seconds = seconds, first = last == nil, pools = pools, total = total,
         window = first and marks.at - first.at or seconds,
-        labels = labels, labels_exact = labels[1] ~= nil and labels[1].spread ~= nil,
-        exact = total.spread ~= nil, created_us = stats.created_us, history = copied(self.history),
+        labels = all_labels(marks, first, seconds_between(marks, first, stats)),
+            history = copied(self.history),
         name = stats.name, health = stats.health, worker_count = stats.workers, uptime = stats.uptime,
-        policy = policy_of(stats, reading.workers or {}), draining = stats.draining,
-            checks = stats.checks or {},
+        policy = stats.policy, draining = stats.draining, checks = stats.checks or {},
         workers = reading.workers or {}, calls = reading.calls or {}, events = reading.events or {},
     }
 end

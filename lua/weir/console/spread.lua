@@ -5,10 +5,22 @@
 
 local spread = {}
 
---- From the document { edges_ms, below, count }; nil if there is none.
-function spread.of(document)
-    if not document then return nil end
-    return { count = document.count, edges = document.edges_ms, below = document.below }
+-- Of a label only the part is told in which something happens: below it is 0, above it all.
+local function whole(document, edges)
+    local below = {}
+    for i = 1, #edges do
+        local told = i - document.first
+        below[i] = told < 1 and 0 or document.below[told] or document.count
+    end
+    return below
+end
+
+--- From a pool's document { edges_ms, below, count }, or a label's { first, below, count } and the pool's
+-- edges.
+function spread.of(document, edges)
+    edges = document.edges_ms or edges
+    return { count = document.count, edges = edges, below = document.first and whole(document, edges)
+        or document.below }
 end
 
 --- What came since `old`. Counts that have fallen are those of another area: all of them are new then.

@@ -36,7 +36,8 @@ local function parse(...)
     if not settings.area then return nil, "whose? --area PATH names the area's file" end
     if settings.once and settings.frames then return nil, "--once is one frame: -n has no place beside it" end
     settings.interval = settings.interval or 1
-    settings.frames = settings.once and 1 or settings.frames
+    local one = settings.once or (settings.json and not settings.batch)
+    settings.frames = settings.frames or (one and 1) or nil
     settings.plain = settings.once or settings.batch or settings.json
     return settings
 end

@@ -26,7 +26,7 @@ local function pool_of(pool)
     local out = figures_of(pool, { "pool", "max", "busy", "idle", "waiting", "connecting", "in_flight",
         "paused",
         "draining", "resized", "configured_max" })
-    out.wait_p99_ms = rounded(pool.wait_p99)
+    out.lifetime_wait_p99_ms = rounded(pool.wait_p99)
     out.breaker, out.budget, out.forced_for = pool.breaker, pool.budget, pool.forced_for
     out.next = views.next_step(pool)
     return out
@@ -53,7 +53,7 @@ function topdoc.of(state)
         name = f.name, health = f.health, workers = json.mark_array(f.workers), uptime = rounded(f.uptime),
         at = rounded(f.at * 1000) / 1000, seconds = rounded(f.seconds), area = state.area, policy = f.policy,
         draining = f.draining, warnings = texts_of(warnings.of(state)),
-        quantiles = f.exact and not f.first and "interval" or "lifetime",
+        quantiles = f.first and "lifetime" or "interval",
         total = figures_of(f.total, { "max", "busy", "idle", "waiting", "connecting", "in_flight" }),
         pools = list_of(f.pools, pool_of),
         labels_seconds = rounded(f.window),
