@@ -9,7 +9,8 @@ local Listing = { __name = "weir.listing" }
 -- @param rows     list of tables; kept, and given its manners
 -- @param empty    the sentence that stands for no rows
 function listing.new(columns, rows, empty)
-    return setmetatable(rows, { __index = Listing, columns = columns, empty = empty or "none", listing = true })
+    return setmetatable(rows, { __index = Listing, columns = columns, empty = empty or "none",
+        listing = true })
 end
 
 function listing.is(value)

@@ -1,4 +1,5 @@
--- Every name of the console is documented, and nothing else is: in help(), as a function, as a `\` command, in README.
+-- Every name of the console is documented, and nothing else is: in help(), as a function, as a `\` command,
+-- in README.
 
 local lu = require "luaunit"
 local environment = require "weir.console.environment"
@@ -23,7 +24,8 @@ end
 
 function TestNames.test_every_function_at_the_prompt_has_help_and_an_example()
     local there = {}
-    for name, value in pairs(getmetatable(environment.new { names = {}, watch = function() end }).functions) do
+    for name, value in pairs(getmetatable(environment.new { names = {},
+        watch = function() end }).functions) do
         if type(value) == "function" then there[name] = true end
     end
     lu.assertEquals(there, documented())
