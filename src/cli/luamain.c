@@ -44,6 +44,7 @@ static int wait_function(lua_State *L)
     double seconds = luaL_checknumber(L, 1);
     struct pollfd out = {.fd = STDOUT_FILENO, .events = 0};
 
+    if (cli_interrupt_signal() != 0) return luaL_error(L, "interrupted"); /* somebody has swallowed it */
     if (seconds < 0) seconds = 0;
     if (poll(&out, 1, (int)(seconds * 1e3)) > 0 && (out.revents & POLLERR) != 0) cli_interrupt_no_reader(L);
     return 0;

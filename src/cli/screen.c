@@ -256,7 +256,10 @@ static int key(lua_State *L)
     double seconds = luaL_checknumber(L, 1);
     struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
     wint_t code = 0;
-    int kind = get_wch(&code);
+    int kind;
+
+    if (cli_interrupt_signal() != 0) return luaL_error(L, "interrupted"); /* somebody has swallowed it */
+    kind = get_wch(&code);
 
     if (kind == ERR && seconds > 0) {
         int ready = poll(&in, 1, (int)(seconds * 1e3));

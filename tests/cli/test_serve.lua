@@ -18,8 +18,9 @@ local function serve(...)
 end
 
 local function stop()
-    if server then server:stop() end
+    local ended = server
     server = nil
+    if ended then lu.assertEquals(ended:stop(), 0) end
 end
 
 -- ---- documents ------------------------------------------------------------------------------------------------

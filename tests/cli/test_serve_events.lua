@@ -78,7 +78,7 @@ function TestEvents.setUp()
 end
 
 function TestEvents.tearDown()
-    server:stop()
+    lu.assertEquals(server:stop(), 0)
 end
 
 function TestEvents.test_figures_come_at_once_and_then_each_second()

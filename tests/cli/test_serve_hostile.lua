@@ -37,7 +37,7 @@ local function set_up()
 end
 
 local function tear_down()
-    if server then server:stop() end
+    if server then lu.assertEquals(server:stop(), 0) end
     if pg then pg:close() end
     server, pg = nil, nil
 end

@@ -120,7 +120,7 @@ end
 
 function TestPrometheus.tearDown()
     prometheus:stop()
-    server:stop()
+    lu.assertEquals(server:stop(), 0)
     os.execute("rm -rf " .. serving.quote(server.tally))
     pg:close()
 end

@@ -304,5 +304,6 @@ end
 
 local code = lu.LuaUnit.run()
 if engine then engine:stop() end
+watched.end_all()
 watched.clean(folder)
 os.exit(code)

@@ -182,6 +182,20 @@ function TestScreen:test_it_follows_what_happens()
     assert_restored(screen, 0)
 end
 
+function TestScreen:test_an_outage_is_watched_as_it_comes_and_goes()
+    local screen = open()
+    engine:order "outage"
+    screen:wait_for "breaker of service@primary is open"
+    screen:wait_for "cannot connect"
+    screen:type "3"
+    screen:wait_for "failure rate"
+    engine:order "recovery"
+    screen:wait_without "breaker of service@primary is"
+    screen:wait_for "HALF_OPEN -> CLOSED"
+    screen:type "q"
+    assert_restored(screen, 0)
+end
+
 function TestScreen:test_frozen_it_stays_as_it_is()
     local screen = open()
     screen:type " "
@@ -341,5 +355,7 @@ end
 
 local code = lu.LuaUnit.run()
 if engine then engine:stop() end
+terminal.close_all()
+watched.end_all()
 watched.clean(folder)
 os.exit(code)

@@ -73,7 +73,9 @@ function Server:stop()
 end
 
 function Server:kill()
+    local area = self:said():match "area (/%S+/weir%-serve%-%S+)" -- of its own: nobody else removes it now
     self:signal "KILL"
+    if area then os.remove(area) end
     os.execute("rm -rf " .. quote(self.folder))
 end
 

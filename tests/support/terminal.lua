@@ -9,6 +9,7 @@ local terminal = {}
 local Terminal = {}
 Terminal.__index = Terminal
 
+local opened = {}   -- those that are not closed yet
 local PATIENCE = 20 -- seconds after which a test that waits gives up
 
 -- ---- the screen -------------------------------------------------------------------------------------------
@@ -220,6 +221,7 @@ function terminal.open(options)
     assert(os.execute(started:format(folder, folder, folder)))
     self.keys = assert(io.open(folder .. "/keys", "w"))
     self.keys:setvbuf "no"
+    opened[self] = true
     return self
 end
 
@@ -305,11 +307,17 @@ end
 
 --- Ends what still runs and forgets the folder.
 function Terminal:close()
+    opened[self] = nil
     local pid = (read(self.folder .. "/pid") or ""):match "%d+"
     local ended = read(self.folder .. "/code")
     if pid and not ended then os.execute(("kill -s KILL %s 2>/dev/null"):format(pid)) end
     self.keys:close()
     os.execute(("rm -rf %s"):format(quote(self.folder)))
+end
+
+--- Closes those that a failed test has left open.
+function terminal.close_all()
+    for screen in pairs(opened) do screen:close() end
 end
 
 return terminal

@@ -8,13 +8,14 @@ local PATIENCE = 30 -- seconds after which a test that waits gives up
 
 -- Calls "call FROM" to "call TO" one after another, says "done N", and goes on with what standard input
 -- says: a line "FROM TO" for more calls, "slow" and "bad" for one of that sort, "force" and "release" for
--- its breaker, "end".
+-- its breaker, "outage" and "recovery" of its server, "end".
 local script = [[
 local weir = require "weir"
 local server = assert(require("weir.testing").postgres())
 local db = assert(weir.open {
     name = "watched", area = arg[1], area_size = tonumber(arg[2]), backends = { primary = server:url() },
     clients = { service = { user = "postgres", bypass_rls = true, max = 4 } }, health = { interval = 0 },
+    breaker = { min_calls = 5, open_for = 2, half_open = { permits = 2 } },
     label = function(context) return (context:gsub(" %d+$", "")) end,
 })
 local function query(context, sql) return db:service():query(context, sql) end
@@ -23,6 +24,15 @@ local orders = {
     bad = function() query("bad", "select 1/0") end,
     force = function() db:breaker("service@primary"):force("open") end,
     release = function() db:breaker("service@primary"):force(nil) end,
+    outage = function()
+        assert(server:stop "immediate")
+        for i = 1, 20 do query("call " .. i, "select 1") end
+    end,
+    recovery = function()
+        assert(server:start())
+        repeat weir.sleep(0.05) until query("call 1", "select 1")
+        for i = 1, 20 do query("call " .. i, "select 1") end
+    end,
 }
 local function obey(line)
     local from, to = line:match "^(%d+) (%d+)$"
@@ -34,7 +44,6 @@ local function obey(line)
 end
 print "ready"
 io.stdout:flush()
-local rest = ""
 while true do
     weir.poll(0, "r")
     local text = io.read() -- a whole line: whoever writes flushes lines
@@ -86,6 +95,8 @@ end
 
 -- ---- a command beside the test ----------------------------------------------------------------------------
 
+local started = {} -- all of them
+
 local Process = {}
 Process.__index = Process
 
@@ -95,6 +106,7 @@ function watched.start(folder, line, input)
     assert(os.execute(("weir=%s; (sh -c 'echo $$ >%s.pid; exec env --default-signal=INT,TERM %s' <%s >%s.out "
         .. "2>%s.err; echo $? >%s.code) &"):format(quote(BIN), self.base, line:gsub("%$weir", BIN),
         input or "/dev/null", self.base, self.base, self.base)))
+    table.insert(started, self)
     return self
 end
 
@@ -133,6 +145,16 @@ function Process:ended()
     return tonumber(watched.wait(function() return "the end of " .. self:out() end, function()
         return (read(self.base .. ".code") or ""):match "%d+\n"
     end))
+end
+
+--- Ends those that a failed test has left running.
+function watched.end_all()
+    for _, process in ipairs(started) do
+        local pid = (read(process.base .. ".pid") or ""):match "%d+\n"
+        if pid and not (read(process.base .. ".code") or ""):find "\n" then
+            os.execute(("kill -s TERM %d 2>/dev/null"):format(tonumber(pid)))
+        end
+    end
 end
 
 -- ---- the engine -------------------------------------------------------------------------------------------

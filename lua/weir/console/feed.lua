@@ -12,8 +12,8 @@ local feed = {}
 local Feed = {}
 Feed.__index = Feed
 
--- An area that somebody has written over may tell any number. What no engine ever counts to is cut, so that those who
--- reckon with numbers need not ask what they are.
+-- An area that somebody has written over may tell any number. What no engine ever counts to is cut, so
+-- that those who reckon with numbers need not ask what they are.
 local MOST = 1 << 53
 
 local function tame(value)
@@ -62,11 +62,11 @@ function Feed:follow()
     return go_over(self)
 end
 
---- One document, decoded; nil and a sentence if it cannot be had. Areas tell what they have: an engine of
--- another version may lack one.
+--- One document, decoded; nil and a sentence if it cannot be had. Not in a pcall: it would swallow the
+-- error that a signal is.
 function Feed:document(name, argument)
-    local asked, text, why = pcall(self.area.json, self.area, name, argument)
-    if not asked or not text then return nil, why or text end
+    local text, why = self.area:json(name, argument)
+    if not text then return nil, why end
     local value, _, wrong = dkjson.decode(text)
     if value == nil then return nil, ("the document %s: %s"):format(name, wrong) end
     return tame(value)
