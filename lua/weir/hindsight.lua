@@ -4,20 +4,19 @@ local errors = require "weir.errors"
 local listing = require "weir.listing"
 local view = require "weir.view"
 
+local hindsight = {}
+
 local View = view.View
 
 local RECORDED_MAX = 8192
 
-local REFUSALS = { breaker_open = true, queue_full = true, acquire_timeout = true, paused = true, draining = true }
+local REFUSALS = { breaker_open = true, queue_full = true, acquire_timeout = true, paused = true,
+    draining = true }
 
--- ---- calls ----------------------------------------------------------------------------------------------------
+-- ---- calls ------------------------------------------------------------------------------------------------
 
 local function age(us, at)
     return (at - us) / 1e6
-end
-
-local function wall_us()
-    return os.time() * 1e6
 end
 
 local function why_of(call)
@@ -27,7 +26,9 @@ local function why_of(call)
     if call.xid and call.xid ~= 0 then parts[#parts + 1] = ("xid %s"):format(call.xid) end
     if REFUSALS[call.code] then parts[#parts + 1] = "refused, nothing was sent" end
     local last = call.timeline[#call.timeline]
-    if last and not REFUSALS[call.code] then parts[#parts + 1] = last.phase:gsub("_", " ") .. ", " .. last.class end
+    if last and not REFUSALS[call.code] then
+        parts[#parts + 1] = last.phase:gsub("_", " ") .. ", " .. last.class
+    end
     return table.concat(parts, "; ")
 end
 
@@ -70,7 +71,7 @@ end
 function View:calls(filter)
     check(filter, calls_filters, "calls")
     filter = filter or {}
-    local rows, most, now = {}, filter.last or 20, wall_us()
+    local rows, most, now = {}, filter.last or 20, self:stats().now_us
     for _, call in ipairs(self:document("calls", RECORDED_MAX)) do
         if #rows >= most then break end
         if wanted(call, filter) then
@@ -91,7 +92,8 @@ local timeline_columns = {
 
 local function step(rows, us, what, took, more)
     rows[#rows + 1] = {
-        at = ("+%.3f"):format(us / 1e6), what = what, took = took and milliseconds(took) or "", more = more or "",
+        at = ("+%.3f"):format(us / 1e6), what = what, took = took and milliseconds(took) or "",
+            more = more or "",
     }
 end
 
@@ -99,14 +101,16 @@ local function attempt_steps(rows, n, attempt)
     local at = attempt.start_us
     if attempt.connect_us > 0 then
         step(rows, at, "waits, and a connection is opened", attempt.wait_us)
-    else
-        step(rows, at, attempt.wait_us > 0 and "waits for a connection" or "has a connection at once", attempt.wait_us)
+    elseif attempt.phase ~= "not_sent" or attempt.backend_pid ~= 0 then
+        step(rows, at, attempt.wait_us > 0 and "waits for a connection" or "has a connection at once",
+            attempt.wait_us)
     end
     at = at + attempt.wait_us
     local state = attempt.sqlstate ~= "" and "sqlstate " .. attempt.sqlstate .. ", " or ""
     local backend = attempt.backend_pid ~= 0 and ("backend %d, "):format(attempt.backend_pid) or ""
     step(rows, at, ("attempt %d"):format(n), attempt.run_us,
-        backend .. state .. attempt.phase:gsub("_", " ") .. (attempt.class ~= "none" and ", " .. attempt.class or ""))
+        backend .. state .. attempt.phase:gsub("_", " ") .. (attempt.class ~= "none" and ", "
+            .. attempt.class or ""))
     if attempt.backoff_us > 0 then step(rows, at + attempt.run_us, "backs off", attempt.backoff_us) end
 end
 
@@ -125,14 +129,26 @@ function View:call(id)
     return nil, errors.new("misuse", ("no call %s is recorded; the recorder keeps the last ones only"):format(tostring(id)))
 end
 
--- ---- events ---------------------------------------------------------------------------------------------------
+--- The timeline of the call that an error tells of, as far as it is recorded; nil if it is not.
+function hindsight.timeline_of(seen, err)
+    if type(err.pool) ~= "string" or type(err.context) ~= "string" then return nil end
+    for _, call in ipairs(seen:document("calls", 100)) do
+        if call.pool == err.pool and call.code == err.code and call.context == err.context then
+            return seen:call(call.id), call.id
+        end
+    end
+end
+
+-- ---- events -----------------------------------------------------------------------------------------------
 
 local event_columns = {
     { "at_us", "at", listing.clock }, { "kind", "kind" }, { "pool", "pool" },
-    { "worker", "worker", function(n) return n ~= 0 and ("%d"):format(n) or "-" end, right = true }, { "text", "what" },
+    { "worker", "worker", function(n) return n ~= 0 and ("%d"):format(n) or "-" end, right = true },
+        { "text", "what" },
 }
 
-local event_filters = { kind = "string", pool = "string", worker = "number", last = "number", after = "number" }
+local event_filters = { kind = "string", pool = "string", worker = "number", last = "number",
+    after = "number" }
 
 --- The event log, oldest first: { kind =, pool =, worker =, after = sequence, last = 20 }.
 function View:events(filter)
@@ -140,7 +156,8 @@ function View:events(filter)
     filter = filter or {}
     local rows = {}
     for _, event in ipairs(self:document("events", filter.after or 0)) do
-        if (not filter.kind or event.kind == filter.kind) and (not filter.worker or event.worker == filter.worker)
+        if (not filter.kind or event.kind == filter.kind) and (not filter.worker
+            or event.worker == filter.worker)
             and (not filter.pool or event.pool:find(filter.pool, 1, true)) then
             rows[#rows + 1] = event
         end
@@ -153,7 +170,7 @@ function View:events(filter)
     return listing.new(event_columns, rows, "no such events")
 end
 
--- ---- why ------------------------------------------------------------------------------------------------------
+-- ---- why --------------------------------------------------------------------------------------------------
 
 local function what_is_next(pool)
     local b = pool.breaker
@@ -178,7 +195,9 @@ local function refusals(pool, last)
     end
     if #parts == 0 then return "no call has been refused" end
     local text = "refused so far: " .. table.concat(parts, ", ")
-    if last then text = text .. ("; the last one %s (%s, call %s)"):format(listing.clock(last.started_us), last.code, last.id) end
+    if last then
+        text = text .. ("; the last one %s (%s, call %s)"):format(listing.clock(last.started_us), last.code, last.id)
+    end
     return text
 end
 
@@ -195,16 +214,18 @@ function Why:__tostring()
     return table.concat(self, "\n")
 end
 
---- Why a pool is as it is, in plain words: its state, its last moves with their evidence, its refusals, and what
--- comes next. A call's id gives its timeline.
+--- Why a pool is as it is, in plain words: its state, its last moves with their evidence, its refusals, and
+-- what comes next. A call's id gives its timeline.
 function View:why(name)
     if type(name) == "string" and name:find "^%x+$" and not self:pool(name) then return self:call(name) end
     local pool, err = self:pool(name)
     if not pool then return nil, err end
     local said = setmetatable({ pool = pool.pool, state = pool.state }, Why)
-    said[1] = ("%s is %s%s"):format(pool.pool, view.glyphs[pool.state] or pool.state, pool.note ~= "" and "; " .. pool.note or "")
+    said[1] = ("%s is %s%s"):format(pool.pool, view.glyphs[pool.state] or pool.state, pool.note ~= ""
+        and "; " .. pool.note or "")
     for _, event in ipairs(self:events { pool = pool.pool, last = 8 }) do
-        if event.kind == "breaker" or event.kind == "operator" or event.kind == "connect" or event.kind == "health" then
+        if event.kind == "breaker" or event.kind == "operator" or event.kind == "connect"
+            or event.kind == "health" then
             said[#said + 1] = ("  %s  %s"):format(listing.clock(event.at_us), listing.printable(event.text))
         end
     end
@@ -213,4 +234,4 @@ function View:why(name)
     return said
 end
 
-return View
+return hindsight

@@ -9,7 +9,8 @@ local Listing = { __name = "weir.listing" }
 -- @param rows     list of tables; kept, and given its manners
 -- @param empty    the sentence that stands for no rows
 function listing.new(columns, rows, empty)
-    return setmetatable(rows, { __index = Listing, columns = columns, empty = empty or "none", listing = true })
+    return setmetatable(rows, { __index = Listing, columns = columns, empty = empty or "none",
+        listing = true })
 end
 
 function listing.is(value)
@@ -20,6 +21,7 @@ end
 --- Seconds in words: "212 ms", "1.9 s", "3 min".
 function listing.seconds(value)
     if type(value) ~= "number" then return "-" end
+    if value > 0 and value < 0.001 then return ("%.0f us"):format(value * 1e6) end
     if value < 0.01 then return ("%.1f ms"):format(value * 1000) end
     if value < 1 then return ("%.0f ms"):format(value * 1000) end
     if value < 120 then return ("%.1f s"):format(value) end

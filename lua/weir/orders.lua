@@ -1,5 +1,5 @@
---- Orders to an engine, for a view: each is carried out by all workers within a second, says what it did and how to
--- undo it, and is kept in the event log with who gave it.
+--- Orders to an engine, for a view: each is carried out by all workers within a second, says what it did and
+-- how to undo it, and is kept in the event log with who gave it.
 
 local core = require "weir.core"
 local errors = require "weir.errors"
@@ -41,10 +41,13 @@ local function await(area, ticket)
 end
 
 local function report(progress, did)
-    local of = ("%d of %d worker%s"):format(progress.done, progress.workers, progress.workers == 1 and "" or "s")
+    local of = ("%d of %d worker%s"):format(progress.done, progress.workers, progress.workers == 1
+        and "" or "s")
     if progress.workers == 0 then return did .. " (no worker lives; it holds for those that come)" end
     local text = ("%s, in %s"):format(did, of)
-    if progress.refused > 0 then text = ("%s; %d refused: %s"):format(text, progress.refused, progress.why) end
+    if progress.refused > 0 then
+        text = ("%s; %d refused: %s"):format(text, progress.refused, progress.why)
+    end
     return text
 end
 
@@ -87,7 +90,8 @@ end
 --- Calls are refused at once; connections stay. Without a name: all pools.
 View.pause = on_pools("pause", "paused: calls are refused", "resume")
 --- As pause, and connections are closed as they get free: before work on the database.
-View.drain = on_pools("drain", "drained: calls are refused, connections are closed as they get free", "resume")
+View.drain = on_pools("drain", "drained: calls are refused, connections are closed as they get free",
+    "resume")
 --- Ends pause and drain.
 View.resume = on_pools("resume", "resumed", "pause")
 --- Connections are closed as they get free, and new ones are opened as they are needed.
@@ -103,7 +107,8 @@ function View:resize(name, max, reason)
     if max ~= nil and (type(max) ~= "number" or max % 1 ~= 0 or max < 1 or max > 10000) then
         return nil, errors.new("misuse", ("max is %s; it must be a whole number from 1 to 10000"):format(tostring(max)))
     end
-    local did = max and ("%s: %d connection%s at most, was %d"):format(words, max, max == 1 and "" or "s", pool.max)
+    local did = max and ("%s: %d connection%s at most, was %d"):format(words, max, max == 1 and "" or "s",
+        pool.max)
         or words .. ": as many connections as configured"
     return give(self, { kind = "resize", pool = name_of, max = max, reason = reason }, did,
         ("resize(%q, %d)"):format(name_of, pool.max))
@@ -111,7 +116,8 @@ end
 
 local states = { open = true, closed = true, disabled = true, metrics_only = true }
 
---- Holds the breaker of a pool: "open", "closed", "disabled", "metrics_only"; for so many seconds, or until reset.
+--- Holds the breaker of a pool: "open", "closed", "disabled", "metrics_only"; for so many seconds, or until
+-- reset.
 function View:force(name, state, seconds, reason)
     local pool, err, words = target(self, name)
     if err then return nil, err end
@@ -123,7 +129,8 @@ function View:force(name, state, seconds, reason)
     if seconds ~= nil and (type(seconds) ~= "number" or not (seconds > 0 and seconds < 1e8)) then
         return nil, errors.new("misuse", "the time is not a number of seconds above 0")
     end
-    local did = ("%s: breaker forced %s%s"):format(words, state, seconds and " for " .. listing.seconds(seconds) or "")
+    local did = ("%s: breaker forced %s%s"):format(words, state, seconds and " for "
+        .. listing.seconds(seconds) or "")
     return give(self, { kind = "force", pool = pool, state = state, seconds = seconds, reason = reason }, did,
         ("reset(%s)"):format(argument(pool)))
 end
@@ -184,7 +191,8 @@ local function await_policy(former)
     end
 end
 
---- Gives all workers a new policy: the file is tried here first, and if there is a mistake in it, the old one stays.
+--- Gives all workers a new policy: the file is tried here first, and if there is a mistake in it, the old
+-- one stays.
 function View:reload(path, reason)
     local text, why = orders.read_policy(path)
     if text then why = fault_of(text, path, self.path) end

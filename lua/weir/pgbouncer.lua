@@ -28,7 +28,8 @@ function show.pools(self)
             cl_active = c.in_flight - c.waiting, cl_waiting = c.waiting,
             sv_active = c.busy, sv_active_cancel = c.canceling, sv_idle = c.idle, sv_login = c.connecting,
             pool_mode = "transaction",
-            paused = pool.paused and 1 or 0, breaker = modes[pool.breaker.state] or pool.breaker.state:lower(),
+            paused = pool.paused and 1 or 0, breaker = modes[pool.breaker.state]
+                or pool.breaker.state:lower(),
         }
     end
     return listing.new(columns("database", "user", "cl_active", "cl_waiting", "sv_active", "sv_active_cancel",
@@ -42,10 +43,12 @@ function show.clients(self)
         rows[i] = {
             type = "C", application_name = worker.host, state = worker.draining and "closing" or "active",
             connect_time = os.date("%Y-%m-%d %H:%M:%S", math.floor(worker.opened_us / 1e6)),
-            ptr = worker.worker, remote_pid = worker.pid, calls = worker.in_flight, servers = worker.connections,
+            ptr = worker.worker, remote_pid = worker.pid, calls = worker.in_flight,
+                servers = worker.connections,
         }
     end
-    return listing.new(columns("type", "application_name", "state", "connect_time", "ptr", "remote_pid", "calls",
+    return listing.new(columns("type", "application_name", "state", "connect_time", "ptr", "remote_pid",
+        "calls",
         "servers"), rows, "no clients")
 end
 
@@ -60,7 +63,8 @@ function show.servers(self)
             link = conn.call or "", application_name = conn.label or "",
         }
     end
-    return listing.new(columns("type", "user", "database", "state", "remote_pid", "age", "since", "ptr", "link",
+    return listing.new(columns("type", "user", "database", "state", "remote_pid", "age", "since", "ptr",
+        "link",
         "application_name"), rows, "no servers")
 end
 
@@ -77,7 +81,8 @@ function show.stats(self)
             avg_query_time = math.floor(duration.mean * 1000), avg_wait_time = math.floor(wait.mean * 1000),
         }
     end
-    return listing.new(columns("database", "user", "total_xact_count", "total_query_count", "total_query_time",
+    return listing.new(columns("database", "user", "total_xact_count", "total_query_count",
+        "total_query_time",
         "total_wait_time", "avg_query_time", "avg_wait_time"), rows, "no pools")
 end
 

@@ -1,4 +1,5 @@
---- What an operator sees and steers of an engine, his own or another process's: the same objects for both. Every
+--- What an operator sees and steers of an engine, his own or another process's: the same objects for both.
+-- Every
 -- figure comes from the area; see include/weir/area.h.
 --
 --     local view = weir.attach "/run/weir/api.area"        -- or db:view()
@@ -48,8 +49,8 @@ function View:close()
     self.area:close()
 end
 
---- "live", "deserted", "replaced", "gone" or "damaged", and a sentence. A file that has taken the place of the one
--- that was attached is attached in its stead.
+--- "live", "deserted", "replaced", "gone" or "damaged", and a sentence. A file that has taken the place of
+-- the one that was attached is attached in its stead.
 function View:look()
     local state, why = self.area:look()
     if state == "replaced" and self.path then
@@ -71,7 +72,7 @@ function View:document(name, argument)
     return json.decode(text)
 end
 
--- ---- pools and breakers -------------------------------------------------------------------------------------
+-- ---- pools and breakers -----------------------------------------------------------------------------------
 
 local glyphs = {
     CLOSED = "● closed", OPEN = "■ open", HALF_OPEN = "◐ half-open", FORCED_OPEN = "■ forced open",
@@ -106,7 +107,9 @@ local function note(pool)
     local b, parts = pool.breaker, {}
     if pool.paused then parts[#parts + 1] = pool.draining and "draining" or "paused" end
     if pool.resized then parts[#parts + 1] = ("resized from %d"):format(pool.configured_max) end
-    if b.state == "OPEN" then parts[#parts + 1] = "lets calls in again in " .. listing.seconds(b.retry_after) end
+    if b.state == "OPEN" then
+        parts[#parts + 1] = "lets calls in again in " .. listing.seconds(b.retry_after)
+    end
     if pool.forced_for and pool.forced_for > 0 then
         parts[#parts + 1] = "forced for another " .. listing.seconds(pool.forced_for)
     end
@@ -133,9 +136,11 @@ end
 local pool_columns = {
     { "pool", "pool" },
     { "state", "state", function(state) return glyphs[state] or state end },
-    { "used", "used", right = true }, { "idle", "idle", right = true }, { "connecting", "conn", right = true },
+    { "used", "used", right = true }, { "idle", "idle", right = true }, { "connecting", "conn",
+        right = true },
     { "max", "max", right = true }, { "waiting", "wait", right = true },
-    { "calls_per_second", "calls/s", per_second, right = true }, { "ok_percent", "ok%", percent, right = true },
+    { "calls_per_second", "calls/s", per_second, right = true }, { "ok_percent", "ok%", percent,
+        right = true },
     { "p50_ms", "p50", milliseconds, right = true }, { "p99_ms", "p99", milliseconds, right = true },
     { "retries_per_second", "retry/s", per_second, right = true },
     { "budget_percent", "budget", function(value) return ("%.0f %%"):format(value) end, right = true },
@@ -147,7 +152,8 @@ local function pool_row(pool, before, seconds)
     return {
         pool = pool.pool, client = pool.client, backend = pool.backend, kind = pool.kind,
         state = pool.breaker.state, paused = pool.paused, draining = pool.draining,
-        used = c.busy, idle = c.idle, connecting = c.connecting, max = c.max, min = c.min, waiting = c.waiting,
+        used = c.busy, idle = c.idle, connecting = c.connecting, max = c.max, min = c.min,
+            waiting = c.waiting,
         in_flight = c.in_flight, calls = pool.calls, refused = pool.refused, breaker = pool.breaker,
         calls_per_second = rate(before, seconds, pool, "calls", done),
         retries_per_second = rate(before, seconds, pool, "retries", pool.attempts.retries),
@@ -235,7 +241,7 @@ function View:labels()
     return listing.new(label_columns, rows, "no calls yet")
 end
 
--- ---- workers and connections ---------------------------------------------------------------------------------
+-- ---- workers and connections ------------------------------------------------------------------------------
 
 local worker_columns = {
     { "worker", "worker", right = true }, { "pid", "pid", right = true }, { "host", "host" },
@@ -243,7 +249,8 @@ local worker_columns = {
     { "heartbeat_age", "heard", function(age) return listing.seconds(age) .. " ago" end, right = true },
     { "policy_generation", "policy", right = true }, { "connections", "conns", right = true },
     { "in_flight", "calls", right = true },
-    { "rss", "memory", function(bytes) return bytes and ("%.1f MB"):format(bytes / 1e6) or "-" end, right = true },
+    { "rss", "memory", function(bytes) return bytes and ("%.1f MB"):format(bytes / 1e6) or "-" end,
+        right = true },
     { "state", "" },
 }
 
@@ -270,7 +277,8 @@ local function matches(row, filter)
     return true
 end
 
---- Connections one by one, 64 of each worker at most; filter by any of their fields, like { state = "leased" }.
+--- Connections one by one, 64 of each worker at most; filter by any of their fields, like { state =
+-- "leased" }.
 function View:conns(filter)
     local rows = {}
     for _, conn in ipairs(self:document "conns") do

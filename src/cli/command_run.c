@@ -19,7 +19,7 @@ static const char help[] =
     "  FILE.lua     the script; - reads it from standard input\n"
     "  --repl-on-error  where the script fails, a prompt opens (on a terminal): err, traceback, and the "
     "locals\n"
-    "               of the function that raised\n"
+    "               and the locals of the function that raised\n"
     "  ARGUMENTS    reach the script as ... and in the table arg\n\n"
     "Exit codes: 0 well, 1 the script failed (why is on stderr), 2 wrong usage, 130 after Ctrl-C, 143 after\n"
     "SIGTERM, 129 after SIGHUP, 141 if the reader of its output went away, or what the script hands to "

@@ -1,4 +1,5 @@
--- The console by hand: a prompt on a pseudo-terminal, what is typed there and what comes back, as transcripts.
+-- The console by hand: a prompt on a pseudo-terminal, what is typed there and what comes back, as
+-- transcripts.
 
 local lu = require "luaunit"
 local serving = require "serving"
@@ -28,7 +29,7 @@ local function stand_up()
     who = nil
 end
 
--- ---- a session --------------------------------------------------------------------------------------------------
+-- ---- a session --------------------------------------------------------------------------------------------
 
 TestPrompt = { tearDown = stand_up }
 
@@ -120,7 +121,7 @@ function TestPrompt.test_the_loop_turns_while_the_prompt_waits()
     lu.assertTrue(tonumber(who:enter "n") > first)
 end
 
--- ---- completion and history ---------------------------------------------------------------------------------
+-- ---- completion and history -------------------------------------------------------------------------------
 
 TestKeys = { tearDown = stand_up }
 
@@ -128,7 +129,8 @@ function TestKeys.test_tab_completes_names_fields_methods_pools_and_commands()
     sit_down()
     who:enter "orders = { total = 3, tax = 1 }"
     for typed, becomes in pairs {
-        ["orde\t.to\t"] = "orders.total", ["string.for\t"] = "string.format", ["db:with_s\t"] = "db:with_service",
+        ["orde\t.to\t"] = "orders.total", ["string.for\t"] = "string.format",
+            ["db:with_s\t"] = "db:with_service",
         ["why 'ser\t"] = "why 'service@primary", ["\\resu\t ano\t"] = "\\resume anon@primary",
         ["?reco\t"] = "?reconnect", ["whil\t"] = "while", ["\\conf\t"] = "\\config",
     } do
@@ -172,7 +174,7 @@ function TestKeys.test_without_a_name_no_history_is_kept()
     lu.assertEquals(serving.read(who.folder .. "/history"), "")
 end
 
--- ---- colours, and the terminal -------------------------------------------------------------------------------
+-- ---- colours, and the terminal ----------------------------------------------------------------------------
 
 TestTerminal = { tearDown = stand_up }
 

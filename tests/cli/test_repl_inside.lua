@@ -1,4 +1,5 @@
--- The prompt inside programs: weir.repl() in a script, `weir run --repl-on-error`, and weir_repl_run in a C program.
+-- The prompt inside programs: weir.repl() in a script, `weir run --repl-on-error`, and weir_repl_run in a C
+-- program.
 
 local lu = require "luaunit"
 local serving = require "serving"
@@ -25,7 +26,7 @@ local function stand_up()
     who = nil
 end
 
--- ---- in a script --------------------------------------------------------------------------------------------------
+-- ---- in a script ------------------------------------------------------------------------------------------
 
 TestScript = { tearDown = stand_up }
 
@@ -84,7 +85,7 @@ function TestScript.test_stock_lua_has_a_plain_reader_of_lines()
     os.execute("rm -rf " .. serving.quote(folder))
 end
 
--- ---- on an error ---------------------------------------------------------------------------------------------------
+-- ---- on an error ------------------------------------------------------------------------------------------
 
 TestOnError = { tearDown = stand_up }
 
@@ -103,7 +104,8 @@ function TestOnError.test_the_prompt_opens_where_the_script_failed_with_its_loca
     lu.assertEquals(who:enter "err", [["script.lua:2: attempt to perform arithmetic on a nil value (field 'total')"]])
     lu.assertStrContains(who:enter "print(traceback)", "script.lua:5: in")
     lu.assertEquals(who:leaves(), 1)
-    lu.assertStrContains(who:transcript(), "script.lua:2: attempt to perform arithmetic on a nil value (field 'total')")
+    lu.assertStrContains(who:transcript(),
+        "script.lua:2: attempt to perform arithmetic on a nil value (field 'total')")
 end
 
 function TestOnError.test_without_a_terminal_it_fails_as_ever()
@@ -124,7 +126,7 @@ function TestOnError.test_a_script_that_ends_well_opens_none()
     lu.assertEquals(who:transcript(), "well")
 end
 
--- ---- in C --------------------------------------------------------------------------------------------------------------
+-- ---- in C -------------------------------------------------------------------------------------------------
 
 TestProgram = { tearDown = stand_up }
 

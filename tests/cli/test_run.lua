@@ -105,7 +105,7 @@ function TestCommand:test_help_of_a_command_tells_its_exit_codes()
     for _, how in ipairs { "help run", "run --help" } do
         local code, out = weir(how)
         lu.assertEquals(code, 0)
-        lu.assertStrContains(out, "usage: weir run FILE.lua")
+        lu.assertStrContains(out, "usage: weir run [--repl-on-error] FILE.lua")
         lu.assertStrContains(out, "Exit codes: 0 well")
     end
 end

@@ -1,5 +1,5 @@
---- Somebody who types at a Weir console on a pseudo-terminal and keeps the transcript, with what differs from one
--- run to the next (times, process ids, measured durations, folders) put in words.
+--- Somebody who types at a Weir console on a pseudo-terminal and keeps the transcript, with what differs
+-- from one run to the next (times, process ids, measured durations, folders) put in words.
 
 local lu = require "luaunit"
 local serving = require "serving"
@@ -13,14 +13,15 @@ Typist.__index = Typist
 local BIN = os.getenv "WEIR_BIN" or "build/weir"
 local PATIENCE = 30 -- seconds
 
---- Starts `weir ARGUMENTS` in a folder of its own: folder (made if none is given), command (instead of `weir`),
--- env. The terminal is high enough to hold a whole session.
+--- Starts `weir ARGUMENTS` in a folder of its own: folder (made if none is given), command (instead of
+-- `weir`), env. The terminal is high enough to hold a whole session.
 function typist.sit_down(arguments, options)
     options = options or {}
     local folder = options.folder or serving.folder()
     local env = { WEIR_HISTORY = folder .. "/history", NO_COLOR = "1" }
     for name, value in pairs(options.env or {}) do env[name] = value end
-    local command = ("env --default-signal=INT,TERM,HUP -C %s %s %s"):format(folder, options.command or BIN, arguments)
+    local command = ("env --default-signal=INT,TERM,HUP -C %s %s %s"):format(folder, options.command
+        or BIN, arguments)
     local self = setmetatable({ folder = folder, keeps_folder = options.folder ~= nil, from = 1 }, Typist)
     self.terminal = terminal.open { command = command, width = options.width or 150, height = 240, env = env }
     return self
@@ -34,7 +35,8 @@ local function last_line(lines)
     return 0, ""
 end
 
---- Waits for a prompt under everything that was there before; returns the lines since then, the prompt among them.
+--- Waits for a prompt under everything that was there before; returns the lines since then, the prompt
+-- among them.
 function Typist:prompt(pattern)
     local lines = serving.wait(function()
         local lines = self.terminal:lines()
@@ -61,7 +63,8 @@ function Typist:keys(keys)
     self.terminal:type(keys)
 end
 
---- Types a line that does not end by itself, and presses Ctrl-C until there is a prompt. Returns what came between.
+--- Types a line that does not end by itself, and presses Ctrl-C until there is a prompt. Returns what came
+-- between.
 function Typist:interrupts(line)
     local start, pressed = self.from, 0
     self.terminal:type(line .. "\r")
@@ -96,9 +99,10 @@ local words = {
     { "retry_after  [%d.]+", "retry_after  SECONDS" }, { "retry after [%d.]+ s", "retry after SECONDS" },
     { "in [%d.]+ s at the latest", "in SECONDS at the latest" }, { "again in [%d.]+ s", "again in SECONDS" },
     { "/dev/shm/weir%-[%w.]+", "SERVER" }, { "/tmp/weir%-[%w.]+", "SERVER" },
-    { "%f[%d]%d+%.%d ms%f[^%w]", "DURATION" }, { "%f[%d]%d+ ms%f[^%w]", "DURATION" },
+    { "%f[%d]%d+%.%d ms%f[^%w]", "DURATION" }, { "%f[%d]%d+ [mu]s%f[^%w]", "DURATION" },
     { "%f[%d]%d+%.%d s%f[^%w]", "DURATION" },
-    { "by %S+ %(uid %d+, process %d+%)", "by USER (uid UID, process PID)" }, { "in process %d+", "in process PID" },
+    { "by %S+ %(uid %d+, process %d+%)", "by USER (uid UID, process PID)" }, { "in process %d+",
+        "in process PID" },
 }
 
 --- The text with what is different each time put in words.
@@ -121,7 +125,8 @@ local function without_widths(text)
     return (text:gsub("(%S)  +", "%1  "):gsub(" +DURATION", " DURATION"))
 end
 
---- Compares the whole session with golden/NAME.txt, without lines that hold `left_out`. WEIR_GOLDEN=write writes it anew.
+--- Compares the whole session with golden/NAME.txt, without lines that hold `left_out`. WEIR_GOLDEN=write
+-- writes it anew.
 function Typist:matches(name, left_out)
     local kept = {}
     for line in self:transcript():gmatch "[^\n]+" do

@@ -1,12 +1,14 @@
---- What the word before the cursor may become: globals and the console's names, fields and methods of values that
--- are there already, pools and labels inside quotes and behind `\` commands. Nothing is called to find out.
+--- What the word before the cursor may become: globals and the console's names, fields and methods of values
+-- that are there already, pools and labels inside quotes and behind `\` commands. Nothing is called to find
+-- out.
 
 local names = require "weir.console.names"
 
 local complete = {}
 
 local keywords = {
-    "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "goto", "if", "in", "local", "nil",
+    "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "goto", "if", "in", "local",
+        "nil",
     "not", "or", "repeat", "return", "then", "true", "until", "while",
 }
 

@@ -1,9 +1,10 @@
---- One session at the prompt: reads, evaluates as a task of the loop, prints. Everything else in the program goes on
--- meanwhile. It turns the loop itself, so it runs in a coroutine that is no task.
+--- One session at the prompt: reads, evaluates as a task of the loop, prints. Everything else in the program
+-- goes on meanwhile. It turns the loop itself, so it runs in a coroutine that is no task.
 
 local complete = require "weir.console.complete"
 local environment = require "weir.console.environment"
 local errors = require "weir.errors"
+local hindsight = require "weir.hindsight"
 local listing = require "weir.listing"
 local loop = require "weir.loop"
 local names = require "weir.console.names"
@@ -21,7 +22,7 @@ local has_terminal, terminal = pcall(require, "weir.terminal")
 
 local LOOK_EVERY = 0.25 -- seconds: Ctrl-C is heard of so soon
 
--- ---- output ---------------------------------------------------------------------------------------------------
+-- ---- output -----------------------------------------------------------------------------------------------
 
 function Session:say(text)
     io.stdout:write(text, "\n")
@@ -34,7 +35,7 @@ function Session:complain(value)
     io.stderr:write(printer.coloured(text, "bad", self.colours), "\n")
 end
 
--- ---- evaluating -----------------------------------------------------------------------------------------------
+-- ---- evaluating -------------------------------------------------------------------------------------------
 
 -- A chunk, or nil and why, and whether more lines would make it one.
 function Session:compile(text)
@@ -99,6 +100,18 @@ end
 
 local exit_codes = { refused = 2, unreachable = 3 }
 
+-- An error, and what the recorder has of the call that it ended.
+function Session:tell(failure)
+    if self.json then return self:say(printer.json(failure)) end
+    self:complain(failure)
+    local seen = self.env.view
+    if not seen or (failure.attempts or 0) < 1 then return end
+    local ok, timeline, id = pcall(hindsight.timeline_of, seen, failure)
+    if ok and timeline then
+        self:say("  call " .. id .. ":\n  " .. printer.text(timeline):gsub("\n", "\n  "))
+    end
+end
+
 --- Evaluates a whole chunk or command, and prints what it gives. Returns the exit code that stands for it.
 function Session:evaluate(fn)
     local results = self:run(fn)
@@ -111,14 +124,14 @@ function Session:evaluate(fn)
         self:complain(results[2])
         return 1
     elseif failure then
-        if self.json then self:say(printer.json(failure)) else self:complain(failure) end
+        self:tell(failure)
         return exit_codes[failure.code] or 1
     end
     self:show(results)
     return 0
 end
 
--- ---- lines ----------------------------------------------------------------------------------------------------
+-- ---- lines ------------------------------------------------------------------------------------------------
 
 -- What is to be run for the text, "more" if it is not finished, or nil and why not.
 function Session:read_text(text)
@@ -148,7 +161,7 @@ function Session:take(line)
     return 1
 end
 
--- ---- the prompt -----------------------------------------------------------------------------------------------
+-- ---- the prompt -------------------------------------------------------------------------------------------
 
 local shown_at_most = 4
 
@@ -179,7 +192,9 @@ function Session:prompt()
         end
     end
     local rest = #stats.pools - #parts
-    if rest > 0 then parts[#parts + 1] = worst > 0 and ("+%d (%d not closed)"):format(rest, worst) or ("+%d"):format(rest) end
+    if rest > 0 then
+        parts[#parts + 1] = worst > 0 and ("+%d (%d not closed)"):format(rest, worst) or ("+%d"):format(rest)
+    end
     local dead = seen.path and seen:look() or "live"
     local where = dead == "live" and stats.name or ("%s (%s)"):format(stats.name, dead)
     return table.concat(parts, " ") .. " " .. where .. "> "
@@ -242,17 +257,19 @@ function Session:read_script()
     return worst
 end
 
--- ---- watching -------------------------------------------------------------------------------------------------
+-- ---- watching ---------------------------------------------------------------------------------------------
 
 -- watch(seconds, fn or command): again and again until Ctrl-C.
 local function watcher(self)
     return function(seconds, what)
         if type(seconds) ~= "number" or not (seconds >= 0.1 and seconds < 1e6) then
-            return nil, errors.new("misuse", "watch: the first argument must be a number of seconds, 0.1 or more")
+            return nil, errors.new("misuse",
+                "watch: the first argument must be a number of seconds, 0.1 or more")
         end
         local fn = type(what) == "string" and self:command_chunk(what:gsub("^\\", "")) or what
         if type(fn) ~= "function" then
-            return nil, errors.new("misuse", 'watch needs a function or a command: watch(1, pools), watch(1, "pools")')
+            return nil, errors.new("misuse",
+                'watch needs a function or a command: watch(1, pools), watch(1, "pools")')
         end
         while true do
             self:say(os.date "-- %H:%M:%S")
@@ -262,7 +279,7 @@ local function watcher(self)
     end
 end
 
--- ---- life -----------------------------------------------------------------------------------------------------
+-- ---- life -------------------------------------------------------------------------------------------------
 
 local function read_policy(path)
     local file, why = io.open(path, "rb")
@@ -276,7 +293,8 @@ end
 -- colours
 function session.new(options)
     local self = setmetatable({
-        view = options.view, names = options.names or {}, succession = options.succession, json = options.json,
+        view = options.view, names = options.names or {}, succession = options.succession,
+            json = options.json,
         colours = options.colours, read_policy = read_policy,
     }, Session)
     self.watch = watcher(self)

@@ -1,5 +1,5 @@
---- What code at the prompt sees: the names given to the console, then the console's own, then the globals. What
--- it assigns becomes a global, or changes a name that was given.
+--- What code at the prompt sees: the names given to the console, then the console's own, then the globals.
+-- What it assigns becomes a global, or changes a name that was given.
 
 local db = require "weir.db"
 local errors = require "weir.errors"
@@ -27,7 +27,8 @@ local function method(self, name)
     return function(...)
         local seen = current_view(self)
         if not seen then
-            return nil, errors.new("unreachable", "there is no engine: db = weir.open { ... }, or start with --area PATH")
+            return nil, errors.new("unreachable",
+                "there is no engine: db = weir.open { ... }, or start with --area PATH")
         end
         return seen[name](seen, ...)
     end
@@ -50,7 +51,8 @@ local own = { help = true, explain = true, watch = true }
 
 --- @param self  the session: `view` (attached) or nil, `names` (given), `succession` or nil, `watch`
 function environment.new(self)
-    local functions = { weir = require "weir", help = names.help, explain = explain(self), watch = self.watch }
+    local functions = { weir = require "weir", help = names.help, explain = explain(self),
+        watch = self.watch }
     for name in pairs(names.known) do
         if not own[name] then functions[name] = method(self, name) end
     end

@@ -1,5 +1,5 @@
---- The names that the console adds to Lua: what is seen and steered, each with its help and an example. One list,
--- from which come the functions, the `\` commands, the completion and help() itself.
+--- The names that the console adds to Lua: what is seen and steered, each with its help and an example. One
+-- list, from which come the functions, the `\` commands, the completion and help() itself.
 
 local listing = require "weir.listing"
 
@@ -9,11 +9,13 @@ local names = {}
 names.list = {
     { "pools", "pools()", "each pool: breaker, connections, waiting calls, rates, latencies", "pools()" },
     { "pool", "pool(name)", "one row of pools(); the name may be cut short", 'pool "anon".used' },
-    { "breaker", "breaker(name)", "a pool's breaker: counts, rates, evidence, retry_after", 'breaker("anon").evidence' },
+    { "breaker", "breaker(name)", "a pool's breaker: counts, rates, evidence, retry_after",
+        'breaker("anon").evidence' },
     { "why", "why(name)", "why a pool is as it is: its last moves, refusals, and what comes next; or a call's timeline",
         'why "anon@primary"' },
     { "labels", "labels()", "each label in each pool, the one that took most time first", "labels()" },
-    { "calls", "calls{label=, pool=, code=, failed=, slower=, worker=, last=20}", "the last calls, newest first",
+    { "calls", "calls{label=, pool=, code=, failed=, slower=, worker=, last=20}",
+        "the last calls, newest first",
         "calls{ failed = true, last = 5 }" },
     { "call", "call(id)", "one call's timeline", 'call "10000000001"' },
     { "events", "events{kind=, pool=, worker=, after=, last=20}", "the event log, oldest first",
@@ -28,13 +30,15 @@ names.list = {
     { "explain", "explain(file)", "what the policy of a file does, measured by running it in simulations",
         'explain "policy.lua"' },
     { "pause", "pause([pool [, reason]])", "calls are refused; connections stay", 'pause "anon@primary"' },
-    { "drain", "drain([pool [, reason]])", "the same, and connections are closed as they get free", "drain()" },
+    { "drain", "drain([pool [, reason]])", "the same, and connections are closed as they get free",
+        "drain()" },
     { "resume", "resume([pool])", "ends both", "resume()" },
     { "resize", "resize(pool, max [, reason])", "connections over all workers; nil: as configured",
         'resize("anon@primary", 16)' },
     { "reconnect", "reconnect([pool])", "connections are closed as they get free, new ones opened as needed",
         "reconnect()" },
-    { "force", "force(pool, state [, seconds [, reason]])", 'breaker "open", "closed", "disabled", "metrics_only"',
+    { "force", "force(pool, state [, seconds [, reason]])",
+        'breaker "open", "closed", "disabled", "metrics_only"',
         'force("anon@primary", "open", 300, "maintenance")' },
     { "reset", "reset([pool])", "breaker back to normal, with a fresh window", 'reset "anon@primary"' },
     { "reload", "reload(file)", "a new policy for all workers; with a mistake in it the old one stays",

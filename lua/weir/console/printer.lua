@@ -96,15 +96,19 @@ function show(value, indent, seen, depth)
     return tostring(value)
 end
 
--- ---- rows ---------------------------------------------------------------------------------------------------
+-- ---- rows -------------------------------------------------------------------------------------------------
 
 -- Rows of a result: a list of two or more flat tables with names for keys.
 local function is_rows(value)
     if #value < 1 or getmetatable(value) ~= nil then return false end
     for _, row in ipairs(value) do
-        if type(row) ~= "table" or getmetatable(row) ~= nil or #row > 0 or next(row) == nil then return false end
+        if type(row) ~= "table" or getmetatable(row) ~= nil or #row > 0 or next(row) == nil then
+            return false
+        end
         for key, cell in next, row do
-            if type(key) ~= "string" or type(cell) == "function" or type(cell) == "thread" then return false end
+            if type(key) ~= "string" or type(cell) == "function" or type(cell) == "thread" then
+                return false
+            end
         end
     end
     return true
@@ -139,10 +143,11 @@ local function rows_text(rows)
     return text .. "\n" .. count
 end
 
--- ---- errors -------------------------------------------------------------------------------------------------
+-- ---- errors -----------------------------------------------------------------------------------------------
 
 local facts = {
-    "code", "sqlstate", "severity", "class", "outcome", "phase", "attempts", "retry_after", "evidence", "pool",
+    "code", "sqlstate", "severity", "class", "outcome", "phase", "attempts", "retry_after", "evidence",
+        "pool",
     "context", "detail", "hint", "position",
 }
 
@@ -161,7 +166,7 @@ local function error_text(err)
     return table.concat(lines, "\n")
 end
 
--- ---- what is called -----------------------------------------------------------------------------------------
+-- ---- what is called ---------------------------------------------------------------------------------------
 
 --- The lines of a value at the prompt.
 function printer.text(value)
@@ -180,9 +185,12 @@ end
 -- What JSON cannot hold is told by its name.
 local function plain(value, seen)
     local kind = type(value)
-    if kind == "number" and (value ~= value or value == math.huge or value == -math.huge) then return tostring(value) end
+    if kind == "number" and (value ~= value or value == math.huge or value == -math.huge) then
+        return tostring(value)
+    end
     if kind ~= "table" then
-        return (kind == "function" or kind == "userdata" or kind == "thread") and value ~= json.null and kind or value
+        return (kind == "function" or kind == "userdata" or kind == "thread") and value ~= json.null
+            and kind or value
     end
     if seen[value] then return "(circular)" end
     seen[value] = true

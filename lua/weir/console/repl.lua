@@ -16,7 +16,7 @@ local function complain(format, ...)
     io.stderr:write("weir repl: ", format:format(...), "\n")
 end
 
--- ---- the command line -------------------------------------------------------------------------------------------
+-- ---- the command line -------------------------------------------------------------------------------------
 
 local flags = { ["--json"] = "json", ["--no-color"] = "plain", ["--no-colour"] = "plain" }
 
@@ -89,7 +89,9 @@ end
 
 local function greet(self)
     local seen = self.env.view
-    if not seen then return self:say("weir " .. require("weir").version .. " · help() lists what there is") end
+    if not seen then
+        return self:say("weir " .. require("weir").version .. " · help() lists what there is")
+    end
     local workers, stats = seen:workers(), seen:stats()
     local host = workers[1] and workers[1].host or "no worker"
     local config = seen:config()
@@ -150,10 +152,11 @@ function repl.main(arguments)
     return code
 end
 
--- ---- in a script ------------------------------------------------------------------------------------------------
+-- ---- in a script ------------------------------------------------------------------------------------------
 
 --- weir.repl(options): the prompt where a script stands; returns when it ends (Ctrl-D). Other tasks go on.
--- @param options  names (a table: what is seen at the prompt beside the globals), error (shown first, and `err`),
+-- @param options  names (a table: what is seen at the prompt beside the globals), error (shown first, and
+-- `err`),
 -- view (of an attached engine), json
 function repl.open(options)
     options = options or {}
@@ -163,7 +166,8 @@ function repl.open(options)
     local names = options.names or {}
     if options.error ~= nil then names.err = options.error end
     if names.db == nil and rawget(_G, "db") == nil then names.db = db.only() end
-    local self = session.new { view = options.view, names = names, json = options.json, colours = colours(options) }
+    local self = session.new { view = options.view, names = names, json = options.json,
+        colours = colours(options) }
     if options.error ~= nil then
         self:complain(options.error)
         if names.traceback then self:say(names.traceback) end
@@ -172,9 +176,10 @@ function repl.open(options)
     self:live()
 end
 
--- ---- weir run --repl-on-error -------------------------------------------------------------------------------------
+-- ---- weir run --repl-on-error -----------------------------------------------------------------------------
 
--- The locals of the function that raised, by their names; the innermost wins. `level` as blamed_level gives it.
+-- The locals of the function that raised, by their names; the innermost wins. `level` as blamed_level gives
+-- it.
 local function locals_at(level)
     local found = {}
     for i = 1, 200 do
@@ -210,8 +215,9 @@ local function wanted(err)
     return not interrupt and session.interactive()
 end
 
---- What `weir run --repl-on-error FILE` does instead of loop.run: where the script fails, the prompt opens, with `err`,
--- `traceback` and the locals of the function that raised; when that ends, the script has failed.
+--- What `weir run --repl-on-error FILE` does instead of loop.run: where the script fails, the prompt opens,
+-- with `err`, `traceback` and the locals of the function that raised; when that ends, the script has
+-- failed.
 function repl.run(main, ...)
     return loop.run(function(...)
         local scene = {}
@@ -224,7 +230,7 @@ function repl.run(main, ...)
     end, ...)
 end
 
--- ---- in a program in C --------------------------------------------------------------------------------------------
+-- ---- in a program in C ------------------------------------------------------------------------------------
 
 --- What weir_repl_run does: `area` is the handle of the program's engine, or nil. Returns the exit code.
 function repl.embedded(area)

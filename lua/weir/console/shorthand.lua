@@ -38,7 +38,7 @@ local function misuse(format, ...)
     return nil, errors.new("misuse", format:format(...))
 end
 
--- ---- filters ----------------------------------------------------------------------------------------------------
+-- ---- filters ----------------------------------------------------------------------------------------------
 
 local flags = { failed = { "failed", true }, ok = { "failed", false }, leased = { "state", "leased" },
     idle = { "state", "idle" } }
@@ -67,7 +67,9 @@ local function read_filter(words)
             if not key then
                 key, value, i = words[i], words[i + 1], i + 1
             end
-            if not value or not put(filter, key, value) then return nil, ("%s %s"):format(key, value or "?") end
+            if not value or not put(filter, key, value) then
+                return nil, ("%s %s"):format(key, value or "?")
+            end
         end
         i = i + 1
     end
@@ -82,7 +84,7 @@ local function filtered(name)
     end
 end
 
--- ---- commands with a grammar of their own -----------------------------------------------------------------------
+-- ---- commands with a grammar of their own -----------------------------------------------------------------
 
 local special = { calls = filtered "calls", events = filtered "events", conns = filtered "conns" }
 

@@ -1,5 +1,6 @@
---- Policies of the console's own engine: `weir repl POLICY.lua` is a worker like any other, and takes a new policy
--- given here or by another process on the same area. Calls that began under the old one end under it.
+--- Policies of the console's own engine: `weir repl POLICY.lua` is a worker like any other, and takes a new
+-- policy given here or by another process on the same area. Calls that began under the old one end under
+-- it.
 
 local core = require "weir.core"
 local db = require "weir.db"
@@ -87,7 +88,8 @@ function Succession:reload(path, reason)
     self.name = path
     local generation = self.engine.core:policy_publish(policyfile.stamped(text, os.time() * 1e6))
     if generation then self.engine.core:policy_applied(generation) end
-    return orders.done(("policy %s is in force, in 1 of 1 worker"):format(path), ("reload(%q)"):format(former))
+    return orders.done(("policy %s is in force, in 1 of 1 worker"):format(path),
+        ("reload(%q)"):format(former))
 end
 
 --- @param engine   of the policy file at `name`; `policy`: its options
