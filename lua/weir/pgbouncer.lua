@@ -59,7 +59,7 @@ function show.servers(self)
         local client, backend = conn.pool:match "^(.*)@(.*)$"
         rows[i] = {
             type = "S", user = client, database = backend, state = conn.state, remote_pid = conn.backend_pid,
-            age = ("%.0f"):format(conn.age), since = ("%.1f"):format(conn.since), ptr = conn.id,
+            age = math.floor(conn.age), since = math.floor(conn.since * 1000) / 1000, ptr = conn.id,
             link = conn.call or "", application_name = conn.label or "",
         }
     end
