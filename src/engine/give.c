@@ -208,7 +208,7 @@ static int check_kill(struct giving *g)
     g->put.number = g->order->call;
     if (worker >= 1 && worker <= UINT32_MAX && wr_area_worker_alive(g->sight->area, (uint32_t)worker))
         return WEIR_OK;
-    return refuse(g, WEIR_EINVAL, "there is no call %llx: no worker %llu lives",
+    return refuse(g, WEIR_EINVAL, "there is no call %llx: no worker %llu lives; conns() has the ids",
                   (unsigned long long)g->order->call, (unsigned long long)worker);
 }
 
