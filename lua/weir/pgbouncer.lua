@@ -16,7 +16,7 @@ end
 
 local show = {}
 
-local modes = { CLOSED = "", OPEN = "open", HALF_OPEN = "half-open", FORCED_OPEN = "forced open" }
+local modes = { CLOSED = "closed", OPEN = "open", HALF_OPEN = "half-open", FORCED_OPEN = "forced open" }
 
 --- cl_*: calls; sv_*: connections.
 function show.pools(self)

@@ -55,7 +55,7 @@ TestArguments = {}
 
 function TestArguments:test_wrong_usage_is_told_in_a_sentence()
     local cases = {
-        [""] = "whose? --area PATH names the area's file",
+        [""] = "--area PATH is missing: the file that an engine keeps its area in",
         ["--area x --slower soon"] = "--slower soon: it must be a number of seconds",
         ["--area x --events --failed"] = "--failed is about calls, and --events leaves them out",
         ["--area x -n -1"] = "-n -1: it must be a whole number",

@@ -32,7 +32,7 @@ TestArguments = {}
 
 function TestArguments:test_wrong_usage_is_told_in_a_sentence()
     local cases = {
-        [""] = "whose? --area PATH names the area's file",
+        [""] = "--area PATH is missing: the file that an engine keeps its area in",
         ["--area"] = "--area needs a value",
         ["--fly"] = "unknown option '--fly'",
         ["--area x extra"] = "what is 'extra'?",

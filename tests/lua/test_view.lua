@@ -32,6 +32,7 @@ function TestView:test_pools_calls_and_reasons_are_rows()
     lu.assertStrContains(tostring(self.view:why "service"), "service@primary is ● closed")
     lu.assertEquals(self.view:labels()[1].label, "GET /")
     lu.assertEquals(#self.view:show "pools", 2)
+    lu.assertEquals(self.view:show "pools"[1].breaker, "closed")
     lu.assertEquals(self.view:config().name, "seen")
 end
 

@@ -38,7 +38,7 @@ end
 local function parse(...)
     local settings, why = switches.parse(options, { ... })
     if not settings then return nil, why end
-    if not settings.area then return nil, "whose? --area PATH names the area's file" end
+    if not settings.area then return nil, "--area PATH is missing: the file that an engine keeps its area in" end
     local of_calls = settings.failed and "--failed" or settings.slower and "--slower" or settings.label
         and "--label"
     if of_calls and settings.events and not settings.calls then

@@ -33,7 +33,7 @@ end
 local function parse(...)
     local settings, why = switches.parse(options, { ... })
     if not settings then return nil, why end
-    if not settings.area then return nil, "whose? --area PATH names the area's file" end
+    if not settings.area then return nil, "--area PATH is missing: the file that an engine keeps its area in" end
     if settings.once and settings.frames then return nil, "--once is one frame: -n has no place beside it" end
     settings.interval = settings.interval or 1
     local one = settings.once or (settings.json and not settings.batch)
