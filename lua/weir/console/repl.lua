@@ -2,6 +2,7 @@
 
 local db = require "weir.db"
 local errors = require "weir.errors"
+local listing = require "weir.listing"
 local loop = require "weir.loop"
 local policyfile = require "weir.policyfile"
 local session = require "weir.console.dialogue"
@@ -93,11 +94,11 @@ local function greet(self)
         return self:say("weir " .. require("weir").version .. " · help() lists what there is")
     end
     local workers, stats = seen:workers(), seen:stats()
-    local host = workers[1] and workers[1].host or "no worker"
+    local host = workers[1] and listing.printable(workers[1].host) or "no worker"
     local config = seen:config()
     local generation = config.policy_generation or 0
     self:say(("weir %s · %s · %s · %d worker%s · policy %s · help() lists what there is"):format(
-        require("weir").version, stats.name, host, #workers, #workers == 1 and "" or "s",
+        require("weir").version, listing.printable(stats.name), host, #workers, #workers == 1 and "" or "s",
         generation > 0 and tostring(generation) or "as started"))
     local may, why = seen.area:may_steer()
     if not may then self:say("read-only: " .. why) end
