@@ -135,8 +135,8 @@ local function converse(self, options)
 end
 
 --- What `weir repl ARGUMENTS` does. Returns the exit code.
-function repl.main(arguments)
-    local options, wrong = read_arguments(arguments)
+function repl.main(_, ...)
+    local options, wrong = read_arguments { ... }
     if not options then
         complain("%s; see weir help repl", wrong)
         return USAGE
@@ -146,7 +146,6 @@ function repl.main(arguments)
         complain("%s", why)
         return code
     end
-    local code
     local ok, raised = pcall(function() code = converse(session.new(made), options) end)
     if private then os.remove(private) end
     if not ok then error(raised, 0) end
