@@ -181,6 +181,15 @@ function TestCommands.test_the_shortest_time_for_which_a_breaker_is_forced_is_ov
     lu.assertStrContains(out, "breaker held FORCED_OPEN for 1e-09 s by")
 end
 
+function TestCommands.test_a_filter_that_counts_takes_whole_numbers()
+    start_worker()
+    for _, command in ipairs { "events after -5", "events last 1.5", "calls last 1.5", "events worker -1" } do
+        local code, _, err = repl("--area api.area -c " .. serving.quote("\\" .. command))
+        lu.assertEquals(code, 1)
+        lu.assertStrContains(err, "it must be a whole number, 0 or more")
+    end
+end
+
 -- Code that makes a text which would begin a sequence, turn the line round, and set a title.
 local HOSTILE = [["\u{9b}31m\u{202e}\27]0;title\7"]]
 
