@@ -45,6 +45,8 @@ local call_columns = {
 local calls_filters = { label = "string", pool = "string", code = "string", failed = "boolean",
     slower = "number", last = "number", worker = "number" }
 
+local counts = { last = true, worker = true, after = true }
+
 local function check(filter, known, what)
     if filter ~= nil and type(filter) ~= "table" then
         errors.misusef("%s: the filter is a %s; it must be a table", what, type(filter))
@@ -53,6 +55,9 @@ local function check(filter, known, what)
         if not known[key] then errors.misusef("%s: there is no filter '%s'", what, tostring(key)) end
         if type(value) ~= known[key] then
             errors.misusef("%s: %s is a %s; it must be a %s", what, key, type(value), known[key])
+        end
+        if counts[key] and not (value >= 0 and value < 2 ^ 53 and value % 1 == 0) then
+            errors.misusef("%s: %s is %s; it must be a whole number, 0 or more", what, key, tostring(value))
         end
     end
 end

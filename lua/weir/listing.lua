@@ -41,11 +41,25 @@ local function width(text)
 end
 listing.width = width
 
+-- In UTF-8: the control characters above ASCII (one of them begins a sequence like ESC and "["), and what breaks
+-- or turns round a line.
+local steering = { "\194[\128-\159]", "\226\128[\142\143\168-\174]", "\226\129[\160-\175]", "\239\187\191" }
+
+local function in_bytes(letter)
+    return (letter:gsub(".", function(c) return ("\\x%02x"):format(c:byte()) end))
+end
+
+--- The text without what steers a terminal, but with its line feeds and tabs.
+function listing.harmless(text)
+    text = tostring(text):gsub("[^%C\n\t]", in_bytes)
+    if not text:find "[\128-\255]" then return text end
+    for _, pattern in ipairs(steering) do text = text:gsub(pattern, in_bytes) end
+    return text
+end
+
 -- Control characters would move the cursor; what comes from a server or from another process may hold any.
 function listing.printable(text)
-    return (tostring(text):gsub("[%c\127]", function(c)
-        return c == "\n" and " " or ("\\x%02x"):format(c:byte())
-    end))
+    return (listing.harmless(tostring(text):gsub("\n", " ")):gsub("\t", in_bytes))
 end
 
 local function cell(column, row)

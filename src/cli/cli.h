@@ -15,6 +15,7 @@ struct cli_command {
     const char *summary;               /* one line, for the list of commands */
     const char *help;                  /* what `weir help NAME` prints */
     int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns the exit code */
+    bool tells_signal;                 /* an end by a signal is not how it is meant to end: stderr says so */
 };
 
 extern const struct cli_command cli_command_run;

@@ -1,10 +1,6 @@
 /* weir doctor: what is wrong around a policy. The work is done in lua/weir/doctor/consultation.lua. */
 #include "cli.h"
 
-#include <signal.h>
-#include <stdio.h>
-#include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <lauxlib.h>
@@ -31,74 +27,22 @@ static const char help[] =
     "be read, 130 after Ctrl-C, 143 after SIGTERM, 141 if the reader of its output went away.\n"
     "Colours are used on a terminal, unless NO_COLOR is set.\n";
 
-/* ---- what consultation.lua needs of the system ---------------------------------------------------------- */
-
+/* Whether the output is a terminal: nothing is read from the input. */
 static int is_terminal(lua_State *L)
 {
     lua_pushboolean(L, isatty(STDOUT_FILENO));
     return 1;
 }
 
-/* Seconds since 1970, to be compared with a server's clock. */
-static int wall_clock(lua_State *L)
+static void open_host(lua_State *L)
 {
-    struct timespec now;
-
-    clock_gettime(CLOCK_REALTIME, &now);
-    lua_pushnumber(L, (lua_Number)now.tv_sec + (lua_Number)now.tv_nsec / 1e9);
-    return 1;
-}
-
-static const luaL_Reg host[] = {{"terminal", is_terminal}, {"wall_clock", wall_clock}, {NULL, NULL}};
-
-/* ---- the command ----------------------------------------------------------------------------------------- */
-
-/* require("weir.doctor.consultation").main(host, argument...), which returns the exit code. */
-static int call_main(lua_State *L)
-{
-    int argc = (int)lua_tointeger(L, 1);
-    char **argv = lua_touserdata(L, 2);
-
-    luaL_checkstack(L, argc + LUA_MINSTACK, "too many arguments");
-    lua_getglobal(L, "require");
-    lua_pushliteral(L, "weir.doctor.consultation");
-    lua_call(L, 1, 1);
-    lua_getfield(L, -1, "main");
-    luaL_newlib(L, host);
-    for (int i = 1; i < argc; i++) lua_pushstring(L, argv[i]);
-    lua_call(L, argc, 1);
-    return 1;
-}
-
-static int code_after_signal(int number)
-{
-    if (number == SIGINT) fputs("weir doctor: interrupted\n", stderr);
-    if (number == SIGTERM) fputs("weir doctor: terminated\n", stderr);
-    return 128 + number;
+    lua_pushcfunction(L, is_terminal);
+    lua_setfield(L, -2, "terminal");
 }
 
 static int doctor_command(int argc, char **argv)
 {
-    lua_State *L;
-    int code = CLI_FAILED;
-
-    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
-        if (strcmp(argv[i], "--help") != 0 && strcmp(argv[i], "-h") != 0) continue;
-        fputs(help, stdout);
-        return CLI_OK;
-    }
-    L = cli_state_new();
-    if (L == NULL) return CLI_FAILED;
-    lua_pushcfunction(L, call_main);
-    lua_pushinteger(L, argc);
-    lua_pushlightuserdata(L, argv);
-    if (lua_pcall(L, 2, 1, 0) == LUA_OK)
-        code = (int)lua_tointeger(L, -1);
-    else if (cli_interrupt_signal() == 0)
-        fprintf(stderr, "weir doctor: %s\n", luaL_tolstring(L, -1, NULL));
-    if (cli_interrupt_signal() != 0) code = code_after_signal(cli_interrupt_signal());
-    lua_close(L);
-    return code;
+    return cli_lua_main(&cli_command_doctor, "weir.doctor.consultation", open_host, argc, argv);
 }
 
 const struct cli_command cli_command_doctor = {
@@ -106,4 +50,5 @@ const struct cli_command cli_command_doctor = {
     .summary = "looks for what is wrong around a policy: roles, row-level security, sizes, servers",
     .help = help,
     .run = doctor_command,
+    .tells_signal = true,
 };

@@ -1,11 +1,6 @@
 /* weir repl: the console. What happens is decided in lua/weir/console; terminal.c is the line editor. */
 #include "cli.h"
 
-#include <stdio.h>
-#include <string.h>
-
-#include <lauxlib.h>
-
 static const char help[] =
     "usage: weir repl [POLICY.lua] [--area PATH] [-c COMMAND]... [--json] [--no-color]\n\n"
     "A Lua 5.4 prompt on Weir's loop, beside a live engine: what the engine sees can be asked, and its knobs "
@@ -24,36 +19,9 @@ static const char help[] =
     "usage; 3 there is no engine at PATH.\n"
     "History is kept in ~/.weir_history, or in the file that WEIR_HISTORY names; an empty name keeps none.\n";
 
-/* Calls require("weir.console.repl").main(arguments). */
-static int run_console(lua_State *L, int argc, char **argv)
-{
-    lua_getglobal(L, "require");
-    lua_pushliteral(L, "weir.console.repl");
-    if (lua_pcall(L, 1, 1, 0) == LUA_OK) {
-        lua_getfield(L, -1, "main");
-        lua_createtable(L, argc, 0);
-        for (int i = 1; i < argc; i++) {
-            lua_pushstring(L, argv[i]);
-            lua_rawseti(L, -2, i);
-        }
-        if (lua_pcall(L, 1, 1, 0) == LUA_OK) return (int)lua_tointeger(L, -1);
-    }
-    if (cli_interrupt_signal() != 0) return 128 + cli_interrupt_signal();
-    fprintf(stderr, "weir repl: %s\n", luaL_tolstring(L, -1, NULL));
-    return CLI_FAILED;
-}
-
 static int repl_command(int argc, char **argv)
 {
-    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-        fputs(help, stdout);
-        return CLI_OK;
-    }
-    lua_State *L = cli_state_new();
-    if (L == NULL) return CLI_FAILED;
-    int code = run_console(L, argc, argv);
-    lua_close(L);
-    return code;
+    return cli_lua_main(&cli_command_repl, "weir.console.repl", NULL, argc, argv);
 }
 
 const struct cli_command cli_command_repl = {

@@ -203,47 +203,19 @@ static int process_number(lua_State *L)
 
 /* ---- the command --------------------------------------------------------------------------------------------- */
 
-/* require("weir.serve").main(host, argument...), which returns the exit code. */
-static int call_main(lua_State *L)
+static void open_host(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         {"listen", server_listen},   {"signals", watch_signals},    {"signal", next_signal},
         {"process", process_number}, {"attach", cli_served_attach}, {NULL, NULL},
     };
-    int argc = (int)lua_tointeger(L, 1);
-    char **argv = lua_touserdata(L, 2);
-    luaL_checkstack(L, argc + LUA_MINSTACK, "too many arguments");
     push_server_type(L);
-    lua_getglobal(L, "require");
-    lua_pushliteral(L, "weir.serve");
-    lua_call(L, 1, 1);
-    lua_getfield(L, -1, "main");
-    luaL_newlib(L, functions);
-    for (int i = 1; i < argc; i++) lua_pushstring(L, argv[i]);
-    lua_call(L, argc, 1);
-    return 1;
+    luaL_setfuncs(L, functions, 0);
 }
 
 static int serve_command(int argc, char **argv)
 {
-    int code = CLI_FAILED;
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") != 0 && strcmp(argv[i], "-h") != 0) continue;
-        fputs(help, stdout);
-        return CLI_OK;
-    }
-    lua_State *L = cli_state_new();
-    if (L == NULL) return CLI_FAILED;
-    lua_pushcfunction(L, call_main);
-    lua_pushinteger(L, argc);
-    lua_pushlightuserdata(L, argv);
-    if (lua_pcall(L, 2, 1, 0) == LUA_OK)
-        code = (int)lua_tointeger(L, -1);
-    else if (cli_interrupt_signal() == 0)
-        fprintf(stderr, "weir serve: %s\n", luaL_tolstring(L, -1, NULL));
-    if (cli_interrupt_signal() != 0) code = 128 + cli_interrupt_signal();
-    lua_close(L);
-    return code;
+    return cli_lua_main(&cli_command_serve, "weir.serve", open_host, argc, argv);
 }
 
 const struct cli_command cli_command_serve = {

@@ -33,61 +33,16 @@ static const char help[] =
     "lua-unit).\n";
 
 /* The host of command.lua: the system as far as it needs it. */
-static void push_host(lua_State *L)
+static void open_host(lua_State *L)
 {
-    lua_newtable(L);
     cli_children_open(L);
     lua_pushcfunction(L, cli_watchdog_call);
     lua_setfield(L, -2, "watch");
 }
 
-/* require("weir.testing.command").main(host, argument...), which returns the exit code. */
-static int call_main(lua_State *L)
-{
-    int argc = (int)lua_tointeger(L, 1);
-    char **argv = lua_touserdata(L, 2);
-
-    luaL_checkstack(L, argc + LUA_MINSTACK, "too many arguments");
-    lua_getglobal(L, "require");
-    lua_pushliteral(L, "weir.testing.command");
-    lua_call(L, 1, 1);
-    lua_getfield(L, -1, "main");
-    push_host(L);
-    for (int i = 1; i < argc; i++) lua_pushstring(L, argv[i]);
-    lua_call(L, argc, 1);
-    return 1;
-}
-
-static int code_after_signal(int number)
-{
-    if (number == SIGINT) fputs("weir test: interrupted\n", stderr);
-    if (number == SIGTERM) fputs("weir test: terminated\n", stderr);
-    if (number == SIGHUP) fputs("weir test: hung up\n", stderr);
-    return 128 + number;
-}
-
 static int test_command(int argc, char **argv)
 {
-    lua_State *L;
-    int code = CLI_FAILED;
-
-    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
-        if (strcmp(argv[i], "--help") != 0 && strcmp(argv[i], "-h") != 0) continue;
-        fputs(help, stdout);
-        return CLI_OK;
-    }
-    L = cli_state_new();
-    if (L == NULL) return CLI_FAILED;
-    lua_pushcfunction(L, call_main);
-    lua_pushinteger(L, argc);
-    lua_pushlightuserdata(L, argv);
-    if (lua_pcall(L, 2, 1, 0) == LUA_OK)
-        code = (int)lua_tointeger(L, -1);
-    else if (cli_interrupt_signal() == 0)
-        fprintf(stderr, "weir test: %s\n", luaL_tolstring(L, -1, NULL));
-    if (cli_interrupt_signal() != 0) code = code_after_signal(cli_interrupt_signal());
-    lua_close(L);
-    return code;
+    return cli_lua_main(&cli_command_test, "weir.testing.command", open_host, argc, argv);
 }
 
 const struct cli_command cli_command_test = {
@@ -95,4 +50,5 @@ const struct cli_command cli_command_test = {
     .summary = "runs scenarios and luaunit tests",
     .help = help,
     .run = test_command,
+    .tells_signal = true,
 };

@@ -104,6 +104,16 @@ static bool asks_for_help(int argc, char **argv)
     return false;
 }
 
+static int code_after_signal(const struct cli_command *command, int number)
+{
+    const char *what = number == SIGINT    ? "interrupted"
+                       : number == SIGTERM ? "terminated"
+                       : number == SIGHUP  ? "hung up"
+                                           : NULL;
+    if (command->tells_signal && what != NULL) fprintf(stderr, "weir %s: %s\n", command->name, what);
+    return 128 + number;
+}
+
 int cli_lua_main(const struct cli_command *command, const char *module, void (*open_host)(lua_State *L),
                  int argc, char **argv)
 {
@@ -124,7 +134,7 @@ int cli_lua_main(const struct cli_command *command, const char *module, void (*o
     else
         cli_screen_finish();
     if (cli_interrupt_signal() != 0)
-        code = 128 + cli_interrupt_signal();
+        code = code_after_signal(command, cli_interrupt_signal());
     else if (!lua_isinteger(L, -1))
         fprintf(stderr, "weir %s: %s\n", command->name, luaL_tolstring(L, -1, NULL));
     lua_close(L);

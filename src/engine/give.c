@@ -145,7 +145,7 @@ static void tell_what(const struct giving *g, uint32_t index, const struct wr_po
     if (o->kind == WEIR_ORDER_FORCE && o->state != WEIR_CLOSED && o->lasts_ns == 0)
         wr_text_format(what, sizeof what, "breaker held %s", weir_breaker_state_name(o->state));
     if (o->kind == WEIR_ORDER_FORCE && o->state != WEIR_CLOSED && o->lasts_ns != 0)
-        wr_text_format(what, sizeof what, "breaker held %s for %.0f s", weir_breaker_state_name(o->state),
+        wr_text_format(what, sizeof what, "breaker held %s for %.9g s", weir_breaker_state_name(o->state),
                        (double)o->lasts_ns / 1e9);
     operator_event(g, index + 1, what);
 }

@@ -182,26 +182,42 @@ static void obey(struct weir_engine *engine, const struct wr_order *order)
     }
 }
 
-/* What came while we slept for longer than the ring is: its standing part holds, the rest is lost. */
-static void skip_the_lost(struct weir_engine *engine, uint64_t newest)
+/* An order was missed: what it wanted to be done once is lost, but what it left standing asks the same of us. */
+static void follow_what_stands(struct weir_engine *engine)
 {
-    if (newest - engine->orders_seen < WR_ORDERS) return;
-    engine->orders_seen = newest - WR_ORDERS + 1;
+    for (size_t i = 0; i < engine->pool_count; i++) {
+        struct wr_pool *pool = &engine->pools[i];
+        obey_in_pool(pool, &(struct wr_order){.kind = WEIR_ORDER_DRAIN});
+        obey_in_pool(pool, &(struct wr_order){.kind = WEIR_ORDER_RESIZE});
+        obey_in_pool(pool, &(struct wr_order){.kind = WEIR_ORDER_FORCE});
+    }
+}
+
+/* What came while we slept for longer than the ring is. */
+static bool skip_the_lost(struct weir_engine *engine, uint64_t newest)
+{
+    if (newest - engine->orders_seen <= WR_ORDERS) return false;
+    engine->orders_seen = newest - WR_ORDERS;
+    return true;
 }
 
 static void read_orders(struct weir_engine *engine)
 {
     uint64_t newest = wr_order_newest(engine->area);
     if (newest < engine->orders_seen) return; /* nobody's doing but a stranger's */
-    skip_the_lost(engine, newest);
+    bool missed = skip_the_lost(engine, newest);
     while (engine->orders_seen < newest) {
         struct wr_order order;
         enum wr_order_found found = wr_order_get(engine->area, engine->orders_seen + 1, &order);
-        if (found == WR_ORDER_COMES && ++engine->order_looks < LOOKS_AT_ONE) return;
+        if (found == WR_ORDER_COMES && ++engine->order_looks < LOOKS_AT_ONE) break;
         engine->order_looks = 0;
         engine->orders_seen++;
-        if (found == WR_ORDER_THERE) obey(engine, &order);
+        if (found == WR_ORDER_THERE)
+            obey(engine, &order);
+        else
+            missed = true;
     }
+    if (missed) follow_what_stands(engine);
 }
 
 /* ---- forced for a while ---------------------------------------------------------------------------------------- */

@@ -1,6 +1,7 @@
 /* Areas: an engine's own and those that are attached, seen and steered in the same way. */
 #include "lua_weir.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -227,7 +228,7 @@ static void read_order(lua_State *L, weir_order *order)
     order->pool = text_field(L, "pool");
     order->reason = text_field(L, "reason");
     order->max = (uint32_t)number_field(L, "max", 4e9);
-    order->lasts_ns = (uint64_t)(number_field(L, "seconds", 1e9) * 1e9);
+    order->lasts_ns = (uint64_t)ceil(number_field(L, "seconds", 1e9) * 1e9); /* 0 would be for ever */
     if (order->kind == WEIR_ORDER_FORCE) order->state = state_field(L);
     if (order->kind == WEIR_ORDER_KILL) order->call = call_field(L);
     if (order->kind != WEIR_ORDER_POLICY) return;

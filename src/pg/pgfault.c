@@ -84,7 +84,7 @@ void wr_pgfault_from_result(struct wr_fault *fault, const PGresult *result, cons
     fault->position = (uint32_t)strtoul(field(result, PG_DIAG_STATEMENT_POSITION), NULL, 10);
     fault->lost = fault->sqlstate[0] == '\0' || strcmp(fault->severity, "FATAL") == 0 ||
                   strcmp(fault->severity, "PANIC") == 0;
-    fault->identity = fault->unreachable = false;
+    fault->identity = fault->unreachable = fault->ours = false;
     if (fault->message[0] == '\0')
         wr_text_copy(fault->message, sizeof fault->message, "the connection was lost");
 }

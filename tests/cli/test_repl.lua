@@ -196,7 +196,7 @@ function TestTerminal.test_what_a_server_says_moves_no_cursor()
     sit_down()
     who:enter "weird = { ('\\27[2J'):rep(1) }"
     lu.assertEquals(who:enter "weird", '{ "\\27[2J" }')
-    lu.assertStrContains(who:enter "error('\\27[2J', 0)", "?[2J")
+    lu.assertStrContains(who:enter "error('\\27[2J', 0)", "\\x1b[2J")
 end
 
 function TestTerminal.test_it_is_given_back_as_it_was_however_the_session_ends()

@@ -174,6 +174,35 @@ function TestCommands.test_json_has_the_rows_of_the_table_one_value_a_line()
         { 0, 1, 'resize("service@primary", 3)' })
 end
 
+function TestCommands.test_the_shortest_time_for_which_a_breaker_is_forced_is_over_soon()
+    start_worker()
+    local code, out = repl([[--area api.area -c 'force("service", "open", 1e-12)' -c 'repeat weir.sleep(0.02) until breaker("service").state == "CLOSED"' -c 'events{kind="operator"}']])
+    lu.assertEquals(code, 0)
+    lu.assertStrContains(out, "breaker held FORCED_OPEN for 1e-09 s by")
+end
+
+function TestCommands.test_a_filter_that_counts_takes_whole_numbers()
+    start_worker()
+    for _, command in ipairs { "events after -5", "events last 1.5", "calls last 1.5", "events worker -1" } do
+        local code, _, err = repl("--area api.area -c " .. serving.quote("\\" .. command))
+        lu.assertEquals(code, 1)
+        lu.assertStrContains(err, "it must be a whole number, 0 or more")
+    end
+end
+
+-- Code that makes a text which would begin a sequence, turn the line round, and set a title.
+local HOSTILE = [["\u{9b}31m\u{202e}\27]0;title\7"]]
+
+function TestCommands.test_no_text_steers_the_terminal_of_who_looks_at_it()
+    for _, chunk in ipairs { "%s", "{ { name = %s } }", "error(%s)", 'require("weir.listing").new({ { "a", "A" } }, { { a = %s } })' } do
+        local _, out, err = repl("-c " .. serving.quote(chunk:format(HOSTILE)))
+        lu.assertStrContains(out .. err, "31m")
+        for _, bytes in ipairs { "\194\155", "\226\128\174", "\27", "\7" } do
+            lu.assertNotStrContains(out .. err, bytes)
+        end
+    end
+end
+
 function TestCommands.test_lines_from_a_file_are_run_without_a_prompt()
     start_worker()
     serving.write(folder .. "/input", "n = 0\nfor _, pool in ipairs(pools()) do\n  n = n + pool.max\nend\nn\n\\fly\nn + 1\n")

@@ -78,7 +78,7 @@ function TestScript.test_stock_lua_has_a_plain_reader_of_lines()
         print "after"
     ]])
     serving.write(folder .. "/input", "n + 1\nfor i = 1, 2 do\nprint(i)\nend\n\\events\n")
-    local pipe = io.popen(("lua5.4 %s/script.lua <%s/input 2>&1"):format(folder, folder))
+    local pipe = io.popen(("%s %s/script.lua <%s/input 2>&1"):format(arg[-1], folder, folder))
     lu.assertEquals(pipe:read "a", "21\n1\n2\nunreachable: there is no engine: db = weir.open { ... }, "
         .. "or start with --area PATH\nafter\n")
     pipe:close()

@@ -438,6 +438,50 @@ static void more_orders_than_the_ring_holds_leave_what_stands(void **state)
     fake_close(&s->one);
 }
 
+/* What is to be done once is lost; what is done because something stands is done all the same. */
+static void who_missed_orders_does_what_stands_asks_of_him(void **state)
+{
+    struct steer *s = *state;
+    weir_call *calls[4];
+    steer_begin(s);
+    s->one.service_ns = FAKE_MS(5000);
+    for (int i = 0; i < 4; i++)
+        calls[i] = fake_submit(&s->one, (weir_request){.timeout_ns = FAKE_MS(9000)}, "select 1");
+    fake_run(&s->one, FAKE_MS(100));
+    steer_expect(s, "stats", "\"waiting\":2");
+    steer_order(s, (weir_order){.kind = WEIR_ORDER_RESIZE, .pool = "service@primary", .max = 4});
+    for (int i = 0; i < 100; i++)
+        steer_order(s, (weir_order){.kind = WEIR_ORDER_PAUSE, .pool = "anon@primary"});
+    fake_run(&s->one, FAKE_MS(300));
+    steer_expect(s, "stats", "\"waiting\":0");
+    for (int i = 0; i < 4; i++) {
+        fake_run(&s->one, FAKE_MS(6000));
+        weir_call_free(calls[i]);
+    }
+    steer_expect(s, "stats", "\"open\":4");
+    steer_order(s, (weir_order){.kind = WEIR_ORDER_DRAIN, .pool = "service@primary"});
+    for (int i = 0; i < 100; i++)
+        steer_order(s, (weir_order){.kind = WEIR_ORDER_PAUSE, .pool = "anon@primary"});
+    fake_run(&s->one, FAKE_MS(300));
+    steer_expect_not(s, "stats", "\"open\":4");
+    fake_close(&s->one);
+}
+
+/* The ring is full, and nothing in it is overwritten yet. */
+static void as_many_orders_as_the_ring_holds_are_all_carried_out(void **state)
+{
+    struct steer *s = *state;
+    steer_begin(s);
+    assert_int_equal(steer_call(&s->one), WEIR_CALL_OK);
+    steer_expect(s, "stats", "\"open\":1");
+    uint64_t first = steer_order(s, (weir_order){.kind = WEIR_ORDER_RECONNECT, .pool = "service@primary"});
+    for (int i = 1; i < WR_ORDERS; i++) steer_order(s, (weir_order){.kind = WEIR_ORDER_RESET});
+    fake_run(&s->one, FAKE_MS(300));
+    steer_expect_done(s, first, 1);
+    steer_expect_not(s, "stats", "\"open\":1");
+    fake_close(&s->one);
+}
+
 static void the_event_log_keeps_who_gave_an_order_and_why(void **state)
 {
     struct steer *s = *state;
@@ -518,6 +562,8 @@ int main(void)
         steer_test(a_worker_that_died_holds_nothing_up),
         steer_test(an_order_whose_giver_died_half_way_is_passed_over),
         steer_test(more_orders_than_the_ring_holds_leave_what_stands),
+        steer_test(who_missed_orders_does_what_stands_asks_of_him),
+        steer_test(as_many_orders_as_the_ring_holds_are_all_carried_out),
         steer_test(the_event_log_keeps_who_gave_an_order_and_why),
         steer_test(who_may_only_read_is_told_so),
         steer_test(a_child_gives_no_orders_in_its_parents_name),

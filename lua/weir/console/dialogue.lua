@@ -30,7 +30,7 @@ function Session:say(text)
 end
 
 function Session:complain(value)
-    local text = type(value) == "string" and value:gsub("[^%C\n\t]", "?") or printer.text(value)
+    local text = type(value) == "string" and listing.harmless(value) or printer.text(value)
     io.stdout:flush()
     io.stderr:write(printer.coloured(text, "bad", self.colours), "\n")
 end
@@ -186,7 +186,7 @@ function Session:prompt()
         local state = pool.breaker.state
         local glyph = pool.paused and "‖" or (view.glyphs[state] or "?"):match "^(%S+)"
         if #parts < shown_at_most then
-            parts[#parts + 1] = pool.pool .. marked(glyph, colour_of[state] or "warn", self.colours)
+            parts[#parts + 1] = listing.printable(pool.pool) .. marked(glyph, colour_of[state] or "warn", self.colours)
         elseif state ~= "CLOSED" then
             worst = worst + 1
         end
@@ -196,7 +196,8 @@ function Session:prompt()
         parts[#parts + 1] = worst > 0 and ("+%d (%d not closed)"):format(rest, worst) or ("+%d"):format(rest)
     end
     local dead = seen.path and seen:look() or "live"
-    local where = dead == "live" and stats.name or ("%s (%s)"):format(stats.name, dead)
+    local where = listing.printable(stats.name)
+    if dead ~= "live" then where = ("%s (%s)"):format(where, dead) end
     return table.concat(parts, " ") .. " " .. where .. "> "
 end
 

@@ -21,9 +21,7 @@ end
 
 local function quoted(text)
     local cut = #text > TEXT_MAX and text:sub(1, TEXT_MAX) or text
-    local shown = ("%q"):format(cut):gsub("\\\n", "\\n"):gsub("[%c\127]", function(c)
-        return ("\\x%02x"):format(c:byte())
-    end)
+    local shown = listing.printable((("%q"):format(cut):gsub("\\\n", "\\n")))
     if cut == text then return shown end
     return ("%s... (%d bytes)"):format(shown, #text)
 end
@@ -176,7 +174,7 @@ function printer.text(value)
     local meta = getmetatable(value)
     if type(meta) == "table" and meta.__tostring then
         local ok, text = pcall(tostring, value)
-        return ok and (text:gsub("[^%C\n]", "?")) or show(value, "", {}, 0)
+        return ok and listing.harmless(text) or show(value, "", {}, 0)
     end
     if is_rows(value) then return rows_text(value) end
     return show(value, "", {}, 0)

@@ -2,6 +2,7 @@
 
 local db = require "weir.db"
 local errors = require "weir.errors"
+local listing = require "weir.listing"
 local loop = require "weir.loop"
 local policyfile = require "weir.policyfile"
 local session = require "weir.console.dialogue"
@@ -93,11 +94,11 @@ local function greet(self)
         return self:say("weir " .. require("weir").version .. " · help() lists what there is")
     end
     local workers, stats = seen:workers(), seen:stats()
-    local host = workers[1] and workers[1].host or "no worker"
+    local host = workers[1] and listing.printable(workers[1].host) or "no worker"
     local config = seen:config()
     local generation = config.policy_generation or 0
     self:say(("weir %s · %s · %s · %d worker%s · policy %s · help() lists what there is"):format(
-        require("weir").version, stats.name, host, #workers, #workers == 1 and "" or "s",
+        require("weir").version, listing.printable(stats.name), host, #workers, #workers == 1 and "" or "s",
         generation > 0 and tostring(generation) or "as started"))
     local may, why = seen.area:may_steer()
     if not may then self:say("read-only: " .. why) end
@@ -134,8 +135,8 @@ local function converse(self, options)
 end
 
 --- What `weir repl ARGUMENTS` does. Returns the exit code.
-function repl.main(arguments)
-    local options, wrong = read_arguments(arguments)
+function repl.main(_, ...)
+    local options, wrong = read_arguments { ... }
     if not options then
         complain("%s; see weir help repl", wrong)
         return USAGE
@@ -145,7 +146,6 @@ function repl.main(arguments)
         complain("%s", why)
         return code
     end
-    local code
     local ok, raised = pcall(function() code = converse(session.new(made), options) end)
     if private then os.remove(private) end
     if not ok then error(raised, 0) end

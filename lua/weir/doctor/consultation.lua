@@ -169,8 +169,8 @@ end
 local function consult(policy, options, host)
     local chart = chart_of.new()
     local subjects = interview.subjects(policy, options)
-    for _, subject in ipairs(subjects) do subject.today = host.wall_clock() end
-    ask_everybody(subjects, host.wall_clock)
+    for _, subject in ipairs(subjects) do subject.today = host.clock() end
+    ask_everybody(subjects, host.clock)
     judge_policy(chart, policy, options, subjects, judge(chart, subjects))
     return chart
 end
