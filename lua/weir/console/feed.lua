@@ -82,7 +82,12 @@ local function look_and_follow(self)
     return state, why, false
 end
 
---- Everything that `weir top` shows, as of now: stats, calls, events, workers, and `area` = {
+--- The calls that ended last, the newest first. They take by far the longest of all to read.
+function Feed:calls(most)
+    return self:document("calls", most or 1000) or {}
+end
+
+--- Everything that `weir top` shows, as of now: stats, calls (unless most_calls is 0), events, workers, and `area` = {
 -- state, why, replaced }. `at` is the wall clock in seconds. nil and a sentence if the area cannot be
 -- read.
 function Feed:reading(at, most_calls)
@@ -92,7 +97,7 @@ function Feed:reading(at, most_calls)
     reading.stats, wrong = self:document "stats"
     if not reading.stats then return nil, wrong end
     reading.workers = self:document "workers" or {}
-    reading.calls = self:document("calls", most_calls or 1000) or {}
+    if most_calls ~= 0 then reading.calls = self:calls(most_calls) end
     reading.events = self:document("events", 0) or {}
     return reading
 end

@@ -10,6 +10,7 @@ local rates = require "weir.console.rates"
 local switches = require "weir.console.switches"
 local topdoc = require "weir.console.topdoc"
 local topkeys = require "weir.console.topkeys"
+local views = require "weir.console.views"
 
 local top = {}
 
@@ -44,13 +45,22 @@ end
 
 -- ---- readings ---------------------------------------------------------------------------------------------
 
+-- Calls are read for the views that show them, and not each second for nothing.
+local function read_calls(session)
+    local state = session.state
+    if not views.by_name[state.view].of_calls or state.has_calls then return end
+    state.figures.calls, state.has_calls = session.feed:calls(), true
+end
+
 local function take_reading(session)
-    local reading, why = session.feed:reading(session.host.clock())
+    local reading, why = session.feed:reading(session.host.clock(), 0)
     if not reading then return nil, why end
     local state = session.state
     if reading.area.replaced then session.rates = rates.new() end
     state.figures = session.rates:take(reading)
     state.area = reading.area
+    state.has_calls = false
+    read_calls(session)
     state.offset = switches.utc_offset(reading.at)
     return true
 end
@@ -128,6 +138,7 @@ local function serve_keys(session, due)
         local key = host.screen.key(left)
         if key then
             if topkeys.press(session.state, key) then return true end
+            read_calls(session)
             draw(session)
         end
     end

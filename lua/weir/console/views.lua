@@ -266,8 +266,8 @@ views.list = {
     { name = "labels", rows = label_view.rows, columns = label_columns, orders = label_orders,
         id = label_view.id,
         words = label_view.words },
-    { name = "calls", rows = call_view.rows, columns = call_columns, orders = call_orders, id = call_view.id,
-        words = call_view.words },
+    { name = "calls", of_calls = true, rows = call_view.rows, columns = call_columns, orders = call_orders,
+        id = call_view.id, words = call_view.words },
     { name = "events", rows = from "events", columns = event_columns,
         orders = { by("newest", "time", function(event) return event.sequence end) },
         id = function(event) return event.sequence end, words = { "kind", "pool", "text" } },
@@ -277,7 +277,7 @@ views.list = {
             by("heartbeat", "heard", function(worker) return worker.heartbeat_age end) },
         id = function(worker) return worker.worker end, words = { "host", "pid" } },
     -- not chosen by a key: the calls of one label, which one comes to from that label
-    { name = "label", hidden = true, rows = function(figures, state)
+    { name = "label", hidden = true, of_calls = true, rows = function(figures, state)
         local rows = {}
         for _, call in ipairs(figures.calls) do
             if call.label == state.label then rows[#rows + 1] = call end
