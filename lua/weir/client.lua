@@ -77,6 +77,12 @@ function Handle:with(options)
     return new_handle(self.db, merged(self.spec, options))
 end
 
+-- nil and the error of a call that has ended with it, after others had their turn if that is due.
+local function failed(failure)
+    loop.breathe()
+    return nil, errors.wrap(failure)
+end
+
 -- ---- single calls -----------------------------------------------------------------------------------------
 
 local submit, collect = core.query, core.collect
@@ -91,7 +97,7 @@ function Handle:query(context, ...)
     end
     if failure == nil then return result end
     if type(failure) == "string" then errors.misuse(failure) end
-    return nil, errors.wrap(failure)
+    return failed(failure)
 end
 
 local function plain_result(call, number, null)
@@ -110,8 +116,9 @@ local function read_and_free(call, null, read)
     local ok, results = pcall(all_results, call, null, read)
     call:free()
     if not ok then error(results, 0) end
-    if failure then return nil, errors.wrap(failure), results end
-    return results
+    if not failure then return results end
+    loop.breathe()
+    return nil, errors.wrap(failure), results
 end
 
 --- Runs several statements ({ {sql, ...}, ... }) in one round trip and one transaction. A statement may have
@@ -311,7 +318,7 @@ local function conclude(call, results, own)
     local failure = call:error()
     call:free()
     if own then error(results[2], 0) end
-    if failure then return nil, errors.wrap(failure) end
+    if failure then return failed(failure) end
     return compat.unpack(results, 2, results.n)
 end
 

@@ -24,6 +24,7 @@ local unheard_dropped = 0
 local depth = 0                  -- of turns inside turns
 local restless = false           -- somebody who turns the loop may have what he waited for
 local served = 0                 -- calls in a row that were answered on the spot
+local failed = 0                 -- calls that failed, since others were let run on that account
 local stirred = true             -- the loop has something for wake_callers or start_checks
 
 local UNHEARD_MAX = 100
@@ -150,6 +151,19 @@ function loop.park(call, key)
     depth = before
     calls_waited = calls_waited - 1
     if not ok then error(err, 0) end
+end
+
+--- A call has failed, most likely at once: whoever tries again and again must not keep the loop from turning,
+-- or what he waits for never comes.
+function loop.breathe()
+    failed = failed + 1
+    if failed < SERVED_MAX then return end
+    failed = 0
+    if this_task() then
+        coroutine.yield()
+    elseif depth < DEPTH_MAX then
+        loop.sleep(0)
+    end
 end
 
 local function is_fired(signal)
@@ -549,7 +563,7 @@ end
 
 if real then
     local names = {
-        "leisure", "await", "park", "wait", "wait_for", "fire", "sleep", "spawn", "spawn_daemon", "run",
+        "leisure", "await", "park", "breathe", "wait", "wait_for", "fire", "sleep", "spawn", "spawn_daemon", "run",
         "this_task",
     }
     for _, name in ipairs(names) do

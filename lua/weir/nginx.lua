@@ -128,6 +128,16 @@ local function pass_once()
     gate:drop()
 end
 
+local failed = 0 -- calls, since others were let run on that account
+
+--- A call has failed; see weir.loop.
+function nginx.breathe()
+    failed = failed + 1
+    if failed < 100 then return end
+    failed = 0
+    pass_once()
+end
+
 --- Sleeps. 0 lets others run.
 function nginx.sleep(seconds)
     if type(seconds) ~= "number" or not (seconds >= 0 and seconds < 1e9) then

@@ -192,6 +192,31 @@ end
 -- A call of the only task that can run is waited for without asking the scheduler.
 TestServedOnTheSpot = { setUp = TestCalls.setUp, tearDown = TestCalls.tearDown }
 
+-- Refused at once, and tried again at once: nothing else would run any more.
+local function tries_until_another_has_run(try)
+    local over, tries = false, 0
+    local other = weir.spawn(function()
+        weir.sleep(0.005)
+        over = true
+    end)
+    while not over and tries < 1e6 do
+        local _, err = try()
+        lu.assertEquals(err.code, "breaker_open")
+        tries = tries + 1
+    end
+    lu.assertTrue(over)
+    other:join()
+end
+
+function TestCalls:test_whoever_tries_a_refused_call_again_and_again_lets_others_run()
+    self.db:force("service@primary", "open")
+    tries_until_another_has_run(function() return self.service:query("GET", "select 1") end)
+    tries_until_another_has_run(function() return self.service:transaction("GET", function() end) end)
+    tries_until_another_has_run(function() return self.service:pipeline("GET", { { "select 1" } }) end)
+    local task = weir.spawn(tries_until_another_has_run, function() return self.service:query("GET", "select 1") end)
+    task:join()
+end
+
 local PLENTY = 10000 -- calls, after which what a test waits for will not come
 
 local function calls_until(service, done)
