@@ -146,12 +146,7 @@ end
 --- The text of a policy file, or nil and why not.
 function orders.read_policy(path)
     if type(path) ~= "string" then return nil, "reload needs the policy's file" end
-    local file, why = io.open(path, "rb")
-    if not file then return nil, why end
-    local text = file:read "*a"
-    file:close()
-    if not text then return nil, path .. ": cannot be read" end
-    return text
+    return policyfile.read(path)
 end
 
 -- What a worker would refuse it for, as far as this process can tell; nil if nothing.

@@ -5,9 +5,22 @@ local core = require "weir.core"
 local policyfile = {}
 
 local LABEL = "\n-- weir: read at "
+local MAX = 256 * 1024 -- bytes; WEIR_POLICY_MAX
 
 -- 5.4 and 5.1 load a text each in its own way.
 local load_text = loadstring or load -- luacheck: ignore
+
+--- The text of a policy's file.
+-- @return the text, or nil and a sentence
+function policyfile.read(path)
+    local file, why = io.open(path, "rb")
+    if not file then return nil, why end
+    local text, fault = file:read(MAX + 1)
+    file:close()
+    if fault then return nil, ("%s: %s"):format(path, fault) end
+    if text and #text > MAX then return nil, ("%s: a policy has %d bytes at most"):format(path, MAX) end
+    return text or ""
+end
 
 --- What the text returns.
 -- @param name  of the file, for messages

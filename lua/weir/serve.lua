@@ -15,6 +15,7 @@ Serving.__index = Serving
 
 local UNHEARD_EVERY = 2 -- seconds: so long somebody may take until he joins a task that has failed
 
+local TOKEN_MAX = 1024 -- characters
 local ENDED = {} -- raised by the main task: what the policy's own tasks still do is not waited for
 
 local function say(text)
@@ -26,21 +27,14 @@ local function complain(format, ...)
     io.stderr:write("weir serve: ", format:format(...), "\n")
 end
 
-local function read_file(path)
-    local file, why = io.open(path, "rb")
-    if not file then return nil, why end
-    local text = file:read "a"
-    file:close()
-    if not text then return nil, path .. ": cannot be read" end
-    return text
-end
-
 local function read_token(path)
     if not path then return nil end
-    local text, why = read_file(path)
-    if not text then return nil, why end
+    local file, why = io.open(path, "rb")
+    if not file then return nil, why end
+    local text = file:read(TOKEN_MAX + 2) or ""
+    file:close()
     local token = text:match "^[^\r\n]*"
-    if not token:find "^[!-~]+$" or #token > 1024 then
+    if not token:find "^[!-~]+$" or #token > TOKEN_MAX then
         return nil, path .. ": its first line must be the token: 1 to 1024 visible characters"
     end
     return token
@@ -92,7 +86,7 @@ local function open(options, name)
 end
 
 function Serving:start()
-    local text, why = read_file(self.options.policy)
+    local text, why = policyfile.read(self.options.policy)
     if not text then return nil, why end
     local result, fault = self:evaluate(text)
     if not result then return nil, fault end
@@ -140,7 +134,7 @@ function Serving:reload()
     if self.scripted then
         return complain("%s opens its engine itself and is not read again; restart instead", self.name)
     end
-    local text, why = read_file(self.options.policy)
+    local text, why = policyfile.read(self.options.policy)
     local options
     if text then options, why = self:next_options(text) end
     if not options then return self:refuse(0, why) end

@@ -158,6 +158,13 @@ function TestCommands.test_exit_codes_tell_what_went_wrong()
     lu.assertEquals((repl "--fly"), 2)
 end
 
+function TestCommands.test_a_policy_without_end_is_not_read_to_its_end()
+    local code, out, err = repl "/dev/zero -c 1"
+    lu.assertEquals({ code, out, err }, { 1, "", "weir repl: /dev/zero: a policy has 262144 bytes at most\n" })
+    code, out, err = repl "-c 'explain \"/dev/zero\"'"
+    lu.assertEquals({ code, out, err }, { 2, "", "refused: /dev/zero: a policy has 262144 bytes at most\n" })
+end
+
 function TestCommands.test_json_has_the_rows_of_the_table_one_value_a_line()
     start_worker()
     local code, out, err = repl "--area api.area --json -c '\\pools' -c '\\calls failed last 2' -c 'events{kind=\"none\"}'"

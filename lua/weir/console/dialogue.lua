@@ -283,10 +283,8 @@ end
 -- ---- life -------------------------------------------------------------------------------------------------
 
 local function read_policy(path)
-    local file, why = io.open(path, "rb")
-    if not file then return nil, why end
-    local text = file:read "a"
-    file:close()
+    local text, why = policyfile.read(path)
+    if not text then return nil, why end
     return policyfile.options(text, path)
 end
 

@@ -49,15 +49,6 @@ local function read_arguments(arguments)
     return options
 end
 
-local function read_file(path)
-    local file, why = io.open(path, "rb")
-    if not file then return nil, why end
-    local text = file:read "a"
-    file:close()
-    if not text then return nil, path .. ": cannot be read" end
-    return text
-end
-
 local private -- the path of an area that nobody else is told of
 
 -- In a file, so that a new policy's engine goes on with what the old one's has counted.
@@ -69,7 +60,7 @@ end
 
 -- The engine of a policy file, and its options where it returned those.
 local function open_policy(path, area)
-    local text, why = read_file(path)
+    local text, why = policyfile.read(path)
     if not text then return nil, why end
     local result, fault = policyfile.options(text, path)
     if not result then return nil, fault end
