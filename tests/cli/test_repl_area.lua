@@ -69,6 +69,29 @@ function TestAttached.test_it_sees_and_steers_the_other_process()
     lu.assertStrMatches(who:enter "show 'clients'", "type .*\nC +weir serve +active .*")
 end
 
+-- From before there is a file until the engine works on it: a sentence, or the engine, and nothing in between.
+function TestAttached.test_one_can_attach_at_any_moment_while_the_other_process_starts()
+    serving.write(folder .. "/program.lua", ([[
+        local weir = require "weir"
+        local db = assert(weir.open((function() %s end)()))
+        while not io.open "stop" do weir.sleep(0.02) end
+        db:close()
+    ]]):format(policy()))
+    local code, out, err = repl "--area api.area -c 'pools()[1].pool'"
+    lu.assertEquals({ code, out }, { 3, "" })
+    lu.assertEquals(err, "weir repl: area api.area: there is no such file\n")
+    os.execute(("cd %s && %s run program.lua >program.out 2>&1 &"):format(folder, serving.quote(BIN)))
+    local till = os.time() + 20
+    repeat
+        code, out, err = repl "--area api.area -c 'pools()[1].pool'"
+        lu.assertTrue(code == 0 or code == 3 and out == "" and err:find "^weir repl: [^\n]+\n$" ~= nil, err)
+    until code == 0 or os.time() > till
+    lu.assertEquals({ code, out, err }, { 0, '"anon@primary"\n', "" })
+    sit_down()
+    lu.assertStrContains(who:enter "workers()[1].host", "weir run")
+    serving.write(folder .. "/stop", "")
+end
+
 function TestAttached.test_a_newer_policy_is_taken_by_a_worker_that_follows_one()
     serving.write(folder .. "/next.lua", policy "retry = function() return nil end,")
     worker = serving.serve(policy())
