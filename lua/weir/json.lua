@@ -45,12 +45,17 @@ local function protect_digits(text)
     return table.concat(out)
 end
 
---- The value of a JSON text, or nil and why not. JSON null is `null`.
-function json.decode_with(text, null)
-    if find(text, "%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d") then text = protect_digits(text) end
+--- The value of a JSON text, or nil and why not. JSON null is `null`. Numbers are rounded to what Lua can hold.
+function json.decode_rounding(text, null)
     local value, _, why = dkjson.decode(text, 1, null)
     if why then return nil, why end
     return value
+end
+
+--- The same without loss: whole numbers too large for a Lua number are text.
+function json.decode_with(text, null)
+    if find(text, "%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d") then text = protect_digits(text) end
+    return json.decode_rounding(text, null)
 end
 
 --- The value of a JSON text, or nil and why not. JSON null is json.null.

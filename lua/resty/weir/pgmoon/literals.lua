@@ -56,10 +56,14 @@ local has_cjson, cjson = pcall(require, "cjson")
 
 literals.json_null = has_cjson and cjson.null or json.null
 
-local function without_loss(text)
-    local value, why = json.decode_with(text, literals.json_null)
+local function decoded(decode, text)
+    local value, why = decode(text, literals.json_null)
     if why then return text end
     return value
+end
+
+local function without_loss(text)
+    return decoded(json.decode_with, text)
 end
 
 --- The value of a JSON text. Whole numbers that a Lua number would round keep their digits as text.
@@ -73,7 +77,7 @@ end
 --- The same with the digits that pgmoon leaves.
 function literals.decode_json_as_pgmoon(text)
     if has_cjson then return cjson.decode(text) end
-    return without_loss(text)
+    return decoded(json.decode_rounding, text)
 end
 
 local function json_text(value)
