@@ -362,7 +362,11 @@ size_t weir_result_columns(const weir_result *result);
 const char *weir_result_name(const weir_result *result, size_t column);
 uint32_t weir_result_type(const weir_result *result, size_t column); /* type OID */
 const char *weir_result_value(const weir_result *result, size_t row, size_t column,
-                              size_t *length);          /* NULL: SQL NULL */
+                              size_t *length); /* NULL: SQL NULL */
+/* The same of up to `count` columns from `column` on, at less cost each. Returns how many there are, which is how much of
+ * both arrays it has written. */
+size_t weir_result_values(const weir_result *result, size_t row, size_t column, size_t count,
+                          const char **values, size_t *lengths);
 const char *weir_result_tag(const weir_result *result); /* "SELECT 3", "INSERT 0 1", ... */
 uint64_t weir_result_affected(const weir_result *result);
 size_t weir_result_notice_count(const weir_result *result);              /* of its segment, bounded */

@@ -194,6 +194,7 @@ struct wr_conn *wr_conn_open(struct wr_pool *pool, bool probe)
     conn->timer.fire = conn_timer_fired;
     conn->state = WR_CONN_CONNECTING;
     pool->count[WR_CONN_CONNECTING]++;
+    pool->total++;
     wr_list_append(&pool->conns[WR_CONN_CONNECTING], &conn->link);
     publish(pool, WR_CONN_CONNECTING);
     take_card(conn);
@@ -446,6 +447,7 @@ void wr_conn_close(struct wr_conn *conn, enum wr_counter reason)
     give_turn(conn);
     wr_engine_disarm(engine, &conn->timer);
     conn_enter(conn, WR_CONN_CLOSED);
+    pool->total--;
     leave_card(conn);
     wr_list_remove(&conn->link);
     pool->count[WR_CONN_CLOSED]--;

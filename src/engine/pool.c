@@ -136,9 +136,7 @@ size_t wr_pool_busy(const struct wr_pool *pool)
 
 size_t wr_pool_total(const struct wr_pool *pool)
 {
-    size_t total = 0;
-    for (size_t i = 0; i < WR_CONN_CLOSED; i++) total += pool->count[i];
-    return total;
+    return pool->total;
 }
 
 /* ---- opening ------------------------------------------------------------------------------------------------ */

@@ -73,8 +73,8 @@ struct wr_pool {
     struct wr_pool_meter *meter;
 
     struct wr_list conns[WR_CONN_STATES];
-    size_t count[WR_CONN_STATES];
-    uint32_t epoch; /* raised to make all present connections stale */
+    size_t count[WR_CONN_STATES], total; /* of each state; of all but CLOSED */
+    uint32_t epoch;                      /* raised to make all present connections stale */
 
     struct wr_list waiters; /* calls, oldest first */
     size_t waiting;

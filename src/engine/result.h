@@ -11,8 +11,9 @@ struct wr_result_ops {
     size_t (*columns)(const void *handle);
     const char *(*name)(const void *handle, size_t column);
     uint32_t (*type)(const void *handle, size_t column);
-    /* NULL and 0 for NULL, and where there is no such row or column: nobody else looks. */
-    const char *(*value)(const void *handle, size_t row, size_t column, size_t *length);
+    /* Of `count` columns of a row, all of which are there. NULL and 0 for NULL. */
+    void (*values)(const void *handle, size_t row, size_t column, size_t count, const char **values,
+                   size_t *lengths);
     const char *(*tag)(const void *handle);
     uint64_t (*affected)(const void *handle);
     size_t (*notices)(const void *handle);

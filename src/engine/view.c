@@ -104,12 +104,24 @@ uint32_t weir_result_type(const weir_result *result, size_t column)
     return column < weir_result_columns(result) ? result->ops->type(result->handle, column) : 0;
 }
 
+size_t weir_result_values(const weir_result *result, size_t row, size_t column, size_t count,
+                          const char **values, size_t *lengths)
+{
+    size_t columns = weir_result_columns(result);
+    if (column >= columns || row >= weir_result_rows(result)) return 0;
+    if (count > columns - column) count = columns - column;
+    result->ops->values(result->handle, row, column, count, values, lengths);
+    return count;
+}
+
 const char *weir_result_value(const weir_result *result, size_t row, size_t column, size_t *length)
 {
+    const char *value = NULL;
     size_t unused;
     if (length == NULL) length = &unused;
     *length = 0;
-    return result == NULL ? NULL : result->ops->value(result->handle, row, column, length);
+    weir_result_values(result, row, column, 1, &value, length);
+    return value;
 }
 
 const char *weir_result_tag(const weir_result *result)

@@ -30,13 +30,15 @@ static uint32_t plain_type(const void *handle, size_t column)
     return column < plain_columns(handle) ? (uint32_t)PQftype(handle, (int)column) : 0;
 }
 
-static const char *plain_value(const void *handle, size_t row, size_t column, size_t *length)
+static void plain_values(const void *handle, size_t row, size_t column, size_t count, const char **values,
+                         size_t *lengths)
 {
-    *length = 0;
-    if (row >= plain_rows(handle) || column >= plain_columns(handle)) return NULL;
-    *length = (size_t)PQgetlength(handle, (int)row, (int)column);
-    if (*length == 0 && PQgetisnull(handle, (int)row, (int)column)) return NULL;
-    return PQgetvalue(handle, (int)row, (int)column);
+    int at = (int)column;
+    for (size_t i = 0; i < count; i++, at++) {
+        lengths[i] = (size_t)PQgetlength(handle, (int)row, at);
+        bool null = lengths[i] == 0 && PQgetisnull(handle, (int)row, at) != 0;
+        values[i] = null ? NULL : PQgetvalue(handle, (int)row, at);
+    }
 }
 
 static const char *plain_tag(const void *handle)
@@ -72,7 +74,7 @@ static const struct wr_result_ops plain_ops = {
     .columns = plain_columns,
     .name = plain_name,
     .type = plain_type,
-    .value = plain_value,
+    .values = plain_values,
     .tag = plain_tag,
     .affected = plain_affected,
     .notices = plain_notices,
@@ -112,9 +114,10 @@ static uint32_t pair_type(const void *handle, size_t column)
     return plain_type(inner(handle), column);
 }
 
-static const char *pair_value(const void *handle, size_t row, size_t column, size_t *length)
+static void pair_values(const void *handle, size_t row, size_t column, size_t count, const char **values,
+                        size_t *lengths)
 {
-    return plain_value(inner(handle), row, column, length);
+    plain_values(inner(handle), row, column, count, values, lengths);
 }
 
 static const char *pair_tag(const void *handle)
@@ -152,7 +155,7 @@ static const struct wr_result_ops pair_ops = {
     .columns = pair_columns,
     .name = pair_name,
     .type = pair_type,
-    .value = pair_value,
+    .values = pair_values,
     .tag = pair_tag,
     .affected = pair_affected,
     .notices = pair_notices,

@@ -30,15 +30,14 @@ static uint32_t type_of(const void *handle, size_t column)
     return rows->types == NULL ? 23 : rows->types[column];
 }
 
-static const char *value_of(const void *handle, size_t row, size_t column, size_t *length)
+static void values_of(const void *handle, size_t row, size_t column, size_t count, const char **values,
+                      size_t *lengths)
 {
     const struct wr_sim_rows *rows = handle;
-    const char *value = NULL;
-    if (row < rows->rows && column < rows->columns) {
-        value = rows->values == NULL ? "1" : rows->values[row * rows->columns + column];
+    for (size_t i = 0; i < count; i++) {
+        values[i] = rows->values == NULL ? "1" : rows->values[row * rows->columns + column + i];
+        lengths[i] = values[i] == NULL ? 0 : strlen(values[i]);
     }
-    if (length != NULL) *length = value == NULL ? 0 : strlen(value);
-    return value;
 }
 
 static const char *tag_of(const void *handle)
@@ -85,7 +84,7 @@ void wr_sim_rows_drop(void *handle)
 }
 
 static const struct wr_result_ops result_ops = {rows_of,   columns_of,      name_of,     type_of,
-                                                value_of,  tag_of,          affected_of, no_notices,
+                                                values_of, tag_of,          affected_of, no_notices,
                                                 no_notice, wr_sim_rows_drop};
 
 char **wr_sim_texts_copy(const char *const *texts, size_t count)

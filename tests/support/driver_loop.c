@@ -271,8 +271,7 @@ const char *session_value(const struct session *session, size_t index)
 {
     if (index >= session->reply.count) return "(none)";
     const struct weir_result *result = &session->results[index];
-    if (result->ops->rows(result->handle) == 0) return "(none)";
-    size_t length = 0;
-    const char *value = result->ops->value(result->handle, 0, 0, &length);
+    if (weir_result_rows(result) == 0) return "(none)";
+    const char *value = weir_result_value(result, 0, 0, NULL);
     return value == NULL ? "(null)" : value;
 }
