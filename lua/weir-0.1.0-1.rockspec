@@ -133,6 +133,7 @@ build = {
         ["weir.testing.url"] = "weir/testing/url.lua",
         ["weir.testing.wire"] = "weir/testing/wire.lua",
         ["weir.trial"] = "weir/trial.lua",
+        ["weir.rows"] = "weir/rows.lua",
         ["weir.types"] = "weir/types.lua",
         ["weir.view"] = "weir/view.lua",
         ["weir.words"] = "weir/words.lua",

@@ -8,15 +8,19 @@
 
 #include <string.h>
 
-static const char null_key = 0, json_key = 0, parameter_key = 0;
+static const char null_key = 0, json_key = 0, parameter_key = 0, makers_key = 0, maker_key = 0;
 
-/* core.setup(null, decode, parameter): what C needs from the Lua side. */
+/* core.setup(null, decode, parameter, makers, maker): what C needs from the Lua side. */
 int wl_values_setup(lua_State *L)
 {
     luaL_checkany(L, 1);
     luaL_checktype(L, 2, LUA_TFUNCTION);
     luaL_checktype(L, 3, LUA_TTABLE);
-    lua_settop(L, 3);
+    luaL_checktype(L, 4, LUA_TTABLE);
+    luaL_checktype(L, 5, LUA_TFUNCTION);
+    lua_settop(L, 5);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &maker_key);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &makers_key);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &parameter_key);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &json_key);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &null_key);
@@ -49,7 +53,6 @@ void wl_decoder_begin(lua_State *L, struct wl_decoder *decoder, bool nulls)
     lua_pushnil(L);
     decoder->json = lua_gettop(L);
     decoder->null = decoder->json - 1;
-    decoder->names = decoder->json + 1;
     decoder->nulls = nulls;
     decoder->native = 0;
 }
@@ -104,13 +107,13 @@ static bool counts_rows(const char *tag)
     return changes_rows(tag);
 }
 
-enum { TYPES_KEPT = 64, OID_TEXT = 25 };
+enum { AT_ONCE = 64, OID_TEXT = 25 };
 
 struct row_reader {
     const struct wl_decoder *decoder;
     const weir_result *result;
     size_t columns;
-    uint32_t types[TYPES_KEPT]; /* wl_value_type of the first columns; asked for once, not once per row */
+    uint32_t types[AT_ONCE]; /* wl_value_type of the first columns; asked for once, not once per row */
 };
 
 /* The type a column is decoded as: text, if the caller wants to decode its real one himself. */
@@ -125,47 +128,72 @@ static uint32_t find_type(lua_State *L, const struct row_reader *reader, size_t 
     return wl_value_type(native ? type : OID_TEXT);
 }
 
-static uint32_t column_type(lua_State *L, const struct row_reader *reader, size_t column)
+static void push_value(lua_State *L, const struct wl_decoder *decoder, uint32_t type, const char *text,
+                       size_t length)
 {
-    return column < TYPES_KEPT ? reader->types[column] : find_type(L, reader, column);
+    if (text != NULL)
+        wl_push_value(L, decoder, type, text, length);
+    else if (decoder->nulls)
+        wl_push_null(L, decoder);
+    else
+        lua_pushnil(L); /* of two columns of one name the last wins, also with NULL */
 }
 
+/* The function that makes a row of these columns; see lua/weir/rows.lua. */
+static void push_maker(lua_State *L, const struct row_reader *reader)
+{
+    luaL_Buffer names;
+    luaL_buffinit(L, &names);
+    for (size_t column = 0; column < reader->columns; column++) {
+        const char *name = weir_result_name(reader->result, column);
+        luaL_addlstring(&names, name, strlen(name) + 1);
+    }
+    luaL_pushresult(&names);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &makers_key);
+    lua_pushvalue(L, -2);
+    lua_rawget(L, -2);
+    if (lua_isnil(L, -1)) {
+        lua_rawgetp(L, LUA_REGISTRYINDEX, &maker_key);
+        lua_pushvalue(L, -4);
+        lua_call(L, 1, 1);
+        lua_replace(L, -2);
+    }
+    lua_replace(L, -3);
+    lua_pop(L, 1);
+}
+
+/* The maker is at the top, and stays there. */
 static void push_row(lua_State *L, const struct row_reader *reader, size_t row)
 {
-    lua_createtable(L, 0, (int)reader->columns);
+    const char *values[AT_ONCE];
+    size_t lengths[AT_ONCE];
+    lua_pushvalue(L, -1);
     for (size_t column = 0; column < reader->columns; column++) {
-        size_t length = 0;
-        const char *text = weir_result_value(reader->result, row, column, &length);
-        lua_pushvalue(L, reader->decoder->names + (int)column);
-        if (text != NULL)
-            wl_push_value(L, reader->decoder, column_type(L, reader, column), text, length);
-        else if (reader->decoder->nulls)
-            wl_push_null(L, reader->decoder);
-        else
-            lua_pushnil(L); /* of two columns of one name the last wins, also with NULL */
-        lua_rawset(L, -3);
+        size_t at = column % AT_ONCE;
+        if (at == 0) weir_result_values(reader->result, row, column, AT_ONCE, values, lengths);
+        uint32_t type = column < AT_ONCE ? reader->types[column] : find_type(L, reader, column);
+        push_value(L, reader->decoder, type, values[at], lengths[at]);
     }
+    lua_call(L, (int)reader->columns, 1);
 }
 
-/* Names are pushed once per result, so that every row shares them and no row hashes them again. */
 static void push_rows(lua_State *L, const struct wl_decoder *decoder, const weir_result *result)
 {
-    struct row_reader reader = {.decoder = decoder, .result = result, .columns = weir_result_columns(result)};
+    struct row_reader reader;
+    reader.decoder = decoder;
+    reader.result = result;
+    reader.columns = weir_result_columns(result);
     size_t rows = weir_result_rows(result);
     luaL_checkstack(L, (int)reader.columns + 16, "columns");
-    for (size_t column = 0; column < reader.columns; column++) {
-        lua_pushstring(L, weir_result_name(result, column));
-        if (column < TYPES_KEPT) reader.types[column] = find_type(L, &reader, column);
-    }
+    for (size_t column = 0; column < reader.columns && column < AT_ONCE; column++)
+        reader.types[column] = find_type(L, &reader, column);
     lua_createtable(L, (int)rows, 0);
+    push_maker(L, &reader);
     for (size_t row = 0; row < rows; row++) {
         push_row(L, &reader, row);
-        lua_rawseti(L, -2, (int)row + 1);
+        lua_rawseti(L, -3, (int)row + 1);
     }
-    if (reader.columns > 0) {
-        lua_replace(L, decoder->names);
-        lua_settop(L, decoder->names);
-    }
+    lua_pop(L, 1);
 }
 
 /* A list of the notices, or nil if there are none. */
@@ -214,7 +242,7 @@ void wl_push_result(lua_State *L, const struct wl_decoder *decoder, const weir_r
         lua_pushinteger(L, (lua_Integer)weir_result_affected(result));
         lua_setfield(L, -2, "affected_rows");
     }
-    if (decoder->native != 0) return;
+    if (decoder->native != 0 || weir_result_notice_count(result) == 0) return;
     push_notices(L, result);
     lua_setfield(L, -2, "notices");
 }

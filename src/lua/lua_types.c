@@ -239,6 +239,7 @@ uint32_t wl_value_type(uint32_t type)
     case OID_FLOAT8:
     case OID_NUMERIC:
     case OID_BYTEA:
+    case OID_TEXT:
     case OID_JSON:
     case OID_JSONB:
         return type;
@@ -247,11 +248,32 @@ uint32_t wl_value_type(uint32_t type)
     }
 }
 
+/* Apart from wl_push_value, which is called for every value and would save all registers for these few. */
+__attribute__((noinline)) static bool push_rarer(lua_State *L, const struct wl_decoder *decoder,
+                                                 uint32_t type, const char *text, size_t length)
+{
+    switch (type) {
+    case OID_NUMERIC:
+        return push_numeric(L, text, length);
+    case OID_BYTEA:
+        return push_bytes(L, text, length);
+    case OID_JSON:
+    case OID_JSONB:
+        return push_json(L, decoder, text, length);
+    default:
+        if (wl_array_element(type) == 0) return false;
+        wl_push_array(L, decoder, wl_array_element(type), text, length);
+        return true;
+    }
+}
+
 void wl_push_value(lua_State *L, const struct wl_decoder *decoder, uint32_t type, const char *text,
                    size_t length)
 {
     bool pushed = false;
     switch (type) {
+    case OID_TEXT:
+        break;
     case OID_BOOL:
         lua_pushboolean(L, length > 0 && text[0] == 't');
         return;
@@ -264,23 +286,8 @@ void wl_push_value(lua_State *L, const struct wl_decoder *decoder, uint32_t type
     case OID_FLOAT8:
         pushed = push_double(L, text, length);
         break;
-    case OID_NUMERIC:
-        pushed = push_numeric(L, text, length);
-        break;
-    case OID_BYTEA:
-        pushed = push_bytes(L, text, length);
-        break;
-    case OID_JSON:
-    case OID_JSONB:
-        pushed = push_json(L, decoder, text, length);
-        break;
-    case OID_TEXT:
-        break;
     default:
-        if (wl_array_element(type) != 0) {
-            wl_push_array(L, decoder, wl_array_element(type), text, length);
-            return;
-        }
+        pushed = push_rarer(L, decoder, type, text, length);
     }
     if (!pushed) lua_pushlstring(L, text, length);
 }

@@ -302,9 +302,9 @@ void wl_scratch_free(struct wl_scratch *scratch);
 
 /* ---- values (lua_result.c, lua_types.c, lua_array.c) --------------------------------------------------- */
 
-struct wl_decoder {        /* set up by wl_decoder_begin */
-    int null, json, names; /* stack indices: weir.null, the JSON decoder, the first column name */
-    bool nulls;            /* SQL NULL as weir.null instead of absent */
+struct wl_decoder { /* set up by wl_decoder_begin */
+    int null, json; /* stack indices: weir.null, the JSON decoder */
+    bool nulls;     /* SQL NULL as weir.null instead of absent */
     int native; /* stack index of { [oid] = true }: only these types are decoded, all others stay text; 0: all that are known */
 };
 
@@ -322,7 +322,8 @@ void wl_push_array(lua_State *L, const struct wl_decoder *decoder, uint32_t elem
 uint32_t wl_value_type(uint32_t type);
 uint32_t wl_array_element(uint32_t type); /* the elements' type, 0 if `type` is no array known here */
 void wl_push_error(lua_State *L, const weir_error *error);
-int wl_values_setup(lua_State *L);             /* core.setup(null, decode, parameter metatable) */
+int wl_values_setup(
+    lua_State *L); /* core.setup(null, decode, parameter metatable, row makers by names, maker) */
 bool wl_is_parameter(lua_State *L, int index); /* a table made by weir.json, weir.array or weir.bytea */
 bool wl_is_null(lua_State *L, int index);      /* weir.null itself */
 int wl_values_decode(lua_State *L);            /* core.decode(oid, text), for tests */

@@ -39,6 +39,42 @@ function TestCalls:test_of_two_columns_with_one_name_the_last_wins()
     lu.assertEquals(first(self.service:query("GET", "select 1 as a, null as a")), {})
 end
 
+function TestCalls:test_column_names_may_be_anything()
+    local names = { "end", "1", "a b", 'q"uote', "back\\slash", "new\nline", "]]", "%s", "\195\164", "\1", "?column?" }
+    local columns, expected = {}, {}
+    for i, name in ipairs(names) do
+        columns[i] = ('%d as "%s"'):format(i, (name:gsub('"', '""')))
+        expected[name] = i
+    end
+    lu.assertEquals(self.service:query("GET", "select " .. table.concat(columns, ", ")), { expected })
+end
+
+function TestCalls:test_of_two_columns_of_one_name_the_last_wins()
+    local sql = "select a, b, c as a from (values (1, 'x', 2), (3, 'y', null)) v(a, b, c)"
+    lu.assertEquals(self.service:query("GET", sql), { { a = 2, b = "x" }, { b = "y" } })
+end
+
+function TestCalls:test_rows_may_be_as_wide_as_the_server_makes_them()
+    for _, width in ipairs { 64, 65, 200, 201, 1600 } do
+        local columns = {}
+        for i = 1, width do columns[i] = ("n * %d as c%d"):format(i, i) end
+        local rows = assert(self.service:query("GET",
+            ("select %s from generate_series(1, 2) n"):format(table.concat(columns, ", "))))
+        for n = 1, 2 do
+            for i = 1, width do lu.assertEquals(rows[n]["c" .. i], n * i) end
+        end
+    end
+end
+
+function TestCalls:test_more_kinds_of_rows_than_are_kept()
+    for round = 1, 2 do
+        for i = 1, 300 do
+            local rows = assert(self.service:query("GET", ("select %d as first, %d as c%d"):format(round, i, i)))
+            lu.assertEquals(rows, { { first = round, ["c" .. i] = i } })
+        end
+    end
+end
+
 function TestCalls:test_changes_say_how_many_rows_they_touched()
     local service = self.service
     lu.assertEquals(service:query("POST", "insert into log values ('a'), ('b')"), { affected_rows = 2 })
