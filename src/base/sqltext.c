@@ -510,6 +510,13 @@ bool wr_sql_may_dirty(const char *sql)
     return false;
 }
 
+struct wr_sql_facts wr_sql_facts(const char *sql)
+{
+    return (struct wr_sql_facts){.kind = wr_sql_classify(sql),
+                                 .may_dirty = wr_sql_may_dirty(sql),
+                                 .stands_alone = wr_sql_stands_alone(sql)};
+}
+
 /* ---- comments ---- */
 
 bool wr_sql_comment_place(const char *sql, size_t *place)

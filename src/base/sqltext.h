@@ -27,6 +27,13 @@ bool wr_sql_may_dirty(const char *sql);
  * ...), told by its first word alone. Errs on the side of true. */
 bool wr_sql_stands_alone(const char *sql);
 
+struct wr_sql_facts { /* of one statement: what the three above say */
+    enum wr_sql_kind kind;
+    bool may_dirty, stands_alone;
+};
+
+struct wr_sql_facts wr_sql_facts(const char *sql);
+
 /* Where a comment of ours can stand behind the statement: ahead of the semicolons and the space that end it. False if the
  * statement holds a comment already: that may mean something to those who read it, and is to stay as it is. */
 bool wr_sql_comment_place(const char *sql, size_t *place);

@@ -113,7 +113,7 @@ int weir_submit(weir_engine *engine, const weir_request *request, const weir_sta
                        "isolation is for units of work: a single call has no BEGIN to carry it");
         code = WEIR_EINVAL;
     }
-    if (code == WEIR_OK) code = wr_call_check_statements(statements, count, true, why);
+    if (code == WEIR_OK) code = wr_call_check_statements(engine, statements, count, true, why);
     if (code != WEIR_OK) return code;
     wr_engine_refresh(engine);
     struct weir_call *call = NULL;
@@ -231,6 +231,7 @@ static struct wr_segment segment_of(const struct weir_call *call, enum wr_segmen
     struct wr_segment segment = {.kind = kind, .readonly = call->readonly, .shared = shared};
     if (kind == WR_SEGMENT_SINGLE || kind == WR_SEGMENT_BEGIN || kind == WR_SEGMENT_MORE) {
         segment.statements = call->statements;
+        segment.facts = call->facts;
         segment.count = call->statement_count;
         segment.want_xid = kind != WR_SEGMENT_SINGLE && !call->readonly && call->xid == 0;
         if (call->traced && call->engine->config.options.trace == WEIR_TRACE_COMMENT)

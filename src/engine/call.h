@@ -48,6 +48,7 @@ struct weir_call {
     const char *client, *context, *claims, *backend, *isolation, *traceparent;
     size_t client_index;
     const weir_statement *statements;
+    const struct wr_sql_facts *facts; /* of each */
     size_t statement_count;
     size_t request_size; /* bytes */
     void (*notify)(void *user, weir_call *call);
@@ -106,7 +107,8 @@ bool wr_call_send(struct weir_call *call, enum wr_segment_kind kind);
 void wr_call_drop_results(struct weir_call *call);
 bool wr_call_take_results(struct weir_call *call, struct wr_reply *reply); /* false: out of memory */
 int wr_call_check_request(struct weir_engine *engine, const weir_request *request, char *why);
-int wr_call_check_statements(const weir_statement *statements, size_t count, bool alone, char *why);
+int wr_call_check_statements(struct weir_engine *engine, const weir_statement *statements, size_t count,
+                             bool alone, char *why);
 /* Gives the permit back exactly once. */
 void wr_call_settle_permit(struct weir_call *call, weir_verdict verdict, const char *code);
 /* The connection goes back (or is abandoned when a segment is on the wire). */

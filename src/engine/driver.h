@@ -9,6 +9,7 @@
 #define WR_DRIVER_H
 
 #include "base/memory.h"
+#include "base/sqltext.h"
 #include "engine/result.h"
 #include "weir/weir.h"
 
@@ -73,9 +74,15 @@ struct wr_segment { /* lives until send returns; the statements' memory until th
     const char *traceparent; /* sound; goes as a comment behind statements that have none; NULL: none */
     uint64_t timeout_ms;     /* statement_timeout, >= 1; 0: leave */
     const weir_statement *statements;
+    const struct wr_sql_facts *facts; /* of each statement; NULL: not known, the driver looks itself */
     size_t count;
     uint64_t xid; /* XACT_STATUS */
 };
+
+static inline struct wr_sql_facts wr_segment_facts(const struct wr_segment *segment, size_t index)
+{
+    return segment->facts != NULL ? segment->facts[index] : wr_sql_facts(segment->statements[index].sql);
+}
 
 enum wr_xact {
     WR_XACT_NONE = 0,

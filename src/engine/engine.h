@@ -8,6 +8,7 @@
 #include "base/heap.h"
 #include "base/list.h"
 #include "base/rng.h"
+#include "base/sqlmemo.h"
 #include "engine/card.h"
 #include "engine/config.h"
 #include "engine/door.h"
@@ -81,6 +82,8 @@ struct weir_engine {
 
     struct wr_watch *watches; /* by descriptor */
     size_t watch_room;
+
+    struct wr_sql_memo texts;
 
     struct wr_pool *pools; /* client-major: pools[client * backend_count + backend] */
     size_t pool_count;

@@ -2,7 +2,6 @@
 #include "engine/lane.h"
 
 #include "base/check.h"
-#include "base/sqltext.h"
 #include "engine/call.h"
 #include "engine/queue.h"
 
@@ -17,8 +16,7 @@ bool wr_lane_admits(const struct weir_call *call)
     if (call->unit || !call->readonly || call->statement_count > STATEMENTS_MAX) return false;
     if (call->request_size > REQUEST_MAX) return false;
     for (size_t i = 0; i < call->statement_count; i++) {
-        const char *sql = call->statements[i].sql;
-        if (wr_sql_stands_alone(sql) || wr_sql_may_dirty(sql)) return false;
+        if (call->facts[i].stands_alone || call->facts[i].may_dirty) return false;
     }
     return true;
 }

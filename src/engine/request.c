@@ -2,7 +2,6 @@
  * that keep their size, so calls of a size seen before allocate nothing. */
 #include "engine/call.h"
 
-#include "base/sqltext.h"
 #include "base/traceparent.h"
 #include "engine/policy.h"
 
@@ -63,14 +62,16 @@ static bool lacks_lengths(const weir_statement *statement)
     return false;
 }
 
-int wr_call_check_statements(const weir_statement *statements, size_t count, bool alone, char *why)
+int wr_call_check_statements(struct weir_engine *engine, const weir_statement *statements, size_t count,
+                             bool alone, char *why)
 {
     if (count == 0 || count > WR_SEGMENT_STATEMENTS) {
         wr_text_format(why, WEIR_WHY_MAX, "%zu statements: 1 to %d", count, WR_SEGMENT_STATEMENTS);
         return WEIR_EINVAL;
     }
     for (size_t i = 0; i < count; i++) {
-        enum wr_sql_kind kind = statements[i].sql == NULL ? WR_SQL_EMPTY : wr_sql_classify(statements[i].sql);
+        enum wr_sql_kind kind = WR_SQL_EMPTY;
+        if (statements[i].sql != NULL) kind = wr_sql_recall(&engine->texts, statements[i].sql).kind;
         const char *problem = NULL;
         if (kind == WR_SQL_TRANSACTION) problem = "begins or ends a transaction: that is Weir's to do";
         if (kind == WR_SQL_COPY) problem = "is a COPY, which does not work in a pipeline";
@@ -106,6 +107,7 @@ static void reset_for_use(struct weir_call *call, struct weir_engine *engine)
     call->result_count = 0;
     call->statement_count = 0;
     call->statements = NULL;
+    call->facts = NULL;
     call->resolve_step = 0;
     call->error.code = WEIR_CALL_OK;
     call->error.outcome = WEIR_OUTCOME_NONE;
@@ -220,7 +222,7 @@ static size_t value_length(const weir_statement *s, size_t i)
 
 static size_t statements_size(const weir_statement *statements, size_t count)
 {
-    size_t size = count * sizeof *statements;
+    size_t size = count * (sizeof *statements + sizeof(struct wr_sql_facts));
     for (size_t i = 0; i < count; i++) {
         const weir_statement *s = &statements[i];
         size += s->count * (sizeof(char *) + 2 * sizeof(int) + sizeof(uint32_t)) + strlen(s->sql) + 1;
@@ -268,10 +270,13 @@ int wr_call_keep_statements(struct weir_call *call, const weir_statement *statem
     if (!arena_reserve(call, &call->body, size)) return no_memory(why);
     call->request_size += size;
     weir_statement *kept = (weir_statement *)(void *)call->body.data;
-    char *cursor = call->body.data + count * sizeof *kept;
+    struct wr_sql_facts *facts = (struct wr_sql_facts *)(void *)(kept + count);
+    char *cursor = (char *)(facts + count);
     copy_arrays(kept, statements, count, &cursor);
     copy_text(kept, statements, count, &cursor);
+    for (size_t i = 0; i < count; i++) facts[i] = wr_sql_recall(&call->engine->texts, kept[i].sql);
     call->statements = kept;
+    call->facts = facts;
     call->statement_count = count;
     return WEIR_OK;
 }

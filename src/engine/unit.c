@@ -1,7 +1,6 @@
 /* Units of work: one transaction over several round trips, its owner at work in between. BEGIN and the preamble ride
  * with the first statement; the transaction's id is asked for until it is known; COMMIT goes alone, and only its own tag
  * counts as committed. */
-#include "base/sqltext.h"
 #include "engine/call.h"
 
 #include <string.h>
@@ -45,13 +44,13 @@ static void reply_failed(struct weir_call *call)
 }
 
 /* From the text: a data-modifying WITH answers as SELECT, and a function nobody knows may write to a foreign table. */
-static bool may_have_effects(const char *sql)
+static bool may_have_effects(const char *sql, const struct wr_sql_facts *facts)
 {
     static const char *const telling[] = {"insert", "update", "delete", "merge", "notify", "truncate"};
     for (size_t i = 0; i < sizeof telling / sizeof *telling; i++) {
         if (strcasestr(sql, telling[i]) != NULL) return true;
     }
-    return wr_sql_may_dirty(sql);
+    return facts->may_dirty;
 }
 
 int weir_unit_send(weir_call *call, const weir_statement *statements, size_t count, char *why)
@@ -59,13 +58,13 @@ int weir_unit_send(weir_call *call, const weir_statement *statements, size_t cou
     char unused[WEIR_WHY_MAX];
     if (why == NULL) why = unused;
     if (!owner_may_act(call)) return bad_state(call, why);
-    int code = wr_call_check_statements(statements, count, false, why);
+    int code = wr_call_check_statements(call->engine, statements, count, false, why);
     if (code == WEIR_OK) code = wr_call_keep_statements(call, statements, count, why);
     if (code != WEIR_OK) return code;
     wr_engine_refresh(call->engine);
     wr_call_drop_results(call);
     for (size_t i = 0; i < count; i++) {
-        call->has_effects = call->has_effects || may_have_effects(statements[i].sql);
+        call->has_effects = call->has_effects || may_have_effects(statements[i].sql, &call->facts[i]);
     }
     wr_list_remove(&call->notice);
     call->status = WEIR_WAITING;

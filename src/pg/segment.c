@@ -162,11 +162,11 @@ static void drop_great_text(struct wr_link *link)
 /* One that stands alone gets no name: making room for it would put a DEALLOCATE into its transaction. Neither does one
  * with declared types: the book knows texts only, and the same text with other types is another statement. Nor one with a
  * comment of ours: with its trace's id in it each is a text that never comes again. */
-static bool send_statement(struct wr_link *link, const weir_statement *given, const char *traceparent,
-                           bool alone)
+static bool send_statement(struct wr_link *link, const struct wr_segment *segment, size_t index, bool alone)
 {
+    const weir_statement *given = &segment->statements[index];
     struct wr_statement *evicted = NULL, *named = NULL;
-    const char *traced = commented(link, given->sql, traceparent);
+    const char *traced = commented(link, given->sql, segment->traceparent);
     if (!alone && given->types == NULL && traced == NULL)
         named = wr_statements_want(&link->statements, given->sql, link->segment, &evicted);
     struct wr_command command = {.kind = WR_STEP_STATEMENT,
@@ -177,7 +177,7 @@ static bool send_statement(struct wr_link *link, const weir_statement *given, co
                                  .formats = given->formats,
                                  .types = given->types};
     if (evicted != NULL && !send_deallocate(link, evicted)) return false;
-    if (named != NULL ? named->may_dirty : wr_sql_may_dirty(given->sql)) link->writing->reply.dirty = true;
+    if (wr_segment_facts(segment, index).may_dirty) link->writing->reply.dirty = true;
     bool sent = named != NULL ? send_named(link, &command, named) : wr_link_send_unnamed(link, &command);
     drop_great_text(link);
     return sent;
@@ -186,7 +186,7 @@ static bool send_statement(struct wr_link *link, const weir_statement *given, co
 static bool send_statements(struct wr_link *link, const struct wr_segment *segment, bool alone)
 {
     for (size_t i = 0; i < segment->count; i++) {
-        if (!send_statement(link, &segment->statements[i], segment->traceparent, alone)) return false;
+        if (!send_statement(link, segment, i, alone)) return false;
     }
     return true;
 }
@@ -242,14 +242,13 @@ static bool end_readonly(struct wr_link *link)
 static bool make_one_transaction(struct wr_link *link, const struct wr_segment *segment)
 {
     bool bare = begins_anew(link->writing) && segment->count > 1;
-    return !bare || !wr_sql_stands_alone(segment->statements[0].sql) ||
-           send_text(link, WR_STEP_PLAIN, "select 1");
+    return !bare || !wr_segment_facts(segment, 0).stands_alone || send_text(link, WR_STEP_PLAIN, "select 1");
 }
 
 static bool write_single(struct wr_link *link, const struct wr_segment *segment)
 {
     bool own = wr_preamble_identity(segment) == 0;
-    bool alone = own && segment->count == 1 && wr_sql_stands_alone(segment->statements[0].sql);
+    bool alone = own && segment->count == 1 && wr_segment_facts(segment, 0).stands_alone;
     /* Behind a pooler nothing can be set for it: not for the session, and it is in no transaction of ours. */
     if (alone && link->pooler) return send_statements(link, segment, true);
     return (segment->readonly || end_readonly(link)) && send_housekeeping(link) &&
@@ -378,7 +377,7 @@ static bool could_escape(const struct wr_segment *segment)
 {
     if (segment->kind != WR_SEGMENT_SINGLE || segment->role == NULL) return false;
     for (size_t i = 0; i < segment->count; i++) {
-        if (wr_sql_classify(segment->statements[i].sql) == WR_SQL_CALL) return true;
+        if (wr_segment_facts(segment, i).kind == WR_SQL_CALL) return true;
     }
     return false;
 }

@@ -1,8 +1,6 @@
 /* A hash table over the texts, a list by use, and a small memory of what was seen once. */
 #include "pg/statement.h"
 
-#include "base/sqltext.h"
-
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -121,7 +119,6 @@ static struct wr_statement *enter(struct wr_statements *all, const char *sql, si
         wr_statement_free(all, fresh);
         return NULL;
     }
-    fresh->may_dirty = wr_sql_may_dirty(sql);
     fresh->listed = true;
     fresh->next = *bucket(all, hash);
     *bucket(all, hash) = fresh;

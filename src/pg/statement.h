@@ -27,9 +27,9 @@ struct wr_statement {
     uint64_t
         parser; /* PARSING: the segment whose Parse it is; others run their text unnamed until it is known */
     enum wr_statement_state state;
-    bool may_dirty, fixed; /* fixed: the driver's own, never evicted */
-    bool listed;           /* in the book */
-    bool closing;          /* stale, and its DEALLOCATE is under way */
+    bool fixed;   /* the driver's own, never evicted */
+    bool listed;  /* in the book */
+    bool closing; /* stale, and its DEALLOCATE is under way */
     char name[24];
     char sql[];
 };

@@ -3,7 +3,6 @@
 #include "sim/simresult.h"
 #include "sim/world.h"
 
-#include "base/sqltext.h"
 #include "base/text.h"
 
 #include <ctype.h>
@@ -167,7 +166,7 @@ static int read_statement(struct wr_sim_job *job, const struct wr_segment *segme
     op->writes = op->verb == 'i' || op->verb == 'u' || op->verb == 'd';
     if (op->rule != NULL && op->rule->writes >= 0) op->writes = op->rule->writes > 0;
     if (op->verb == 'S' || op->verb == 'R' || op->verb == 'L') op->savepoint = savepoint_of(statement->sql);
-    job->dirty = job->dirty || wr_sql_may_dirty(statement->sql);
+    job->dirty = job->dirty || wr_segment_facts(segment, index).may_dirty;
     if (op->writes && statement->count > 0) op->number = wr_sim_number_of(statement->values[0]);
     if (wr_sim_errors_strike(server, statement->sql))
         memcpy(op->sqlstate, server->trouble[WEIR_SIM_ERRORS].sqlstate, sizeof op->sqlstate);

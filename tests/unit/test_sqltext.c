@@ -1,10 +1,11 @@
 /* What the text of a statement tells, and what must not fool it. */
-#include "base/sqltext.h"
+#include "base/sqlmemo.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -231,6 +232,51 @@ static void a_comment_goes_ahead_of_the_end_and_only_where_there_is_none(void **
     }
 }
 
+static void assert_recalled(struct wr_sql_memo *memo, const char *sql)
+{
+    struct wr_sql_facts told = wr_sql_facts(sql), recalled = wr_sql_recall(memo, sql);
+    if (recalled.kind != told.kind || recalled.may_dirty != told.may_dirty ||
+        recalled.stands_alone != told.stands_alone)
+        fail_msg("%.60s: %d %d %d", sql, recalled.kind, recalled.may_dirty, recalled.stands_alone);
+}
+
+/* Texts of the same length and the same first, middle and last bytes share a place. */
+static void no_text_gets_what_was_told_of_another(void **state)
+{
+    static const char *const alike[] = {
+        "select 1 /* the text that all of these share */ + abs (1)",
+        "select 1 /* the text that all of these share */ + bad (1)",
+        "select 1 -- the text that all of these share */ + bad (1)",
+        "vacuum t",
+        "select 1",
+        "call it ",
+        "listen a",
+        "commit",
+        "select",
+        "a",
+        "",
+    };
+    struct wr_sql_memo *memo = calloc(1, sizeof *memo);
+    (void)state;
+    assert_non_null(memo);
+    for (int round = 0; round < 3; round++) {
+        for (size_t i = 0; i < sizeof alike / sizeof *alike; i++) assert_recalled(memo, alike[i]);
+    }
+    char kept[WR_SQL_MEMO_TEXT + 2], other[WR_SQL_MEMO_TEXT + 2];
+    for (size_t length = WR_SQL_MEMO_TEXT - 1; length <= WR_SQL_MEMO_TEXT + 1; length++) {
+        memset(kept, ' ', length);
+        memcpy(kept, "select 1", 8);
+        kept[length] = '\0';
+        memcpy(other, kept, sizeof other);
+        memcpy(other + 700, "nextval(1)", 10);
+        for (int round = 0; round < 2; round++) {
+            assert_recalled(memo, kept);
+            assert_recalled(memo, other);
+        }
+    }
+    free(memo);
+}
+
 /* Every prefix of every text, so that each way of being cut short is tried; a sanitizer watches. */
 static void no_text_however_cut_is_read_past_its_end(void **state)
 {
@@ -258,6 +304,7 @@ int main(void)
         cmocka_unit_test(what_ends_with_its_transaction_is_not),
         cmocka_unit_test(some_statements_stand_alone),
         cmocka_unit_test(a_comment_goes_ahead_of_the_end_and_only_where_there_is_none),
+        cmocka_unit_test(no_text_gets_what_was_told_of_another),
         cmocka_unit_test(no_text_however_cut_is_read_past_its_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
