@@ -55,6 +55,7 @@ build = {
         ["weir.console.topkeys"] = "weir/console/topkeys.lua",
         ["weir.console.views"] = "weir/console/views.lua",
         ["weir.console.warnings"] = "weir/console/warnings.lua",
+        ["weir.conversion"] = "weir/conversion.lua",
         ["weir.db"] = "weir/db.lua",
         ["weir.dist"] = "weir/dist.lua",
         ["weir.doctor.capacity"] = "weir/doctor/capacity.lua",

@@ -31,8 +31,9 @@ weir_area *weir_engine_area(struct weir_engine *engine);
 
 /* The area of the file at `path`, of whatever engine. It is mapped for writing where the file may be written, else for
  * reading alone. An area that is being made at this moment is waited for, a second at most. WEIR_OK; WEIR_ENOMEM; or
- * WEIR_ESYS: there is no such file, it is no area, of another layout, of an earlier boot, or damaged. *out is NULL then and
- * `why` (WEIR_WHY_MAX bytes, may be NULL) says so in a sentence. The caller owns the handle. */
+ * WEIR_ESYS: there is no such file, it is no area, of another layout, of an earlier boot, or damaged, or no engine has yet
+ * been opened on it. *out is NULL then and `why` (WEIR_WHY_MAX bytes, may be NULL) says so in a sentence. The caller owns
+ * the handle. */
 int weir_area_attach(weir_area **out, const char *path, char *why);
 
 /* Gives an attached handle back, with everything that it has handed out. Accepts NULL; an engine's own is left alone. */

@@ -8,6 +8,7 @@ local json = require "weir.json"
 local listen = require "weir.listen"
 local loop = require "weir.loop"
 local sqltext = require "weir.sqltext"
+require "weir.conversion"
 
 local client = {}
 

@@ -11,16 +11,8 @@ local guard = require "weir.guard"
 local json = require "weir.json"
 local loop = require "weir.loop"
 local poll = require "weir.poll"
-local rows = require "weir.rows"
 local sim = require "weir.sim"
 local types = require "weir.types"
-
--- A JSON text from the server that dkjson cannot read stays text: a result must never raise.
-core.setup(json.null, function(text)
-    local value, why = json.decode(text)
-    if why then return text end
-    return value
-end, types.Parameter, rows.makers, rows.maker)
 
 -- Both bring a good deal of code with them, for a moment that most programs never have.
 local function late(name)

@@ -55,6 +55,13 @@ weir_area *weir_engine_area(weir_engine *engine)
     return &engine->sight;
 }
 
+/* A worker takes its slot before it has pools, and writes its card when it has all of them. */
+static bool was_opened(struct weir_area *sight)
+{
+    wr_sight_look(sight);
+    return sight->household.told > 0;
+}
+
 int weir_area_attach(weir_area **out, const char *path, char *why)
 {
     char unasked[WEIR_WHY_MAX];
@@ -67,6 +74,10 @@ int weir_area_attach(weir_area **out, const char *path, char *why)
         wr_text_format(why, WEIR_WHY_MAX,
                        "area %s was made by another build of this library: use the program that came with it",
                        path);
+        code = WEIR_ESYS;
+    }
+    if (code == WEIR_OK && !was_opened(sight)) {
+        wr_text_format(why, WEIR_WHY_MAX, "area %s: no engine has been opened on it yet", path);
         code = WEIR_ESYS;
     }
     if (code == WEIR_OK) code = wr_sight_init(sight, wr_memory_libc());

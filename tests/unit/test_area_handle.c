@@ -3,6 +3,7 @@
 #include "steer_fixture.h"
 
 #include "area/sharedarea.h"
+#include "engine/config.h"
 
 #include "weir/metrics.h"
 #include "weir/web.h"
@@ -116,6 +117,24 @@ static void a_draft_that_nobody_completes_is_waited_for_a_second_at_most(void **
     write_file(draft, "", 0);
     refused(s, s->path, "there is no such file");
     assert_int_equal(unlink(draft), 0);
+}
+
+/* A worker has its slot before its engine is open. */
+static void an_area_without_an_engine_yet_shows_nothing_half(void **state)
+{
+    struct steer *s = *state;
+    struct wr_area_shape shape;
+    struct wr_area *early = NULL;
+    char replaced[WEIR_WHY_MAX];
+    assert_int_equal(wr_engine_shape(&s->options, &shape, s->why), WEIR_OK);
+    assert_int_equal(wr_area_open(&early, s->path, s->options.name, &shape, false, replaced, s->why),
+                     WEIR_OK);
+    refused(s, s->path, "no engine has been opened on it yet");
+    steer_open(s, &s->one);
+    steer_attach(s);
+    assert_int_equal(look(s), WEIR_AREA_LIVE);
+    fake_close(&s->one);
+    wr_area_close(early);
 }
 
 /* ---- how it stands ----------------------------------------------------------------------------------------------- */
@@ -450,6 +469,7 @@ int main(void)
         steer_test(a_file_of_another_length_is_refused),
         steer_test(an_area_that_is_being_made_is_waited_for),
         steer_test(a_draft_that_nobody_completes_is_waited_for_a_second_at_most),
+        steer_test(an_area_without_an_engine_yet_shows_nothing_half),
         steer_test(an_area_is_live_then_deserted_then_gone),
         steer_test(a_worker_that_was_killed_lives_no_more),
         steer_test(a_file_that_is_cut_short_reads_as_zeros_and_counts_as_damaged),
