@@ -56,7 +56,8 @@ typedef enum weir_rule { /* what tripped, or what moved the breaker */
                          WEIR_RULE_HALF_OPEN_FAILED,
                          WEIR_RULE_HALF_OPEN_WAIT, /* no judgement within half_open_wait */
                          WEIR_RULE_OPERATOR,
-                         WEIR_RULE_RESET
+                         WEIR_RULE_RESET,
+                         WEIR_RULE_FORCE_ENDED /* the time is over for which it was forced */
 } weir_rule;
 
 typedef struct weir_breaker_config {
@@ -135,9 +136,15 @@ bool weir_breaker_tick(weir_breaker *breaker, uint64_t now_ns, weir_evidence *ev
 /* A background probe answered well: OPEN -> HALF_OPEN now. False and no effect in any other state. */
 bool weir_breaker_probe_passed(weir_breaker *breaker, uint64_t now_ns, weir_evidence *event);
 
-/* FORCED_OPEN, FORCED_CLOSED, DISABLED, METRICS_ONLY; WEIR_CLOSED ends forcing with a fresh window. True if it moved. */
+/* FORCED_OPEN, FORCED_CLOSED, DISABLED, METRICS_ONLY; WEIR_CLOSED ends forcing with a fresh window. True if it moved. To
+ * force it once more where it is forced already is no move, but begins a new generation with a fresh window. */
 bool weir_breaker_force(weir_breaker *breaker, weir_breaker_state state, uint64_t now_ns,
                         weir_evidence *event);
+
+/* Ends what was forced, as WEIR_CLOSED does, where that is of `generation` still: a newer word of an operator stands. True
+ * if it moved. */
+bool weir_breaker_release(weir_breaker *breaker, uint32_t generation, uint64_t now_ns, weir_evidence *event);
+
 void weir_breaker_reset(weir_breaker *breaker, uint64_t now_ns);
 
 /* Half-open permits held by `owner` (dead) come back as neutral. */

@@ -222,18 +222,21 @@ static void read_orders(struct weir_engine *engine)
 
 /* ---- forced for a while ---------------------------------------------------------------------------------------- */
 
-/* Whichever worker comes first ends it. */
+/* Whichever worker comes first ends it. An order writes first until when, and then the breaker: if it comes in between, it
+ * meets another time than the one that has passed, or makes a generation newer than the one that is released. */
 static void end_forcing(struct wr_pool *pool)
 {
     struct weir_engine *engine = pool->engine;
-    uint64_t until = atomic_load_explicit(&pool->record->forced_until, memory_order_relaxed);
+    weir_breaker_snapshot held;
     weir_evidence moved;
+    uint64_t until = atomic_load(&pool->record->forced_until);
     if (until == 0 || engine->now < until) return;
+    weir_breaker_snapshot_at(pool->breaker, engine->now, &held);
     if (!atomic_compare_exchange_strong(&pool->record->forced_until, &until, 0)) return;
-    if (weir_breaker_state_at(pool->breaker, engine->now) < WEIR_FORCED_OPEN) return;
+    if (!weir_breaker_release(pool->breaker, held.generation, engine->now, &moved)) return;
     wr_engine_event(engine, WR_EVENT_OPERATOR, pool, &(struct wr_event_facts){.id = "breaker.released"},
                     "the time is over for which the breaker was forced");
-    if (weir_breaker_force(pool->breaker, WEIR_CLOSED, engine->now, &moved)) wr_breaker_moved(pool, &moved);
+    wr_breaker_moved(pool, &moved);
     wr_pool_serve(pool);
 }
 

@@ -18,16 +18,16 @@ enum { DAMAGED = 7 };
 #define ANY        (FORCED | BIT(WEIR_CLOSED) | BIT(WEIR_OPEN) | BIT(WEIR_HALF_OPEN) | BIT(DAMAGED))
 #define COUNTING   (BIT(WEIR_CLOSED) | BIT(WEIR_FORCED_CLOSED) | BIT(WEIR_METRICS_ONLY))
 
-/* may_enter[to] holds the states it may be entered from. Counting states may follow themselves: a fresh window.
+/* may_enter[to] holds the states it may be entered from. Forced states and CLOSED may follow themselves: a fresh window.
  * DAMAGED is no state, but what the word of a mapped file may say after a foreign write: it admits nothing, and an
  * operator can still force or reset it. */
 static const unsigned may_enter[] = {
     [WEIR_CLOSED] = ANY,
     [WEIR_OPEN] = BIT(WEIR_CLOSED) | BIT(WEIR_HALF_OPEN),
     [WEIR_HALF_OPEN] = BIT(WEIR_OPEN),
-    [WEIR_FORCED_OPEN] = ANY & ~BIT(WEIR_FORCED_OPEN),
+    [WEIR_FORCED_OPEN] = ANY,
     [WEIR_FORCED_CLOSED] = ANY,
-    [WEIR_DISABLED] = ANY & ~BIT(WEIR_DISABLED),
+    [WEIR_DISABLED] = ANY,
     [WEIR_METRICS_ONLY] = ANY,
 };
 
@@ -318,9 +318,17 @@ bool weir_breaker_force(weir_breaker *breaker, weir_breaker_state state, uint64_
     struct wr_seen seen;
     do {
         seen = wr_breaker_look(breaker);
-        if (seen.state == state) return false;
-    } while (!enter(breaker, seen, &move, event));
-    return true;
+        if (seen.state == state && state == WEIR_CLOSED) return false;
+    } while (!enter(breaker, seen, &move, seen.state == state ? NULL : event));
+    return seen.state != state;
+}
+
+bool weir_breaker_release(weir_breaker *breaker, uint32_t generation, uint64_t now_ns, weir_evidence *event)
+{
+    struct wr_seen seen = wr_breaker_look(breaker);
+    struct wr_move move = {.to = WEIR_CLOSED, .rule = WEIR_RULE_FORCE_ENDED, .at_ns = now_ns};
+    return seen.generation == generation && (BIT(seen.state) & FORCED) != 0 &&
+           enter(breaker, seen, &move, event);
 }
 
 void weir_breaker_reset(weir_breaker *breaker, uint64_t now_ns)

@@ -199,6 +199,9 @@ static void tell_rule(const weir_evidence *e, char *out, size_t size)
     case WEIR_RULE_RESET:
         wr_text_copy(out, size, "it was reset");
         break;
+    case WEIR_RULE_FORCE_ENDED:
+        wr_text_copy(out, size, "the time is over for which it was forced");
+        break;
     case WEIR_RULE_NONE:
     default:
         wr_text_copy(out, size, "it has not moved");

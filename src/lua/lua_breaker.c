@@ -121,7 +121,7 @@ static const char *rule_name(weir_rule rule)
     static const char *const names[] = {
         "none",  "failure_rate",     "slow_rate",        "consecutive",    "open_ended",
         "probe", "half_open_passed", "half_open_failed", "half_open_wait", "operator",
-        "reset"};
+        "reset", "force_ended"};
     return (unsigned)rule < sizeof names / sizeof *names ? names[rule] : "?";
 }
 

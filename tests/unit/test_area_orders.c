@@ -170,7 +170,9 @@ static void a_state_forced_for_a_while_ends_by_itself(void **state)
     assert_int_equal(steer_call(&s->one), WEIR_CALL_BREAKER_OPEN);
     fake_run(&s->one, FAKE_MS(1500));
     assert_int_equal(steer_call(&s->one), WEIR_CALL_OK);
-    steer_expect(s, "events", "the time is over for which the breaker was forced");
+    steer_expect(s, "events", "FORCED_OPEN -> CLOSED: the time is over for which it was forced");
+    steer_expect(s, "stats", "the time is over for which it was forced");
+    steer_expect_not(s, "events", "moved it to CLOSED");
     fake_close(&s->one);
 }
 

@@ -89,6 +89,7 @@ static void each_rule_has_its_sentence(void **state)
         {{.rule = WEIR_RULE_HALF_OPEN_WAIT, .calls = 1}, "half-open without judgement in time, 1 verdict"},
         {{.rule = WEIR_RULE_OPERATOR, .to = WEIR_DISABLED}, "an operator moved it to DISABLED"},
         {{.rule = WEIR_RULE_RESET}, "it was reset"},
+        {{.rule = WEIR_RULE_FORCE_ENDED}, "the time is over for which it was forced"},
         {{.rule = (weir_rule)99}, "it has not moved"},
     };
     char text[WEIR_WHY_MAX];
@@ -137,6 +138,27 @@ static void a_forced_breaker_admits_and_counts_as_its_state_says(void **state)
     }
 }
 
+static void a_release_ends_what_was_forced_and_nothing_newer(void **state)
+{
+    struct fixture *f = *state;
+    weir_breaker_snapshot before;
+    begin(f);
+    weir_breaker_snapshot_at(f->breaker, at_ms(0), &before);
+    assert_false(weir_breaker_release(f->breaker, before.generation, at_ms(0), &f->event)); /* not forced */
+    assert_true(weir_breaker_force(f->breaker, WEIR_FORCED_OPEN, at_ms(0), NULL));
+    weir_breaker_snapshot_at(f->breaker, at_ms(1), &before);
+    assert_false(weir_breaker_force(f->breaker, WEIR_FORCED_OPEN, at_ms(1), NULL)); /* once more */
+    assert_false(weir_breaker_release(f->breaker, before.generation, at_ms(2), &f->event));
+    assert_int_equal(state_at(f, at_ms(2)), WEIR_FORCED_OPEN);
+    weir_breaker_snapshot_at(f->breaker, at_ms(2), &before);
+    assert_true(weir_breaker_release(f->breaker, before.generation, at_ms(3), &f->event));
+    assert_int_equal(f->event.from, WEIR_FORCED_OPEN);
+    assert_int_equal(f->event.to, WEIR_CLOSED);
+    assert_int_equal(f->event.rule, WEIR_RULE_FORCE_ENDED);
+    assert_int_equal(state_at(f, at_ms(3)), WEIR_CLOSED);
+    assert_false(weir_breaker_release(f->breaker, before.generation, at_ms(3), &f->event));
+}
+
 static void ending_a_forced_state_gives_a_fresh_window(void **state)
 {
     struct fixture *f = *state;
@@ -148,7 +170,7 @@ static void ending_a_forced_state_gives_a_fresh_window(void **state)
     assert_false(calls(f, 1, WEIR_FAILURE, at_ms(2)));
 }
 
-static void forcing_into_the_same_state_or_a_state_of_its_own_does_nothing(void **state)
+static void forcing_into_the_same_state_or_a_state_of_its_own_is_no_move(void **state)
 {
     struct fixture *f = *state;
     begin(f);
@@ -158,7 +180,8 @@ static void forcing_into_the_same_state_or_a_state_of_its_own_does_nothing(void 
     assert_false(weir_breaker_force(f->breaker, (weir_breaker_state)40, at_ms(0), &f->event));
     assert_true(weir_breaker_force(f->breaker, WEIR_DISABLED, at_ms(0), &f->event));
     assert_false(weir_breaker_force(f->breaker, WEIR_DISABLED, at_ms(0), &f->event));
-    assert_int_equal(snapshot(f, at_ms(0)).generation, 2);
+    assert_int_equal(snapshot(f, at_ms(0)).entered[WEIR_DISABLED], 1);
+    assert_int_equal(snapshot(f, at_ms(0)).generation, 3); /* but a word newer than the first */
 }
 
 static void a_call_admitted_while_disabled_is_not_counted_afterwards(void **state)
@@ -180,7 +203,7 @@ static void metrics_only_reports_each_exceeded_threshold_once(void **state)
     f->config.consecutive = 12;
     f->config.initial = WEIR_METRICS_ONLY;
     begin(f);
-    unsigned reports[WEIR_RULE_RESET + 1] = {0};
+    unsigned reports[WEIR_RULE_FORCE_ENDED + 1] = {0};
     for (int i = 0; i < 100; i++) {
         if (timed_call(f, WEIR_FAILURE, ms(2), at_ms(1))) {
             assert_int_equal(f->event.from, WEIR_METRICS_ONLY);
@@ -368,8 +391,9 @@ int main(void)
         CASE(each_rule_has_its_sentence),
         CASE(states_have_names_and_others_a_question_mark),
         CASE(a_forced_breaker_admits_and_counts_as_its_state_says),
+        CASE(a_release_ends_what_was_forced_and_nothing_newer),
         CASE(ending_a_forced_state_gives_a_fresh_window),
-        CASE(forcing_into_the_same_state_or_a_state_of_its_own_does_nothing),
+        CASE(forcing_into_the_same_state_or_a_state_of_its_own_is_no_move),
         CASE(a_call_admitted_while_disabled_is_not_counted_afterwards),
         CASE(metrics_only_reports_each_exceeded_threshold_once),
         CASE(metrics_only_reports_again_after_it_was_entered_again),

@@ -128,7 +128,7 @@ static void look_at_breaker(struct shared *s, uint64_t now_ns)
     const weir_evidence *e = &seen.evidence;
     expect(s, seen.state <= WEIR_HALF_OPEN);
     expect(s, seen.failures <= seen.calls && seen.slow <= seen.calls);
-    expect(s, e->rule <= WEIR_RULE_RESET && e->from <= WEIR_HALF_OPEN && e->to <= WEIR_HALF_OPEN);
+    expect(s, e->rule <= WEIR_RULE_FORCE_ENDED && e->from <= WEIR_HALF_OPEN && e->to <= WEIR_HALF_OPEN);
     expect(s, e->rule != WEIR_RULE_FAILURE_RATE || (e->rate >= e->threshold && e->calls >= 10));
     expect(s, e->rule != WEIR_RULE_HALF_OPEN_FAILED || e->calls == PERMITS);
 }
