@@ -29,6 +29,11 @@ function orders.done(did, undo)
     return setmetatable({ done = did, undo = undo, workers = 1, carried_out = 1 }, Done)
 end
 
+--- Whether a value is what an order answered with, and a worker that lives has not carried it out.
+function orders.is_partial(value)
+    return getmetatable(value) == Done and value.carried_out < value.workers
+end
+
 -- Waits until every worker has carried the order out, or has refused it.
 local function await(area, ticket)
     local till = loop.now() + PATIENCE
@@ -45,8 +50,13 @@ local function report(progress, did)
         and "" or "s")
     if progress.workers == 0 then return did .. " (no worker lives; it holds for those that come)" end
     local text = ("%s, in %s"):format(did, of)
+    local silent = progress.workers - progress.done - progress.refused
     if progress.refused > 0 then
         text = ("%s; %d refused: %s"):format(text, progress.refused, progress.why)
+    end
+    if silent > 0 then
+        text = ("%s; %d %s nothing, and %s when %s on"):format(text, silent, silent == 1 and "says" or "say",
+            silent == 1 and "obeys" or "obey", silent == 1 and "it goes" or "they go")
     end
     return text
 end

@@ -16,7 +16,7 @@ static const char help[] =
     "terminal\n\n"
     "Lines read from a pipe or a file are run without a prompt. Exit codes: 0; 1 an error in Lua; 2 refused, "
     "or wrong\n"
-    "usage; 3 there is no engine at PATH.\n"
+    "usage; 3 there is no engine at PATH; 4 an order that not every worker has carried out.\n"
     "History is kept in ~/.weir_history, or in the file that WEIR_HISTORY names; an empty name keeps none.\n";
 
 static int repl_command(int argc, char **argv)

@@ -46,6 +46,7 @@ end
 local function tear_down()
     if who then who:gets_up() end
     if worker then worker:stop() end
+    serving.write(folder .. "/stop", "") -- for a program that ends by it
     os.execute("rm -rf " .. serving.quote(folder))
     who, worker = nil, nil
 end
@@ -202,6 +203,18 @@ function TestCommands.test_json_has_the_rows_of_the_table_one_value_a_line()
     code, out = repl "--area api.area --json -c '\\resize service 2'"
     lu.assertEquals({ code, json.decode(out).carried_out, json.decode(out).undo },
         { 0, 1, 'resize("service@primary", 3)' })
+end
+
+function TestCommands.test_an_order_that_a_stopped_worker_has_not_carried_out_says_so()
+    start_worker()
+    worker:signal "STOP"
+    local code, out, err = repl "--area api.area -c '\\pause anon' -c 'pools()'"
+    worker:signal "CONT"
+    lu.assertEquals({ code, err }, { 4, "" })
+    lu.assertEquals(out, "anon@primary paused: calls are refused, in 0 of 1 worker; 1 says nothing, and obeys when it goes on"
+        .. "   undo: resume(\"anon@primary\")\n")
+    code, out = repl "--area api.area -c '\\resume anon'"
+    lu.assertEquals({ code, out:match "in [^\n]*worker" }, { 0, "in 1 of 1 worker" })
 end
 
 function TestCommands.test_the_shortest_time_for_which_a_breaker_is_forced_is_over_soon()

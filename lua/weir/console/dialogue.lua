@@ -8,6 +8,7 @@ local hindsight = require "weir.hindsight"
 local listing = require "weir.listing"
 local loop = require "weir.loop"
 local names = require "weir.console.names"
+local orders = require "weir.orders"
 local policyfile = require "weir.policyfile"
 local poll = require "weir.poll"
 local printer = require "weir.console.printer"
@@ -99,6 +100,14 @@ function Session:show(results)
 end
 
 local exit_codes = { refused = 2, unreachable = 3 }
+local PARTIAL = 4
+
+local function is_partial(results)
+    for i = 2, results.n do
+        if orders.is_partial(results[i]) then return true end
+    end
+    return false
+end
 
 -- An error, and what the recorder has of the call that it ended.
 function Session:tell(failure)
@@ -128,7 +137,7 @@ function Session:evaluate(fn)
         return exit_codes[failure.code] or 1
     end
     self:show(results)
-    return 0
+    return is_partial(results) and PARTIAL or 0
 end
 
 -- ---- lines ------------------------------------------------------------------------------------------------
