@@ -357,10 +357,11 @@ static struct proxy *open_proxied(struct fixture *f)
     return proxy;
 }
 
-/* The pooler's own connections, which it keeps, are not the engine's leak. */
+/* The pooler's own connections, which it keeps or makes anew, are not the engine's leak. */
 static void close_proxied(struct fixture *f, struct proxy *proxy)
 {
     proxy_reset_all(proxy);
+    pooler_pause(f->pooler);
     close_all(f);
     proxy_stop(proxy);
 }
