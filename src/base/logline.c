@@ -52,15 +52,24 @@ static void add_field(struct wr_log_line *line, const char *key, const char *val
 
 /* ---- text ---- */
 
-/* C0, DEL, and C1 in UTF-8, with which one can steer a terminal as well. */
-static bool is_control(const unsigned char *at, size_t length)
+static unsigned code_of(const unsigned char *at, size_t length)
 {
-    return (length == 1 && (at[0] < 0x20 || at[0] == 0x7f)) || (length == 2 && at[0] == 0xc2 && at[1] < 0xa0);
+    if (length == 1) return at[0];
+    if (length == 2) return (at[0] & 0x1fu) << 6 | (at[1] & 0x3fu);
+    if (length == 3) return (at[0] & 0x0fu) << 12 | (at[1] & 0x3fu) << 6 | (at[2] & 0x3fu);
+    return (at[0] & 0x07u) << 18 | (at[1] & 0x3fu) << 12 | (at[2] & 0x3fu) << 6 | (at[3] & 0x3fu);
 }
 
-static size_t escape(char *to, const unsigned char *at, size_t length)
+/* What makes a line read otherwise than it is: C0, DEL and C1, with which one can steer a terminal; the marks that turn the
+ * direction of writing; and the separators of lines and paragraphs. */
+static bool is_steering(unsigned code)
 {
-    unsigned code = length == 2 ? at[1] : at[0];
+    return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x61c || code == 0x200e ||
+           code == 0x200f || (code >= 0x2028 && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069);
+}
+
+static size_t escape(char *to, unsigned code)
+{
     if (code == '\n') return wr_text_format(to, ESCAPE_MAX, "\\n");
     if (code == '\t') return wr_text_format(to, ESCAPE_MAX, "\\t");
     if (code == '\r') return wr_text_format(to, ESCAPE_MAX, "\\r");
@@ -72,14 +81,14 @@ static size_t escape(char *to, const unsigned char *at, size_t length)
  * takes in the text. */
 static size_t next_piece(const char *at, char *piece, size_t *size)
 {
-    const unsigned char *bytes = (const unsigned char *)at;
     size_t length = wr_text_character(at);
     if (length == 0) {
         *size = wr_text_format(piece, ESCAPE_MAX, "\xef\xbf\xbd");
         return 1;
     }
-    if (is_control(bytes, length) || *at == '"' || *at == '\\') {
-        *size = escape(piece, bytes, length);
+    unsigned code = code_of((const unsigned char *)at, length);
+    if (is_steering(code) || code == '"' || code == '\\') {
+        *size = escape(piece, code);
     } else {
         memcpy(piece, at, length);
         *size = length;

@@ -35,6 +35,15 @@ static void texts_are_escaped_and_quoted_where_they_must_be(void **state)
         {"\xc2\x9b"
          "0m",
          "{\"k\":\"\\u009b0m\"}\n", "k=\"\\u009b0m\"\n"},
+        {"\xd8\x9c", "{\"k\":\"\\u061c\"}\n", "k=\"\\u061c\"\n"}, /* marks that turn the direction */
+        {"a\xe2\x80\x8e\xe2\x80\x8f", "{\"k\":\"a\\u200e\\u200f\"}\n", "k=\"a\\u200e\\u200f\"\n"},
+        {"\xe2\x80\xaa\xe2\x80\xae", "{\"k\":\"\\u202a\\u202e\"}\n", "k=\"\\u202a\\u202e\"\n"},
+        {"\xe2\x81\xa6\xe2\x81\xa9", "{\"k\":\"\\u2066\\u2069\"}\n", "k=\"\\u2066\\u2069\"\n"},
+        {"\xe2\x80\xa8\xe2\x80\xa9", "{\"k\":\"\\u2028\\u2029\"}\n", "k=\"\\u2028\\u2029\"\n"},
+        {"\xe2\x80\x8d\xe2\x80\xaf\xe2\x81\xa5\xe2\x81\xaa", /* their neighbours */
+         "{\"k\":\"\xe2\x80\x8d\xe2\x80\xaf\xe2\x81\xa5\xe2\x81\xaa\"}\n",
+         "k=\"\xe2\x80\x8d\xe2\x80\xaf\xe2\x81\xa5\xe2\x81\xaa\"\n"},
+        {"\xf0\x9f\x8c\x8a", "{\"k\":\"\xf0\x9f\x8c\x8a\"}\n", "k=\"\xf0\x9f\x8c\x8a\"\n"},
         {"\xc3\xa4", "{\"k\":\"\xc3\xa4\"}\n", "k=\"\xc3\xa4\"\n"},
         {"\xff", "{\"k\":\"\xef\xbf\xbd\"}\n", "k=\"\xef\xbf\xbd\"\n"},
         {"\xc0\x80", "{\"k\":\"\xef\xbf\xbd\xef\xbf\xbd\"}\n", "k=\"\xef\xbf\xbd\xef\xbf\xbd\"\n"},
