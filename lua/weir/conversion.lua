@@ -13,5 +13,3 @@ local function decode_json(text)
 end
 
 core.setup(json.null, decode_json, types.Parameter, rows.makers, rows.maker)
-
-return {}
