@@ -46,7 +46,6 @@ end
 local function tear_down()
     if who then who:gets_up() end
     if worker then worker:stop() end
-    serving.write(folder .. "/stop", "") -- for a program that ends by it
     os.execute("rm -rf " .. serving.quote(folder))
     who, worker = nil, nil
 end
@@ -75,7 +74,12 @@ function TestAttached.test_one_can_attach_at_any_moment_while_the_other_process_
     serving.write(folder .. "/program.lua", ([[
         local weir = require "weir"
         local db = assert(weir.open((function() %s end)()))
-        while not io.open "stop" do weir.sleep(0.02) end
+        local file = io.open "program.lua" -- until the folder goes
+        while file do
+            file:close()
+            weir.sleep(0.02)
+            file = io.open "program.lua"
+        end
         db:close()
     ]]):format(policy()))
     local code, out, err = repl "--area api.area -c 'pools()[1].pool'"
@@ -90,7 +94,6 @@ function TestAttached.test_one_can_attach_at_any_moment_while_the_other_process_
     lu.assertEquals({ code, out, err }, { 0, '"anon@primary"\n', "" })
     sit_down()
     lu.assertStrContains(who:enter "workers()[1].host", "weir run")
-    serving.write(folder .. "/stop", "")
 end
 
 function TestAttached.test_a_newer_policy_is_taken_by_a_worker_that_follows_one()
