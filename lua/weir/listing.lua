@@ -43,7 +43,7 @@ listing.width = width
 
 -- In UTF-8: the control characters above ASCII (one of them begins a sequence like ESC and "["), and what breaks
 -- or turns round a line.
-local steering = { "\194[\128-\159]", "\226\128[\142\143\168-\174]", "\226\129[\160-\175]", "\239\187\191" }
+local steering = { "\194[\128-\159]", "\216\156", "\226\128[\142\143\168-\174]", "\226\129[\160-\175]", "\239\187\191" }
 
 local function in_bytes(letter)
     return (letter:gsub(".", function(c) return ("\\x%02x"):format(c:byte()) end))

@@ -237,13 +237,13 @@ function TestCommands.test_a_filter_that_counts_takes_whole_numbers()
 end
 
 -- Code that makes a text which would begin a sequence, turn the line round, and set a title.
-local HOSTILE = [["\u{9b}31m\u{202e}\27]0;title\7"]]
+local HOSTILE = [["\u{9b}31m\u{202e}\u{61c}\27]0;title\7"]]
 
 function TestCommands.test_no_text_steers_the_terminal_of_who_looks_at_it()
     for _, chunk in ipairs { "%s", "{ { name = %s } }", "error(%s)", 'require("weir.listing").new({ { "a", "A" } }, { { a = %s } })' } do
         local _, out, err = repl("-c " .. serving.quote(chunk:format(HOSTILE)))
         lu.assertStrContains(out .. err, "31m")
-        for _, bytes in ipairs { "\194\155", "\226\128\174", "\27", "\7" } do
+        for _, bytes in ipairs { "\194\155", "\226\128\174", "\216\156", "\27", "\7" } do
             lu.assertNotStrContains(out .. err, bytes)
         end
     end

@@ -66,9 +66,8 @@ local function code_at(text, at)
     return utf8.len(text, at, at) and utf8.codepoint(text, at)
 end
 
-local steering = { { 0x80, 0x9f }, { 0x200b, 0x200f }, { 0x2028, 0x202e }, { 0x2060, 0x206f }, { 0xe000,
-    0xf8ff },
-    { 0xfeff, 0xfeff }, { 0xfff9, 0xfffb } }
+local steering = { { 0x80, 0x9f }, { 0x61c, 0x61c }, { 0x200b, 0x200f }, { 0x2028, 0x202e }, { 0x2060, 0x206f },
+    { 0xe000, 0xf8ff }, { 0xfeff, 0xfeff }, { 0xfff9, 0xfffb } }
 
 -- Valid UTF-8 without signs that steer a terminal or turn the text round; what is neither becomes "?".
 local function clean_utf8(text)
