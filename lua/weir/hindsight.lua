@@ -177,7 +177,26 @@ end
 
 -- ---- why --------------------------------------------------------------------------------------------------
 
-local function what_is_next(pool)
+-- What a closed breaker has counted, beside what opens it.
+local function how_near(b, rules)
+    local parts = {}
+    if rules.rates then
+        local window = rules.window_calls and "" or (" in the last %.4g s"):format(rules.window)
+        parts[1] = ("%d of %d call%s%s failed, it opens at %.4g %% of %d or more"):format(b.failures, b.calls,
+            b.calls == 1 and "" or "s", window, rules.failure_rate * 100, rules.min_calls)
+        if rules.slow_call > 0 then
+            parts[2] = ("%d took longer than %s, it opens at %.4g %%"):format(b.slow, listing.seconds(rules.slow_call),
+                rules.slow_rate * 100)
+        end
+    end
+    if rules.consecutive > 0 then
+        parts[#parts + 1] = ("it opens after %d failure%s in a row"):format(rules.consecutive,
+            rules.consecutive == 1 and "" or "s")
+    end
+    return "next: " .. table.concat(parts, "; ")
+end
+
+local function what_is_next(pool, rules)
     local b = pool.breaker
     if b.state == "OPEN" and b.retry_after > 0 then
         return ("next: half-open in %s at the latest, earlier if a background probe succeeds"):format(
@@ -189,7 +208,7 @@ local function what_is_next(pool)
     elseif b.state ~= "CLOSED" then
         return "next: nothing by itself; reset(\"" .. pool.pool .. "\") ends it"
     end
-    return "next: it opens when the rates of its configuration are reached"
+    return rules and how_near(b, rules) or "next: it opens when the rates of its configuration are reached"
 end
 
 local function refusals(pool, last)
@@ -235,7 +254,7 @@ function View:why(name)
         end
     end
     said[#said + 1] = "  " .. refusals(pool, last_refusal(self, pool.pool))
-    said[#said + 1] = "  " .. what_is_next(pool)
+    said[#said + 1] = "  " .. what_is_next(pool, self:config().breaker)
     return said
 end
 

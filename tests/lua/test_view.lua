@@ -36,6 +36,23 @@ function TestView:test_pools_calls_and_reasons_are_rows()
     lu.assertEquals(self.view:config().name, "seen")
 end
 
+function TestView:test_of_a_closed_breaker_it_tells_how_near_it_is()
+    for _, case in ipairs {
+        { {}, "next: 2 of 2 calls in the last 10 s failed, it opens at 50 % of 20 or more" },
+        { { window_calls = 9, min_calls = 7, failure_rate = 0.125, slow_call = 30, slow_rate = 0.8, consecutive = 5 },
+            "next: 2 of 2 calls failed, it opens at 12.5 % of 7 or more; 0 took longer than 30.0 s, it opens at 80 %; "
+            .. "it opens after 5 failures in a row" },
+        { { consecutive = 4 }, "next: it opens after 4 failures in a row" },
+    } do
+        local db = assert(weir.open { backends = { primary = "host=/nowhere" }, retries = 0, breaker = case[1],
+            clients = { service = { bypass_rls = true } } })
+        for _ = 1, 2 do db:service():query("GET /", "select 1") end
+        local said = db:view():why "service"
+        lu.assertEquals(said[#said], "  " .. case[2])
+        db:close()
+    end
+end
+
 function TestView:test_a_name_may_be_cut_short_where_that_is_clear()
     lu.assertEquals(self.view:pool("anon").pool, "anon@primary")
     local pool, err = self.view:pool "primary"
