@@ -32,9 +32,6 @@ static const unsigned call_may_enter[WR_CALL_STATES] = {
     [WR_CALL_OVER] = 0,
 };
 
-/* A statement_timeout we set fires about when the deadline does, by the server's clock. */
-enum { DEADLINE_SLACK_NS = 50000000 };
-
 static bool waits_in_queue(enum wr_call_state state)
 {
     return state == WR_CALL_QUEUED || state == WR_CALL_RESOLVE_QUEUED;
@@ -462,10 +459,7 @@ void wr_call_failed(struct weir_call *call, const struct wr_fault *fault, bool c
         call->readonly || (call->unit && call->xid_asked && call->xid == 0 && !call->has_effects);
     struct wr_circumstances at = {call->phase, call->unit, nothing_written, connecting};
     struct wr_judgement j = wr_outcome_judge(&kept, &at);
-    /* 57014 from our own statement_timeout or cancel is the deadline, told by the server. */
-    bool timed_out = strcmp(kept.sqlstate, "57014") == 0 &&
-                     (call->overdue || call->engine->now + DEADLINE_SLACK_NS >= call->deadline);
-    if (timed_out) {
+    if (wr_call_timed_out(call, &kept)) {
         j.code = WEIR_CALL_TIMEOUT;
         j.verdict = WEIR_FAILURE;
         j.reason = "timeout";

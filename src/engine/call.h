@@ -122,6 +122,8 @@ void wr_call_deadline_fired(struct wr_timer *timer);
 void wr_call_wake_fired(struct wr_timer *timer);
 void wr_call_leak_fired(struct wr_timer *timer);
 void wr_call_cancel_now(struct weir_call *call, weir_code code, const char *message);
+/* 57014 from our own statement_timeout or cancel: the deadline, told by the server. */
+bool wr_call_timed_out(const struct weir_call *call, const struct wr_fault *fault);
 
 /* retry.c */
 void wr_retry_decide(struct weir_call *call);

@@ -7,9 +7,20 @@
 
 #include "base/check.h"
 
+#include <string.h>
+
 /* After the deadline the cancel is on its way; most answers (57014, or the result after all) come within a round trip,
  * and then the outcome is known instead of unknown. */
 #define GRACE_NS 80000000ull
+
+/* A statement_timeout we set fires about when the deadline does, by the server's clock. */
+#define SLACK_NS 50000000ull
+
+bool wr_call_timed_out(const struct weir_call *call, const struct wr_fault *fault)
+{
+    bool due = call->overdue || call->engine->now + SLACK_NS >= call->deadline;
+    return due && strcmp(fault->sqlstate, "57014") == 0;
+}
 
 static weir_outcome outcome_when_left(const struct weir_call *call)
 {

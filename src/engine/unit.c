@@ -278,6 +278,7 @@ static void statements_settled(struct weir_call *call, struct wr_reply *reply)
     call->xid_asked = reply->xid_asked || call->xid != 0;
     if (reply->xid != 0) call->xid = reply->xid;
     note_effects(call, reply);
+    if (reply->failed && wr_call_timed_out(call, &reply->fault)) call->overdue = true; /* before our timer */
     bool succeeded = statements_succeeded(call, reply);
     if (call->overdue) {
         wr_call_cancel_now(call, WEIR_CALL_TIMEOUT, "the deadline passed");

@@ -411,6 +411,37 @@ static void the_deadline_on_the_wire_cancels_and_rolls_back(void **state)
     close_all(f, unit);
 }
 
+/* A loop that is late reads the server's 57014 before its own timer. */
+static void the_deadline_told_by_the_server_is_the_deadline(void **state)
+{
+    struct fixture *f = *state;
+    fake_open(&f->fake, &f->options);
+    answer_with(f, WR_SEGMENT_MORE, 1, (struct fake_answer){.sqlstate = "57014", .after_ns = FAKE_MS(970)});
+    weir_call *unit = unit_at_work(f, (weir_request){0});
+    fake_send(unit, "select 8");
+    run_ms(f, 985);
+    assert_int_equal(fake_code(unit), WEIR_CALL_TIMEOUT);
+    assert_int_equal(fake_outcome(unit), WEIR_OUTCOME_ROLLED_BACK);
+    assert_int_equal(f->fake.cancels, 0);
+    close_all(f, unit);
+}
+
+static void a_statement_cancelled_by_somebody_else_is_no_deadline(void **state)
+{
+    struct fixture *f = *state;
+    fake_open(&f->fake, &f->options);
+    answer_with(f, WR_SEGMENT_MORE, 1, (struct fake_answer){.sqlstate = "57014"});
+    weir_call *unit = unit_at_work(f, (weir_request){0});
+    fake_send(unit, "select 8");
+    run_ms(f, 5);
+    assert_int_equal(weir_call_status(unit), WEIR_REPLIED);
+    assert_string_equal(weir_call_error(unit)->sqlstate, "57014");
+    assert_int_equal(weir_call_error(unit)->code, WEIR_CALL_SERVER);
+    fake_finish(unit, WEIR_ROLLBACK);
+    run_ms(f, 5);
+    close_all(f, unit);
+}
+
 static void a_commit_is_never_cancelled_and_its_deadline_leaves_it_unknown(void **state)
 {
     struct fixture *f = *state;
@@ -588,6 +619,8 @@ int main(void)
         cmocka_unit_test_setup(a_lost_commit_of_a_readonly_unit_is_run_again, set_up),
         cmocka_unit_test_setup(the_deadline_ends_a_held_unit_and_rolls_it_back, set_up),
         cmocka_unit_test_setup(the_deadline_on_the_wire_cancels_and_rolls_back, set_up),
+        cmocka_unit_test_setup(the_deadline_told_by_the_server_is_the_deadline, set_up),
+        cmocka_unit_test_setup(a_statement_cancelled_by_somebody_else_is_no_deadline, set_up),
         cmocka_unit_test_setup(a_commit_is_never_cancelled_and_its_deadline_leaves_it_unknown, set_up),
         cmocka_unit_test_setup(a_commit_answered_within_the_grace_is_told_as_it_is, set_up),
         cmocka_unit_test_setup(a_cancelled_unit_says_what_became_of_it, set_up),
