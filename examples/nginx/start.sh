@@ -26,6 +26,9 @@ fi
 mkdir -p "$folder/run" "$folder/logs"
 folder=$(cd "$folder" && pwd -P)
 chmod 755 "$folder" "$folder/run" # the workers are nobody in particular
+if [ "$(id -u)" = 0 ] && ! setpriv --reuid=nobody --regid=nogroup --clear-groups test -x "$folder"; then
+    fail "$folder lies where only its owner may go, and nginx's workers are the user nobody: name a folder elsewhere, such as /srv/weir"
+fi
 
 postmaster=
 nginx=
@@ -96,6 +99,8 @@ mkdir -p "$folder/modules"
 ln -sf /usr/lib/nginx/modules/ndk_http_module.so /usr/lib/nginx/modules/ngx_http_lua_module.so \
     "$build/ngx_http_weir_module.so" "$folder/modules/"
 [ -e "$folder/lua" ] || cp -R "$here/lua" "$folder/lua"
+rm -rf "$folder/lua/weir" "$folder/lua/resty" # always those of the module; the tree itself may be in root's private home
+cp -R "$root/lua/weir" "$root/lua/resty" "$folder/lua/"
 [ -e "$folder/policy.lua" ] || cp "$here/policy.lua" "$folder/policy.lua"
 sed "s/127\.0\.0\.1:8080/127.0.0.1:$port/" "$here/nginx.conf" >"$folder/nginx.conf"
 

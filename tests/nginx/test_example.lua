@@ -27,12 +27,11 @@ end
 
 TestExample = {}
 
-function TestExample:setUp()
-    self.folder = sh "mktemp -d":gsub("%s+$", "")
-    sh(("chmod 755 %s"):format(self.folder)) -- for the user of PostgreSQL
-    self.port = free_port()
-    local command = ("WEIR_BUILD='%s' setsid sh '%s/examples/nginx/start.sh' '%s/it' %d >'%s/out' 2>&1 & echo $!"):format(
-        os.getenv "WEIR_BUILD_DIR", source, self.folder, self.port, self.folder)
+-- `before` the command, in the same line of the shell.
+function TestExample:start(before)
+    local command = "env -u LUA_PATH -u LUA_CPATH WEIR_BUILD='%s' setsid %s sh '%s/examples/nginx/start.sh' '%s/it' %d "
+        .. ">'%s/out' 2>&1 & echo $!"
+    command = command:format(os.getenv "WEIR_BUILD_DIR", before, source, self.folder, self.port, self.folder)
     local pipe = io.popen(command)
     self.pid = tonumber(pipe:read "l")
     pipe:close()
@@ -44,6 +43,12 @@ function TestExample:setUp()
     error("it did not start: " .. self:said())
 end
 
+function TestExample:setUp()
+    self.folder = sh "mktemp -d":gsub("%s+$", "")
+    sh(("chmod 755 %s"):format(self.folder)) -- for the user of PostgreSQL
+    self.port = free_port()
+end
+
 function TestExample:said()
     local file = io.open(self.folder .. "/out")
     local text = file and file:read "a" or ""
@@ -52,9 +57,9 @@ function TestExample:said()
 end
 
 function TestExample:tearDown()
-    sh(("kill -TERM %d"):format(self.pid)) -- not INT, which a shell's background jobs ignore
+    if self.pid then sh(("kill -TERM %d"):format(self.pid)) end -- not INT, which a shell's background jobs ignore
     for _ = 1, 1000 do
-        if not lives(self.pid) then break end
+        if not self.pid or not lives(self.pid) then break end
         socket.sleep(0.02)
     end
     local left = sh(("pgrep -f '%s/[i]t' || true"):format(self.folder))
@@ -73,6 +78,7 @@ function TestExample:answers()
 end
 
 function TestExample:test_what_it_prints_can_be_tried()
+    self:start ""
     local list, added, counted, health, metrics = table.unpack(self:answers())
     lu.assertEquals({ list.status, added.status, counted.status, health.status, metrics.status },
         { 200, 200, 200, 200, 200 })
@@ -97,6 +103,29 @@ function TestExample:test_what_it_prints_can_be_tried()
     lu.assertStrContains(sh(("curl -s -I -H 'X-Claims: %s' %s/api/contacts"):format(claims, url)), "HTTP/1.1 200")
     local log = io.open(self.folder .. "/it/logs/error.log"):read "a"
     lu.assertNil(log:match "%[alert%]" or log:match "%[emerg%]" or log:match "%[error%]", log)
+end
+
+-- What is above the source is root's alone, as root's home is: the same files at the same place, for this process.
+local private = [[
+unshare -m --propagation private sh -c '
+    keep=$1; shift
+    mount --bind "$1" "$keep" && mount -t tmpfs -o mode=700 none "${1%/*}" && mkdir "$1" && mount --bind "$keep" "$1" && shift && exec "$@"
+' sh]]
+
+function TestExample:test_a_source_that_the_workers_may_not_read()
+    sh(("mkdir '%s/keep'"):format(self.folder))
+    local before = ("%s '%s/keep' '%s'"):format(private, self.folder, source)
+    local said, code = sh(before .. " true")
+    lu.skipIf(code ~= 0, "nothing can be mounted here: " .. said)
+    self:start(before)
+    for _, answer in ipairs(self:answers()) do lu.assertEquals(answer.status, 200, answer.body) end
+end
+
+function TestExample:test_a_folder_that_the_workers_may_not_enter_is_refused()
+    sh(("chmod 700 '%s'"):format(self.folder))
+    local ok, why = pcall(self.start, self, "")
+    lu.assertFalse(ok)
+    lu.assertStrContains(why, "nginx's workers are the user nobody")
 end
 
 os.exit(lu.LuaUnit.run())
