@@ -50,11 +50,19 @@ end
 
 -- ---- another binary -----------------------------------------------------------------------------------------------------
 
-TestUpgrade = { tearDown = fixture.stop_all }
+TestUpgrade = {}
+
+local old_master -- of the last upgrade; the fixture knows the new one
+
+function TestUpgrade:tearDown()
+    if old_master and not is_gone(old_master) then fixture.sh("kill -TERM %s", old_master) end
+    fixture.stop_all()
+end
 
 -- Starts the new master beside the old one; their pids.
 local function upgrade(nginx)
     local old = nginx:master()
+    old_master = old
     nginx:signal "USR2"
     lu.assertTrue(fixture.eventually(function()
         local new = nginx:master()
