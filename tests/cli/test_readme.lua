@@ -79,7 +79,7 @@ local function weir_test(arguments, text)
     local file = assert(io.open(path, "wb"))
     file:write(text)
     file:close()
-    local pipe = io.popen(("'%s' test %s %s 2>&1"):format(BIN, arguments, path))
+    local pipe = io.popen(("LC_ALL=C.UTF-8 '%s' test %s %s 2>&1"):format(BIN, arguments, path))
     local output = pipe:read "a"
     local ok = pipe:close()
     os.remove(path)

@@ -90,7 +90,7 @@ static void configure(const struct pooler *pooler, const char *upstream)
         text, sizeof text,
         "[databases]\npostgres = %s dbname=postgres\n[pgbouncer]\n"
         "listen_addr =\nlisten_port = 6432\nunix_socket_dir = %s\nauth_type = scram-sha-256\nauth_file = %s\n"
-        "admin_users = console\nserver_login_retry = 0.1\n%s",
+        "admin_users = console\nserver_login_retry = 0.1\nserver_tls_sslmode = disable\n%s",
         upstream, pooler->dir, pooler->users, pooler->settings);
     write_file(pooler->ini, text);
 }
@@ -187,8 +187,10 @@ struct pooler *pooler_start(struct server *server, const struct pooler_options *
 void pooler_stop(struct pooler *pooler)
 {
     if (pooler->pid == 0) return;
-    kill(pooler->pid, SIGTERM);
-    while (waitpid(pooler->pid, NULL, 0) < 0 && errno == EINTR) continue;
+    do { /* since 1.23 the first one asks it to wait for its clients, the second one not to */
+        kill(pooler->pid, SIGTERM);
+        nap(2);
+    } while (waitpid(pooler->pid, NULL, WNOHANG) == 0);
     pooler->pid = 0;
     forget_console(pooler);
 }

@@ -25,11 +25,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef WEIR_PG_BIN
-#define WEIR_PG_BIN "/usr/lib/postgresql/15/bin"
-#endif
-
-#define TEMPLATE "/tmp/weir-pg-template-15"
+/* WEIR_PG_MAJOR comes from tests/CMakeLists.txt. */
+#define WEIR_PG_BIN "/usr/lib/postgresql/" WEIR_PG_MAJOR "/bin"
+#define TEMPLATE    "/tmp/weir-pg-template-" WEIR_PG_MAJOR
 
 enum { START_MS = 30000, STOP_MS = 30000, PATH_SIZE = 160 };
 

@@ -3,10 +3,16 @@
 
 build=${WEIR_BUILD:-$root/build}
 
+# What each Debian calls PostgreSQL's server and OpenResty's branch of LuaJIT: 12 has another LuaJIT beside it, 13 only that.
+case $(sed -n 's/^VERSION_ID="\{0,1\}\([0-9]*\).*/\1/p' /etc/os-release 2>/dev/null) in
+    13) postgres=postgresql-17 jit=luajit jit_headers=libluajit-5.1-dev ;;
+    *) postgres=postgresql-15 jit=luajit2 jit_headers=libluajit2-5.1-dev ;;
+esac
+
 build_packages="cmake ninja-build gcc libc6-dev pkg-config libedit-dev libncurses-dev libpq-dev libuv1-dev libmicrohttpd-dev lua5.4 liblua5.4-dev lua-dkjson
-postgresql-15"
-test_packages="curl g++ libcmocka-dev libluajit2-5.1-dev lua-unit lua-socket luajit2 luarocks openssl pgbouncer prometheus wrk"
-nginx_packages="nginx nginx-dev libnginx-mod-http-lua lua-resty-core libluajit2-5.1-dev openssl"
+$postgres"
+test_packages="curl g++ libcmocka-dev lua-unit lua-socket luarocks openssl pgbouncer prometheus wrk $jit $jit_headers"
+nginx_packages="nginx nginx-dev libnginx-mod-http-lua lua-resty-core openssl $jit_headers"
 valgrind_packages="valgrind libc6-dbg"
 
 say() {
@@ -96,7 +102,7 @@ apt_install_all() {
         esac
     done
     case " $others " in
-        *" postgresql-15 "*) apt_install_without_cluster $others ;;
+        *" $postgres "*) apt_install_without_cluster $others ;;
         "  ") ;;
         *) apt_install $others ;;
     esac || return 1
@@ -106,7 +112,7 @@ apt_install_all() {
 # need_packages NAME...: present afterwards, or the script has ended with a sentence.
 need_packages() {
     command -v dpkg-query >/dev/null 2>&1 ||
-        fail "This script sets up Debian 12. Elsewhere, install the like of: $* ; then use cmake and ctest directly."
+        fail "This script sets up Debian 12 and 13. Elsewhere, install the like of: $* ; then use cmake and ctest directly."
     missing=$(missing_of "$@")
     [ -n "$missing" ] || return 0
     [ "$(id -u)" = 0 ] || fail "Missing packages; run as root: apt-get install --no-install-recommends $missing"
