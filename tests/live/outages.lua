@@ -60,7 +60,7 @@ outage("a slow server", { s.between(1, 3, s.slow "primary" { factor = 60 }) }, {
     s.latency("before", 0.5):at_most(0.03), s.latency("during", 0.9):at_least(0.15), s.recovers { within = 2 },
     s.longest_call():at_most(1.3), s.server("primary", "waiting", "before"):at_most(4),
     s.server("primary", "running", "during"):between(4, 8),
-})
+}, { duration = 7 })
 
 outage("a slow network", { s.between(1, 3, s.delay "primary" { seconds = 0.03 }) }, {
     s.goodput():at_least(0.99), s.latency("before", 0.5):at_most(0.03), s.latency("during", 0.5):at_least(0.06),
@@ -68,7 +68,7 @@ outage("a slow network", { s.between(1, 3, s.delay "primary" { seconds = 0.03 })
 })
 
 outage("transactions that fail", { s.between(1, 3, s.errors "primary" { sqlstate = "40001", rate = 0.2 }) }, {
-    s.goodput():at_least(0.95), s.amplification("during"):between(1.05, 1.8), s.amplification("before"):is(1),
+    s.goodput():at_least(0.9), s.amplification("during"):between(1.05, 1.8), s.amplification("before"):at_most(1.04),
     s.never_opens(),
 })
 
@@ -81,8 +81,8 @@ outage("answers to COMMIT are lost", { s.between(1, 3, s.reset "primary" { phase
     s.goodput():at_least(0.9), s.executed_twice(0), s.calls_lost(0), s.unknown():is(0),
 })
 
-outage("answers are lost", { s.between(1, 3, s.reset "primary" { phase = "before_answer", rate = 0.1 }) }, {
-    s.goodput():at_least(0.85), s.unknown():at_least(1), s.executed_twice(0), s.calls_lost(0),
+outage("answers are lost", { s.between(1, 3, s.reset "primary" { phase = "before_answer", rate = 0.25 }) }, {
+    s.goodput():at_least(0.8), s.unknown():at_least(1), s.executed_twice(0), s.calls_lost(0),
 })
 
 outage("requests are lost", { s.between(1, 3, s.reset "primary" { phase = "before_send", rate = 0.05 }) }, {
