@@ -105,11 +105,18 @@ function TestExample:test_what_it_prints_can_be_tried()
     lu.assertNil(log:match "%[alert%]" or log:match "%[emerg%]" or log:match "%[error%]", log)
 end
 
--- What is above the source is root's alone, as root's home is: the same files at the same place, for this process.
+-- The source is root's alone, as what is in root's home is: the same files at the same place, for this process.
 local private = [[
-unshare -m --propagation private sh -c '
-    keep=$1; shift
-    mount --bind "$1" "$keep" && mount -t tmpfs -o mode=700 none "${1%/*}" && mkdir "$1" && mount --bind "$keep" "$1" && shift && exec "$@"
+unshare -m --propagation private sh -ec '
+    keep=$1 source=$2; shift 2
+    mount --bind "$source" "$keep"
+    mount -t tmpfs -o mode=700 none "$source"
+    for file in "$keep"/*; do
+        copy=$source/${file##*/}
+        if [ -d "$file" ]; then mkdir "$copy"; else : >"$copy"; fi
+        mount --bind "$file" "$copy"
+    done
+    exec "$@"
 ' sh]]
 
 function TestExample:test_a_source_that_the_workers_may_not_read()
