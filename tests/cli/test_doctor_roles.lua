@@ -40,7 +40,7 @@ function TestAnonLogin:test_replication()
 end
 
 -- Since 16 it reaches only the roles it was given ADMIN on.
-function TestAnonLogin:test_createrole_before_16()
+function TestAnonLogin:test_createrole()
     local spoil = "alter role app_anon createrole"
     local version = assert(pg:sql "show server_version_num")
     if tonumber(version) < 160000 then return spoil_and_mend { spoil = spoil, id = "role.anon_createrole" } end

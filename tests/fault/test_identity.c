@@ -85,8 +85,8 @@ static void an_anon_login_that_could_see_past_the_policies_is_refused_with_the_r
         {"a_tenant", "its role landlord owns rented"},
         {"a_stranger", "it is not a member of role web_anon"},
     };
-    bool since_16 = server_ask_number(f->server, "show server_version_num") >=
-                    160000; /* CREATEROLE reaches only what it was given ADMIN on */
+    /* Since 16 CREATEROLE reaches only what it was given ADMIN on. */
+    bool since_16 = server_ask_number(f->server, "show server_version_num") >= 160000;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (since_16 && strcmp(all[i].login, "a_creator") == 0) continue;
         open_with_login(f, all[i].login);

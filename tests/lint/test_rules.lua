@@ -20,7 +20,8 @@ local clean = {
     ["README.md"] = "# Small\n",
     LICENSE = "MIT\n",
     ["lua/weir/init.lua"] = "return {}\n",
-    ["tests/run.sh"] = "# -L luajit\n13) jit=lua" .. "jit ;;\napt-get install luajit2\ncmake -DWEIR_LUAJIT=ON\nmktemp /tmp/small.XXXXXX\n",
+    ["tests/run.sh"] = "# -L luajit\napt-get install luajit2\ncmake -DWEIR_LUAJIT=ON\nmktemp /tmp/small.XXXXXX\n",
+    ["tests/setup.sh"] = "13) jit=lua" .. "jit ;;\n",
     ["examples/hello.lua"] = "print 'hello'\n",
     ["include/weir/weir.h"] = [[
 #ifndef WEIR_WEIR_H

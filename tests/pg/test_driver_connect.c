@@ -161,8 +161,8 @@ static void an_anon_login_that_could_get_around_row_security_is_refused(void **s
          "bad", "web_anon", "its role boss owns owned, whose", "drop table owned; drop role boss;"},
     };
     struct fixture *f = *state;
-    bool since_16 = server_ask_number(server, "show server_version_num") >=
-                    160000; /* CREATEROLE reaches only what it was given ADMIN on */
+    /* Since 16 CREATEROLE reaches only what it was given ADMIN on. */
+    bool since_16 = server_ask_number(server, "show server_version_num") >= 160000;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         char undo[256];
         if (since_16 && strcmp(table[i].says, "it has CREATEROLE") == 0) continue;
